@@ -1,0 +1,40 @@
+"""The device mesh that every front door shares, and what scripts set before the backend starts."""
+
+import os
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def data_mesh() -> Mesh:
+    """The one-dimensional ``("data",)`` mesh to run on.
+
+    The mesh set by the caller (``with jax.set_mesh(mesh): ...``) if it has an axis named ``"data"``, else all
+    devices of all processes. Setting a mesh is how a caller keeps ncjax to some of the devices.
+    """
+    current = jax.sharding.get_mesh()
+    if "data" in current.axis_names:
+        return current
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device of `mesh` holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """The array's first axis is divided over the devices of `mesh`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def use_all_cores() -> None:
+    """Makes one CPU device of each core; for scripts, before anything touches the JAX backend.
+
+    XLA's small operations hardly parallelise within one CPU device, so that training steps and episodes run up to
+    twice as fast on two. Changes nothing where the backend is a GPU or TPU, or where the number of CPU devices was
+    already chosen (`JAX_NUM_CPU_DEVICES` or `XLA_FLAGS`).
+    """
+    chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))

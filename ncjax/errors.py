@@ -1,0 +1,9 @@
+"""The one exception for mistakes that a person can make and mend."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong.
+
+    The message is one line that says what was wrong, with the facts, and what to do about it. Command-line
+    scripts print it without a stack trace and exit with code 2.
+    """
