@@ -1,1 +1,7 @@
-"""TODO."""
+"""Measures of neural collapse, and the bounds on few-shot error that they enter. Arrays only: knows no networks."""
+
+from ncjax.collapse.cdnv import cdnv
+from ncjax.collapse.measure import Collapse, measure
+from ncjax.collapse.moments import ClassMoments
+
+__all__ = ["ClassMoments", "Collapse", "cdnv", "measure"]

@@ -1,0 +1,255 @@
+"""The front door: every measure of neural collapse of one set of features."""
+
+import json
+import math
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
+
+from ncjax.collapse import geometry
+from ncjax.collapse.cdnv import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
+from ncjax.collapse.inputs import Labels, checked_features, checked_head, checked_labels, named, not_finite, on_mesh
+from ncjax.collapse.moments import ClassMoments, moments_of_batch, segments
+from ncjax.collapse.residuals import Frame, Head, ResidualSums, residual_sums
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """How far features have collapsed. Numbers on the host; classes without samples are left out of all of them.
+
+    Class means μ_c, their mean μ_G, class covariances Σ_c divided by n_c, Var_c = tr Σ_c.
+
+    Attributes:
+        cdnv: mean over pairs of (Var_i + Var_j)/(2‖μ_i − μ_j‖²) (arXiv 2112.15121).
+        cdnv_median: the median over the same pairs.
+        cdnv_worst: the largest of them.
+        worst_pair: the two labels of that pair.
+        cdnv_pairs: all of them [k, k], symmetric; NaN on the diagonal, which is no pair.
+        coincident_pairs: labels [m, 2] of the pairs whose means are one point, so that V_ij is inf.
+        debiased_cdnv: with Var/(n − 1), and distances less Var_i/n_i + Var_j/n_j.
+        unresolved_pairs: labels [m, 2] of the pairs whose debiased distance is not positive: debiased V_ij is inf.
+        directional_cdnv: mean over ordered pairs of uᵀΣ_i u/‖μ_i − μ_j‖² (arXiv 2506.04411).
+        directional_cdnv_pairs: all of them [k, k], row i the class whose covariance counts; NaN on the diagonal.
+        nc1: tr(Σ_W Σ_B⁺)/k (Papyan, Han, Donoho 2020).
+        nc1_rank: directions of Σ_B that were inverted, at most min(k − 1, d).
+        nc1_quotient: tr Σ_W/tr Σ_B.
+        nc2_equinorm: std/mean of ‖μ_c − μ_G‖.
+        nc2_equiangular: mean over pairs of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(k − 1)|.
+        nc3: ‖W/‖W‖_F − M/‖M‖_F‖_F, M the rows μ_c − μ_G; None without a head.
+        nc4: share of samples whose nearest class mean is argmax(Wf + b); None without a head.
+        ncc_accuracy: share of samples whose nearest class mean is that of their label.
+        k: classes that have samples.
+        d: dimensions of the features.
+        classes: their labels [k], ascending: the rows of `cdnv_pairs`.
+        counts: samples of each [k].
+        absent: labels below num_classes that have no samples.
+        missing: why metrics that are None are.
+    """
+
+    cdnv: float
+    cdnv_median: float
+    cdnv_worst: float
+    worst_pair: tuple[int, int]
+    cdnv_pairs: Float[np.ndarray, "k k"]
+    coincident_pairs: Int[np.ndarray, "m 2"]
+    debiased_cdnv: float
+    unresolved_pairs: Int[np.ndarray, "u 2"]
+    directional_cdnv: float | None
+    directional_cdnv_pairs: Float[np.ndarray, "k k"] | None
+    nc1: float | None
+    nc1_rank: int
+    nc1_quotient: float
+    nc2_equinorm: float
+    nc2_equiangular: float
+    nc3: float | None
+    nc4: float | None
+    ncc_accuracy: float | None
+    k: int
+    d: int
+    classes: Int[np.ndarray, "k"]
+    counts: Int[np.ndarray, "k"]
+    absent: Int[np.ndarray, "a"]
+    missing: str = ""
+
+    def __str__(self) -> str:
+        per_class = f"{self.counts.min()}" if np.ptp(self.counts) == 0 else f"{self.counts.min()} to {self.counts.max()}"
+        lines = [f"{self.k} classes, {per_class} samples each, {self.d} dimensions"]
+        if len(self.absent):
+            lines[0] += f"; {len(self.absent)} classes without samples left out: {named(self.absent)}"
+        worst = f"classes {self.worst_pair[0]} and {self.worst_pair[1]}"
+        rows: list[tuple[str, float | None, str]] = [
+            ("CDNV", self.cdnv, _pairs_note(self.coincident_pairs, "with coincident means")),
+            ("  median", self.cdnv_median, ""),
+            ("  worst", self.cdnv_worst, worst),
+            ("  debiased", self.debiased_cdnv, _pairs_note(self.unresolved_pairs, "too near to tell apart")),
+            ("  directional", self.directional_cdnv, ""),
+            ("NC1", self.nc1, f"rank {self.nc1_rank}"),
+            ("  quotient", self.nc1_quotient, ""),
+            ("NC2 equinorm", self.nc2_equinorm, ""),
+            ("NC2 equiangular", self.nc2_equiangular, ""),
+            ("NC3", self.nc3, ""),
+            ("NC4", self.nc4, ""),
+            ("NCC accuracy", self.ncc_accuracy, ""),
+        ]
+        shown = [f"{name:<16} {value:<12.6g} {note}".rstrip() for name, value, note in rows if value is not None]
+        return "\n".join(lines + shown + ([self.missing] if self.missing else []))
+
+    def to_json(self, *, pairs: bool = False) -> str:
+        """One JSON object. An infinite number is the string "inf", for JSON has none; `pairs` adds the matrices."""
+        skip = () if pairs else ("cdnv_pairs", "directional_cdnv_pairs")
+        return json.dumps({f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in skip})
+
+
+def measure(
+    features: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, "n"],
+    *,
+    num_classes: int | None = None,
+    weights: Float[ArrayLike, "k d"] | None = None,
+    bias: Float[ArrayLike, "k"] | None = None,
+) -> Collapse:
+    """Every measure of neural collapse of features with labels.
+
+    Compiled once for each shape, number of classes present and set of devices, and divided over the devices of
+    `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
+
+    Args:
+        features: of any floating dtype, on the host or on devices; float64 is rounded to float32.
+        labels: any integers. With `num_classes` they must lie in 0..num_classes-1.
+        num_classes: classes there may be; those without samples are left out, and listed in `absent`.
+        weights: the head's rows, one for each of `num_classes`, or where that is None one for each label present, in
+            ascending order. A Flax Dense kernel is the transpose. Rows of absent classes are left out: NC4 takes
+            the argmax over the classes that are present.
+        bias: of the head; zero by default.
+
+    Raises:
+        InputError: features that are not finite, lengths that differ, labels that are not integers or lie outside
+            num_classes, fewer than two classes, a class of one sample, a head of another shape.
+    """
+    array = checked_features(features)
+    classes = checked_labels(labels, num_classes, array.shape[0])
+    head = checked_head(weights, bias, classes, array.shape[1])
+    placed, position = on_mesh(array, classes.position, len(classes.classes))
+    parts = jax.device_get(_measured(placed, position, head, len(classes.classes)))
+    if not parts["finite"]:
+        raise not_finite(array)
+    return collapse_of(parts, classes)
+
+
+def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Collapse:
+    """The host's share: means, medians and names of pairs, from the arrays of `summary`."""
+    k = len(labels.classes)
+    upper = ~np.tri(k, dtype=bool)
+    pairs = parts["cdnv_pairs"].copy()
+    values = pairs[upper].astype(np.float64)
+    worst = np.unravel_index(np.argmax(np.where(upper, pairs, -1.0)), pairs.shape)
+    debiased = parts["debiased_cdnv_pairs"]
+    np.fill_diagonal(pairs, np.nan)
+    directional, directional_mean = None, None
+    if "directional_cdnv_pairs" in parts:
+        directional = parts["directional_cdnv_pairs"].copy()
+        np.fill_diagonal(directional, 0.0)
+        directional_mean = float(directional.sum(dtype=np.float64) / (k * (k - 1)))
+        np.fill_diagonal(directional, np.nan)
+
+    def labels_of(where: Bool[np.ndarray, "k k"]) -> Int[np.ndarray, "m 2"]:
+        return labels.classes[np.argwhere(where & upper)]
+
+    def number(name: str) -> float | None:
+        return float(parts[name]) if name in parts else None
+
+    def share(name: str) -> float | None:
+        return int(parts[name]) / int(labels.counts.sum()) if name in parts else None
+
+    return Collapse(
+        cdnv=float(values.mean()),
+        cdnv_median=float(np.median(values)),
+        cdnv_worst=float(values.max()),
+        worst_pair=(int(labels.classes[worst[0]]), int(labels.classes[worst[1]])),
+        cdnv_pairs=pairs,
+        coincident_pairs=labels_of(np.isinf(pairs)),
+        debiased_cdnv=float(debiased[upper].mean(dtype=np.float64)),
+        unresolved_pairs=labels_of(np.isinf(debiased)),
+        directional_cdnv=directional_mean,
+        directional_cdnv_pairs=directional,
+        nc1=number("nc1"),
+        nc1_rank=int(parts["nc1_rank"]),
+        nc1_quotient=float(parts["nc1_quotient"]),
+        nc2_equinorm=float(parts["nc2_equinorm"]),
+        nc2_equiangular=float(parts["nc2_equiangular"]),
+        nc3=number("nc3"),
+        nc4=share("agree"),
+        ncc_accuracy=share("nearest"),
+        k=k,
+        d=int(parts["d"]),
+        classes=labels.classes,
+        counts=labels.counts,
+        absent=labels.absent,
+        missing=missing,
+    )
+
+
+def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
+    """Every metric as arrays, pure; without `sums` only those that need no second look at the samples."""
+    moments = frame.moments
+    out: dict[str, Array] = {
+        "finite": jnp.all(jnp.isfinite(moments.square)),
+        "d": jnp.asarray(moments.anchor.shape[1]),
+        "cdnv_pairs": cdnv_pairs(moments.variance, frame.squared_distance),
+        "debiased_cdnv_pairs": debiased_cdnv_pairs(moments, frame.squared_distance),
+        "nc1_rank": frame.nc1_rank,
+        "nc1_quotient": geometry.nc1_quotient(moments),
+        "nc2_equinorm": geometry.nc2_equinorm(frame.centred_mean),
+        "nc2_equiangular": geometry.nc2_equiangular(frame.centred_mean),
+    }
+    if frame.head is not None:
+        out["nc3"] = geometry.nc3(frame.centred_mean, frame.head.weights)
+    if sums is not None:
+        count = moments.count.astype(jnp.float32)
+        along = jnp.maximum(sums.along, 0.0) / count[:, None]
+        out["directional_cdnv_pairs"] = directional_cdnv_pairs(along, moments.variance, frame.squared_distance)
+        out["nc1"] = jnp.mean(jnp.maximum(sums.nc1, 0.0) / count)
+        out["nearest"] = jnp.sum(sums.nearest)
+        if sums.agree is not None:
+            out["agree"] = jnp.sum(sums.agree)
+    return out
+
+
+def summary_of_samples(
+    features: Float[Array, "n d"],
+    labels: Int[Array, "n"],
+    head: Head | None,
+    num_classes: int,
+    mask: Bool[Array, "n"] | None = None,
+) -> dict[str, Array]:
+    """`summary` of one set of samples, every class present; pure."""
+    moments, residuals = moments_of_batch(features, labels, num_classes, mask)
+    frame = Frame.of(moments, head)
+    return summary(frame, residual_sums(residuals, segments(labels, num_classes, mask), frame))
+
+
+_measured = partial(jax.jit, static_argnames="num_classes")(summary_of_samples)
+
+
+def _pairs_note(pairs: Int[np.ndarray, "m 2"], what: str) -> str:
+    if len(pairs) == 0:
+        return ""
+    names = ", ".join(f"{i}–{j}" for i, j in pairs[:4]) + (" …" if len(pairs) > 4 else "")
+    return f"{len(pairs)} pairs {what}: {names}"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it."""
+    if isinstance(value, np.ndarray):
+        return [_plain(v) for v in value.tolist()]
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value

@@ -1,0 +1,147 @@
+"""Float64 NumPy oracles of ncjax.collapse: the definitions, written as loops over classes and pairs.
+
+Every function takes features [n, d] of any dtype and labels [n] with two classes or more, and returns float64.
+"""
+
+import numpy as np
+
+FLOAT32_EPS = float(np.finfo(np.float32).eps)
+
+
+def by_class(features, labels):
+    """The samples of each class present, in the order of the labels."""
+    features = np.asarray(features).astype(np.float64)
+    labels = np.asarray(labels)
+    return [features[labels == c] for c in np.unique(labels)]
+
+
+def means_and_variances(features, labels):
+    classes = by_class(features, labels)
+    means = np.stack([x.mean(0) for x in classes])
+    variances = np.array([np.mean(np.sum((x - x.mean(0)) ** 2, axis=1)) for x in classes])
+    return means, variances
+
+
+def pairs(features, labels, *, debiased=False):
+    """V_ij [k, k]; NaN on the diagonal, inf where the distance is not positive."""
+    means, variances = means_and_variances(features, labels)
+    counts = np.array([len(x) for x in by_class(features, labels)])
+    k = len(means)
+    v = np.full((k, k), np.nan)
+    for i in range(k):
+        for j in range(k):
+            if i == j:
+                continue
+            square = np.sum((means[i] - means[j]) ** 2)
+            var_i, var_j = variances[i], variances[j]
+            if debiased:
+                var_i, var_j = var_i * counts[i] / (counts[i] - 1), var_j * counts[j] / (counts[j] - 1)
+                square -= var_i / counts[i] + var_j / counts[j]
+            v[i, j] = (var_i + var_j) / (2 * square) if square > 0 else np.inf
+    return v
+
+
+def directional_pairs(features, labels):
+    """Ṽ_ij = uᵀ Σ_i u / ‖μ_i − μ_j‖² [k, k]; row i is the class whose covariance counts."""
+    classes = by_class(features, labels)
+    means = [x.mean(0) for x in classes]
+    k = len(means)
+    v = np.full((k, k), np.nan)
+    for i in range(k):
+        for j in range(k):
+            if i == j:
+                continue
+            delta = means[j] - means[i]
+            distance = np.linalg.norm(delta)
+            if distance == 0:
+                v[i, j] = np.inf
+                continue
+            v[i, j] = np.mean(((classes[i] - means[i]) @ (delta / distance)) ** 2) / distance**2
+    return v
+
+
+def mean_of_pairs(v):
+    return v[np.triu_indices(len(v), 1)].mean()
+
+
+def mean_of_ordered_pairs(v):
+    return v[~np.eye(len(v), dtype=bool)].mean()
+
+
+def nc1(features, labels):
+    """(tr(Σ_W Σ_B⁺)/k, the rank used), with the threshold of float32."""
+    classes = by_class(features, labels)
+    means = np.stack([x.mean(0) for x in classes])
+    k, d = means.shape
+    within = np.mean([(x - x.mean(0)).T @ (x - x.mean(0)) / len(x) for x in classes], axis=0)
+    _, s, vt = np.linalg.svd(means - means.mean(0), full_matrices=False)
+    threshold = max(k, d) * FLOAT32_EPS * np.linalg.norm(means, axis=1).max()
+    keep = (s > threshold) & (np.arange(len(s)) < min(k - 1, d))
+    pseudo_inverse = (vt[keep].T / (s[keep] ** 2 / k)) @ vt[keep]
+    return np.trace(within @ pseudo_inverse) / k, int(keep.sum())
+
+
+def nc1_quotient(features, labels):
+    means, variances = means_and_variances(features, labels)
+    return variances.mean() / np.mean(np.sum((means - means.mean(0)) ** 2, axis=1))
+
+
+def nc2_equinorm(features, labels):
+    means, _ = means_and_variances(features, labels)
+    norms = np.linalg.norm(means - means.mean(0), axis=1)
+    return norms.std() / norms.mean()
+
+
+def nc2_equiangular(features, labels):
+    means, _ = means_and_variances(features, labels)
+    centred = means - means.mean(0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    k = len(means)
+    return np.mean(np.abs((unit @ unit.T)[np.triu_indices(k, 1)] + 1 / (k - 1)))
+
+
+def nc3(features, labels, weights):
+    means, _ = means_and_variances(features, labels)
+    centred = means - means.mean(0)
+    weights = np.asarray(weights, np.float64)
+    return np.linalg.norm(weights / np.linalg.norm(weights) - centred / np.linalg.norm(centred))
+
+
+def nearest_mean(features, labels):
+    """The position, among the classes present, of the nearest class mean of every sample [n]."""
+    means, _ = means_and_variances(features, labels)
+    features = np.asarray(features).astype(np.float64)
+    return np.stack([np.sum((features - m) ** 2, axis=1) for m in means], axis=1).argmin(1)
+
+
+def ncc_accuracy(features, labels):
+    return np.mean(nearest_mean(features, labels) == np.unique(labels, return_inverse=True)[1])
+
+
+def nc4(features, labels, weights, bias):
+    scores = np.asarray(features).astype(np.float64) @ np.asarray(weights, np.float64).T + np.asarray(bias, np.float64)
+    return np.mean(scores.argmax(1) == nearest_mean(features, labels))
+
+
+def all_metrics(features, labels, weights=None, bias=None):
+    """Every scalar of `Collapse`, by its name."""
+    v = pairs(features, labels)
+    rank = nc1(features, labels)
+    out = {
+        "cdnv": mean_of_pairs(v),
+        "cdnv_median": np.median(v[np.triu_indices(len(v), 1)]),
+        "cdnv_worst": v[np.triu_indices(len(v), 1)].max(),
+        "debiased_cdnv": mean_of_pairs(pairs(features, labels, debiased=True)),
+        "directional_cdnv": mean_of_ordered_pairs(directional_pairs(features, labels)),
+        "nc1": rank[0],
+        "nc1_rank": rank[1],
+        "nc1_quotient": nc1_quotient(features, labels),
+        "nc2_equinorm": nc2_equinorm(features, labels),
+        "nc2_equiangular": nc2_equiangular(features, labels),
+        "ncc_accuracy": ncc_accuracy(features, labels),
+    }
+    if weights is not None:
+        bias = np.zeros(len(weights)) if bias is None else bias
+        out["nc3"] = nc3(features, labels, weights)
+        out["nc4"] = nc4(features, labels, weights, bias)
+    return out
