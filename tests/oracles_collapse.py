@@ -1,6 +1,7 @@
 """Float64 NumPy oracles of ncjax.collapse: the definitions, written as loops over classes and pairs.
 
-Every function takes features [n, d] of any dtype and labels [n] with two classes or more, and returns float64.
+Every function takes features [n, d] of any dtype and labels [n] with two classes or more, and returns
+float64.
 """
 
 import numpy as np
@@ -119,7 +120,9 @@ def ncc_accuracy(features, labels):
 
 
 def nc4(features, labels, weights, bias):
-    scores = np.asarray(features).astype(np.float64) @ np.asarray(weights, np.float64).T + np.asarray(bias, np.float64)
+    scores = np.asarray(features).astype(np.float64) @ np.asarray(weights, np.float64).T + np.asarray(
+        bias, np.float64
+    )
     return np.mean(scores.argmax(1) == nearest_mean(features, labels))
 
 

@@ -40,7 +40,9 @@ def test_measure_is_the_oracle_to_float32_rounding(sd, offset):
     assert_matches(collapse, oracles.all_metrics(x, y, w, b))
     np.testing.assert_allclose(collapse.cdnv_pairs, oracles.pairs(x, y), rtol=1e-5)
     np.testing.assert_allclose(collapse.directional_cdnv_pairs, oracles.directional_pairs(x, y), rtol=1e-5)
-    assert float(cdnv(jnp.asarray(x), jnp.asarray(y, jnp.int32), 12)) == pytest.approx(collapse.cdnv, rel=1e-6)
+    assert float(cdnv(jnp.asarray(x), jnp.asarray(y, jnp.int32), 12)) == pytest.approx(
+        collapse.cdnv, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -1,4 +1,4 @@
-"""Measures of neural collapse, and the bounds on few-shot error that they enter. Arrays only: knows no networks."""
+"""Measures of neural collapse, and the theory of few-shot error that they enter. Knows arrays, no networks."""
 
 from ncjax.collapse.cdnv import cdnv
 from ncjax.collapse.measure import Collapse, measure

@@ -19,9 +19,10 @@ def cdnv(
     num_classes: int,
     mask: Bool[Array, "n"] | None = None,
 ) -> Float[Array, ""]:
-    """The mean over pairs i<j of V_ij = (Var_i + Var_j) / (2‖μ_i − μ_j‖²), the definition of arXiv 2112.15121.
+    """The mean over pairs i<j of V_ij = (Var_i + Var_j) / (2‖μ_i − μ_j‖²), as in arXiv 2112.15121.
 
-    Pure: for use inside `jit` and `grad`, as a regulariser too. Gradients are finite also where a variance is 0, a
+    Pure: for use inside `jit` and `grad`, as a regulariser too. Gradients are finite also where a variance
+        is 0, a
     class is absent, or two means coincide.
 
     Args:
@@ -61,8 +62,8 @@ def cdnv_pairs(variance: Float[Array, "k"], squared_distance: Float[Array, "k k"
 def debiased_cdnv_pairs(moments: ClassMoments, squared_distance: Float[Array, "k k"]) -> Float[Array, "k k"]:
     """V_ij with unbiased variances and unbiased squared distances; inf where that distance is not positive.
 
-    Var_c is divided by n_c − 1, and ‖μ_i − μ_j‖² is less Var_i/n_i + Var_j/n_j, which the distance of two sample
-    means exceeds that of the true means by. A class needs two samples.
+    Var_c is divided by n_c − 1, and ‖μ_i − μ_j‖² is less Var_i/n_i + Var_j/n_j, which the distance of two
+    sample means exceeds that of the true means by. A class needs two samples.
     """
     count = moments.count.astype(jnp.float32)
     variance = moments.square / jnp.maximum(count - 1.0, 1.0)
@@ -75,7 +76,7 @@ def debiased_cdnv_pairs(moments: ClassMoments, squared_distance: Float[Array, "k
 def directional_cdnv_pairs(
     along: Float[Array, "k k"], variance: Float[Array, "k"], squared_distance: Float[Array, "k k"]
 ) -> Float[Array, "k k"]:
-    """Ṽ_ij = uᵀΣ_i u / ‖μ_i − μ_j‖², from `along`: (μ_j − μ_i)ᵀ Σ_i (μ_j − μ_i). Inf where the means coincide."""
+    """Ṽ_ij = uᵀΣ_i u / ‖μ_i − μ_j‖² from `along`, (μ_j − μ_i)ᵀ Σ_i (μ_j − μ_i); inf where the means coincide."""
     infinite = coincident(variance, squared_distance)
     return _ratio(_ratio(along, squared_distance, infinite), squared_distance, infinite)
 

@@ -1,6 +1,7 @@
 """The four measures of neural collapse of Papyan, Han, Donoho (PNAS 2020), from class means and residuals.
 
-All take the class means about μ_G, the mean of the class means: `ClassMoments.centred_mean`, every class present.
+All take the class means about μ_G, the mean of the class means: `ClassMoments.centred_mean`, every class
+present.
 """
 
 import jax.numpy as jnp

@@ -38,7 +38,8 @@ def checked_labels(labels: ArrayLike, num_classes: int | None, samples: int | No
     """The labels of `samples` rows, with two classes or more and two samples or more in each.
 
     Raises:
-        InputError: as `integer_labels` and `checked_counts` do, and for a number of labels that is not `samples`.
+        InputError: as `integer_labels` and `checked_counts` do, and for a number of labels that is not
+            `samples`.
     """
     values = integer_labels(labels, num_classes)
     if samples is not None and len(values) != samples:
@@ -73,8 +74,8 @@ def integer_labels(labels: ArrayLike, num_classes: int | None) -> Int[np.ndarray
         outside = np.flatnonzero((values < 0) | (values >= num_classes))
         if len(outside):
             raise InputError(
-                f"{len(outside)} labels lie outside 0..{num_classes - 1}, the first {values[outside[0]]} in row "
-                f"{outside[0]}: raise num_classes={num_classes}, or leave it out to take the labels as they are"
+                f"{len(outside)} labels lie outside 0..{num_classes - 1}, the first {values[outside[0]]} in "
+                f"row {outside[0]}: raise num_classes={num_classes}, or leave it out to take labels as they are"
             )
     return values
 
@@ -86,8 +87,8 @@ def checked_counts(classes: Int[np.ndarray, "k"], counts: Int[np.ndarray, "k"]) 
     single = classes[counts == 1]
     if len(single):
         raise InputError(
-            f"one sample only of class {named(single)}: a within-class variance takes two, add samples or leave "
-            "the class out"
+            f"one sample only of class {named(single)}: a within-class variance takes two, add samples or "
+            "leave the class out"
         )
 
 
@@ -103,8 +104,8 @@ def checked_head(weights: ArrayLike | None, bias: ArrayLike | None, classes: Lab
     """The head's rows of the classes present, or None without weights.
 
     Raises:
-        InputError: for shapes that do not fit the features and classes, for values that are not finite, and for a
-            bias without weights.
+        InputError: for shapes that do not fit the features and classes, for values that are not finite, and
+            for a bias without weights.
     """
     if weights is None:
         if bias is not None:
@@ -113,15 +114,21 @@ def checked_head(weights: ArrayLike | None, bias: ArrayLike | None, classes: Lab
     w = np.asarray(weights).astype(np.float32)
     k = len(classes.classes) if classes.num_classes is None else classes.num_classes
     if w.shape != (k, dim):
-        hint = "a Flax Dense kernel is [d, k], give its transpose" if w.shape == (dim, k) else "one row a class"
+        hint = (
+            "a Flax Dense kernel is [d, k], give its transpose" if w.shape == (dim, k) else "one row a class"
+        )
         if classes.num_classes is None and w.ndim == 2 and w.shape[0] > k:
             hint = f"for a head of more classes than have samples, give num_classes={w.shape[0]}"
-        raise InputError(f"weights of shape {w.shape} for {k} classes and features of {dim} dimensions: {hint}")
+        raise InputError(
+            f"weights of shape {w.shape} for {k} classes and features of {dim} dimensions: {hint}"
+        )
     b = np.zeros(k, np.float32) if bias is None else np.asarray(bias).astype(np.float32)
     if b.shape != (k,):
         raise InputError(f"bias of shape {b.shape} for {k} classes: give shape ({k},)")
     if not (np.isfinite(w).all() and np.isfinite(b).all()):
-        raise InputError("weights or bias hold values that are not finite: is the run they come from diverged?")
+        raise InputError(
+            "weights or bias hold values that are not finite: is the run they come from diverged?"
+        )
     rows = slice(None) if classes.num_classes is None else classes.classes
     return Head(jnp.asarray(w[rows]), jnp.asarray(b[rows]))
 
@@ -147,8 +154,8 @@ def not_finite(features: ArrayLike) -> InputError:
     if len(bad) == 0:
         return InputError("features too large for float32: their squares overflow, scale the features down")
     return InputError(
-        f"{(~finite).sum()} values of the features are not finite, in {len(bad)} of {len(finite)} rows, the first "
-        f"row {bad[0]}: leave those rows out, or look for where the network diverged"
+        f"{(~finite).sum()} values of the features are not finite, in {len(bad)} of {len(finite)} rows, the "
+        f"first row {bad[0]}: leave those rows out, or look for where the network diverged"
     )
 
 

@@ -14,14 +14,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ncjax.collapse import geometry
 from ncjax.collapse.cdnv import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
-from ncjax.collapse.inputs import Labels, checked_features, checked_head, checked_labels, named, not_finite, on_mesh
-from ncjax.collapse.moments import ClassMoments, moments_of_batch, segments
+from ncjax.collapse.inputs import (
+    Labels,
+    checked_features,
+    checked_head,
+    checked_labels,
+    named,
+    not_finite,
+    on_mesh,
+)
+from ncjax.collapse.moments import moments_of_batch, segments
 from ncjax.collapse.residuals import Frame, Head, ResidualSums, residual_sums
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """How far features have collapsed. Numbers on the host; classes without samples are left out of all of them.
+    """How far features have collapsed. Numbers on the host; classes without samples are left out of all.
 
     Class means μ_c, their mean μ_G, class covariances Σ_c divided by n_c, Var_c = tr Σ_c.
 
@@ -33,9 +41,11 @@ class Collapse:
         cdnv_pairs: all of them [k, k], symmetric; NaN on the diagonal, which is no pair.
         coincident_pairs: labels [m, 2] of the pairs whose means are one point, so that V_ij is inf.
         debiased_cdnv: with Var/(n − 1), and distances less Var_i/n_i + Var_j/n_j.
-        unresolved_pairs: labels [m, 2] of the pairs whose debiased distance is not positive: debiased V_ij is inf.
+        unresolved_pairs: labels [m, 2] of the pairs whose debiased distance is not positive: debiased V_ij
+            is inf.
         directional_cdnv: mean over ordered pairs of uᵀΣ_i u/‖μ_i − μ_j‖² (arXiv 2506.04411).
-        directional_cdnv_pairs: all of them [k, k], row i the class whose covariance counts; NaN on the diagonal.
+        directional_cdnv_pairs: all of them [k, k], row i the class whose covariance counts; NaN on the
+            diagonal.
         nc1: tr(Σ_W Σ_B⁺)/k (Papyan, Han, Donoho 2020).
         nc1_rank: directions of Σ_B that were inverted, at most min(k − 1, d).
         nc1_quotient: tr Σ_W/tr Σ_B.
@@ -78,7 +88,8 @@ class Collapse:
     missing: str = ""
 
     def __str__(self) -> str:
-        per_class = f"{self.counts.min()}" if np.ptp(self.counts) == 0 else f"{self.counts.min()} to {self.counts.max()}"
+        fewest, most = self.counts.min(), self.counts.max()
+        per_class = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         lines = [f"{self.k} classes, {per_class} samples each, {self.d} dimensions"]
         if len(self.absent):
             lines[0] += f"; {len(self.absent)} classes without samples left out: {named(self.absent)}"
@@ -97,11 +108,13 @@ class Collapse:
             ("NC4", self.nc4, ""),
             ("NCC accuracy", self.ncc_accuracy, ""),
         ]
-        shown = [f"{name:<16} {value:<12.6g} {note}".rstrip() for name, value, note in rows if value is not None]
+        shown = [
+            f"{name:<16} {value:<12.6g} {note}".rstrip() for name, value, note in rows if value is not None
+        ]
         return "\n".join(lines + shown + ([self.missing] if self.missing else []))
 
     def to_json(self, *, pairs: bool = False) -> str:
-        """One JSON object. An infinite number is the string "inf", for JSON has none; `pairs` adds the matrices."""
+        """One JSON object, the matrices in it if `pairs`. Infinity is the string "inf", for JSON has none."""
         skip = () if pairs else ("cdnv_pairs", "directional_cdnv_pairs")
         return json.dumps({f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in skip})
 
@@ -116,21 +129,21 @@ def measure(
 ) -> Collapse:
     """Every measure of neural collapse of features with labels.
 
-    Compiled once for each shape, number of classes present and set of devices, and divided over the devices of
-    `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
+    Compiled once for each shape, number of classes present and set of devices, and divided over the devices
+    of `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
 
     Args:
         features: of any floating dtype, on the host or on devices; float64 is rounded to float32.
         labels: any integers. With `num_classes` they must lie in 0..num_classes-1.
         num_classes: classes there may be; those without samples are left out, and listed in `absent`.
-        weights: the head's rows, one for each of `num_classes`, or where that is None one for each label present, in
-            ascending order. A Flax Dense kernel is the transpose. Rows of absent classes are left out: NC4 takes
-            the argmax over the classes that are present.
+        weights: the head's rows, one for each of `num_classes`, or where that is None one for each label
+            present, in ascending order. A Flax Dense kernel is the transpose. Rows of absent classes are
+            left out: NC4 takes the argmax over the classes that are present.
         bias: of the head; zero by default.
 
     Raises:
-        InputError: features that are not finite, lengths that differ, labels that are not integers or lie outside
-            num_classes, fewer than two classes, a class of one sample, a head of another shape.
+        InputError: features that are not finite, lengths that differ, labels that are not integers or lie
+            outside num_classes, fewer than two classes, a class of one sample, a head of another shape.
     """
     array = checked_features(features)
     classes = checked_labels(labels, num_classes, array.shape[0])
@@ -213,7 +226,9 @@ def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
     if sums is not None:
         count = moments.count.astype(jnp.float32)
         along = jnp.maximum(sums.along, 0.0) / count[:, None]
-        out["directional_cdnv_pairs"] = directional_cdnv_pairs(along, moments.variance, frame.squared_distance)
+        out["directional_cdnv_pairs"] = directional_cdnv_pairs(
+            along, moments.variance, frame.squared_distance
+        )
         out["nc1"] = jnp.mean(jnp.maximum(sums.nc1, 0.0) / count)
         out["nearest"] = jnp.sum(sums.nearest)
         if sums.agree is not None:

@@ -18,9 +18,10 @@ HIGHEST = jax.lax.Precision.HIGHEST
 class ClassMoments:
     """The first two moments of k classes of features in R^d; start with `empty`, then `update` and `merge`.
 
-    A class mean is `anchor + offset`: the anchor is a float32 point near the mean, the offset what the mean is away
-    from it. Means of a million samples with a large common offset are so kept to the rounding of the deviations
-    within the class, not to that of the offset, and merging thousands of batches does not wear them out.
+    A class mean is `anchor + offset`: the anchor is a float32 point near the mean, the offset what the mean
+    is away from it. Means of a million samples with a large common offset are so kept to the rounding of
+    the deviations within the class, not to that of the offset, and merging thousands of batches does not
+    wear them out.
 
     Attributes:
         count: samples of each class.
@@ -60,8 +61,8 @@ class ClassMoments:
     ) -> "ClassMoments":
         """With a batch added. Rows that are masked out, or whose label is outside 0..k-1, do not count.
 
-        For use inside `jit` and `scan`. Where `features` and `labels` are sharded along n, the sums over samples
-        become collectives, and the moments come out replicated.
+        For use inside `jit` and `scan`. Where `features` and `labels` are sharded along n, the sums over
+        samples become collectives, and the moments come out replicated.
         """
         batch, _ = moments_of_batch(
             features,
@@ -148,8 +149,8 @@ def moments_of_batch(
 
     count = total(jnp.ones_like(segment))
     n = jnp.maximum(count, 1).astype(jnp.float32)
-    # A float32 sum of many samples with a common offset loses digits that the variance needs. As an anchor it is
-    # good enough: the residuals about it are exact, and their sum corrects the mean.
+    # A float32 sum of many samples with a common offset loses digits that the variance needs. As an anchor
+    # it is good enough: the residuals about it are exact, and their sum corrects the mean.
     anchor = jax.lax.stop_gradient(total(features) / n[:, None])
     residuals = features - anchor[jnp.minimum(segment, num_classes - 1)]
     offset = total(residuals) / n[:, None]
@@ -170,7 +171,9 @@ def moments_of_batch(
     return moments, residuals
 
 
-def segments(labels: Int[Array, "n"], num_classes: int, mask: Bool[Array, "n"] | None = None) -> Int[Array, "n"]:
+def segments(
+    labels: Int[Array, "n"], num_classes: int, mask: Bool[Array, "n"] | None = None
+) -> Int[Array, "n"]:
     """The labels as segment numbers: `num_classes`, which segment_sum drops, for rows that do not count."""
     counts = (labels >= 0) & (labels < num_classes)
     if mask is not None:

@@ -84,8 +84,8 @@ class ResidualSums:
 def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, "n"], frame: Frame) -> ResidualSums:
     """The sums over one batch.
 
-    `along` and `nc1` of one batch may be negative where the batch is only a part of the samples: it is over all of
-    them that the residuals about the anchor sum to the offset.
+    `along` and `nc1` of one batch may be negative where the batch is only a part of the samples: it is over
+    all of them that the residuals about the anchor sum to the offset.
 
     Args:
         residuals: each sample less the anchor of its class, as `moments_of_batch` returns.
@@ -97,8 +97,8 @@ def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, "n"], fram
     total = partial(jax.ops.segment_sum, segment_ids=segment, num_segments=k)
     count = total(jnp.ones_like(segment)).astype(jnp.float32)
 
-    # ‖x − μ_j‖² = ‖r‖² + 2 r·(μ_i − μ_j) + ‖μ_i − μ_j‖², r the residual of x about its own mean μ_i: every term is
-    # small where the difference of the distances is, so nothing cancels at collapse.
+    # ‖x − μ_j‖² = ‖r‖² + 2 r·(μ_i − μ_j) + ‖μ_i − μ_j‖², r the residual of x about its own mean μ_i: every
+    # term is small where the difference of the distances is, so nothing cancels at collapse.
     projected = _matmul(residuals, frame.centred_mean.T)
     towards = projected - jnp.take_along_axis(projected, row[:, None], axis=1)
     choice = jnp.argmin((frame.squared_distance + 2.0 * frame.drift)[row] - 2.0 * towards, axis=1)
