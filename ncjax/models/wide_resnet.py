@@ -1,0 +1,88 @@
+"""Wide residual networks, `wrn-N-k`, and the same without shortcuts, `conv-N-k`.
+
+Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146: a 3x3 convolution to 16 channels, then three groups of
+(N - 4) / 6 blocks at widths 16k, 32k and 64k, the second and third group at half the resolution of the one before; a
+block is twice (batch norm, ReLU, 3x3 convolution) beside a shortcut, and a last batch norm and ReLU precede global
+average pooling.
+"""
+
+import re
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array
+
+from ncjax.errors import InputError
+from ncjax.models.layers import BatchNormAct, he_normal
+from ncjax.models.network import Output
+
+
+class _Block(nn.Module):
+    width: int
+    stride: int
+    shortcut: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv = partial(nn.Conv, use_bias=False, kernel_init=he_normal, dtype=self.dtype)
+        stride = (self.stride, self.stride)
+        active = BatchNormAct()(x, train)
+        y = conv(self.width, (3, 3), stride, padding=1)(active)
+        y = BatchNormAct()(y, train)
+        y = conv(self.width, (3, 3), padding=1)(y)
+        if not self.shortcut:
+            return y
+        if x.shape[-1] == self.width and self.stride == 1:
+            return x + y
+        # where the shape changes, the shortcut is a projection of the activated input
+        return y + conv(self.width, (1, 1), stride, padding=0, name="shortcut")(active)
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width; with `shortcuts=False` the plain convolutional network of the same layers.
+
+    Stages: the stem, each block, and the features.
+    """
+
+    num_classes: int
+    depth: int
+    width: int
+    shortcuts: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Output:
+        """Logits, features [n, 64 * width] and stages of normalised images [n, h, w, c]."""
+        x = nn.Conv(16, (3, 3), padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype)(images)
+        stages = [x]
+        for group in range(3):
+            for block in range((self.depth - 4) // 6):
+                stride = 2 if group > 0 and block == 0 else 1
+                x = _Block(16 * self.width * 2**group, stride, self.shortcuts, self.dtype)(x, train)
+                stages.append(x)
+        stages.append(BatchNormAct()(x, train))
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        pooled = tuple(jnp.mean(stage.astype(wide), axis=(1, 2)) for stage in stages)
+        logits = nn.Dense(self.num_classes, dtype=wide)(pooled[-1])
+        return Output(logits, pooled[-1], pooled)
+
+
+def from_name(name: str, num_classes: int, dtype: Any) -> WideResNet | None:
+    """The module that `wrn-N-k` or `conv-N-k` names; None for a name of another form.
+
+    Raises:
+      InputError: for a depth that is not 6n + 4.
+    """
+    match = re.fullmatch(r"(wrn|conv)-(\d+)-(\d+)", name)
+    if match is None:
+        return None
+    kind, depth, width = match[1], int(match[2]), int(match[3])
+    if depth < 10 or (depth - 4) % 6 or width < 1:
+        raise InputError(
+            f"network {name!r}: the depth must be 6n + 4 (10, 16, 22, 28, 40, …) and the width at least 1; "
+            f"for example {kind}-28-4"
+        )
+    return WideResNet(num_classes, depth, width, shortcuts=kind == "wrn", dtype=dtype)
