@@ -1,0 +1,274 @@
+"""All episodes of an evaluation in one compiled call."""
+
+import dataclasses
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, Key
+
+from ncjax.devices import data_mesh, replicated, sharded
+from ncjax.errors import InputError
+from ncjax.eval.intervals import ImageSums, class_jackknife_interval, mean_interval, same_classes_interval
+from ncjax.eval.report import EpisodeReport, EpisodeSettings
+from ncjax.eval.sampling import (
+    ClassTable,
+    EpisodePlan,
+    Queries,
+    check_settings,
+    class_table,
+    draw_episode,
+    encode_labels,
+    episode_key,
+    plan_hash,
+)
+
+
+class Source(Protocol):
+    """Where the features of an episode come from: a pytree, so that new contents do not compile again."""
+
+    def prepare(self) -> "Source":
+        """What is done once, before the first episode."""
+
+    def support(self, rows: Int[Array, "W S"], key: Key[Array, ""]) -> Float[Array, "W N d"]:
+        """Features of the support; N is S, or a multiple of it. `key` is the episode's own."""
+
+    def query(self, rows: Int[Array, "W Q"]) -> Float[Array, "W Q d"]:
+        """Features of the queries; what a row of -1 gives is not used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The static part of an evaluation: another one compiles again."""
+
+    ways: int
+    shots: int
+    queries: Queries
+    largest: int
+    chunk: int
+
+
+@partial(jax.jit, static_argnames=("shape", "mesh"))
+def _evaluate(
+    source: Source,
+    head: Any,
+    table: ClassTable,
+    keys: tuple[Array, Array],
+    total: Array,
+    work: tuple[Array, ...],
+    *,
+    shape: Shape,
+    mesh: Mesh,
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Sums over all episodes, and what is kept of each (leading axis: episodes, padded).
+
+    `work` holds the numbers of the episodes, and to replay a plan also their classes, support and query rows. Its
+    leading axis is divided over the devices; each goes through its part chunk by chunk. Numbers from `total` on
+    are padding.
+    """
+    everywhere, divided = PartitionSpec(), PartitionSpec("data")
+    one_device = partial(_evaluate_part, shape=shape)
+    sums, kept = jax.shard_map(
+        one_device,
+        mesh=mesh,
+        in_specs=(*[everywhere] * 5, divided),
+        out_specs=(everywhere, divided),
+        check_vma=False,
+    )(source, head, table, keys, total, work)
+    # Gathered, so that every host can read all of it.
+    return sums, jax.lax.with_sharding_constraint(kept, replicated(mesh))
+
+
+def _evaluate_part(
+    source: Source,
+    head: Any,
+    table: ClassTable,
+    keys: tuple[Array, Array],
+    total: Array,
+    work: tuple[Array, ...],
+    *,
+    shape: Shape,
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """`_evaluate` on one device's part of the episodes; the sums are those of all devices."""
+    draw_key, source_key = keys
+    source = source.prepare()
+    rows, classes = len(table.order), len(table.size)
+
+    def one_episode(number: Array, *drawn: Array) -> tuple[Array, Array, Array, Array, Any]:
+        episode_classes, support, query = drawn or draw_episode(
+            jax.random.fold_in(draw_key, number),
+            table,
+            ways=shape.ways,
+            shots=shape.shots,
+            queries=shape.queries,
+            largest=shape.largest,
+        )
+        x = source.support(support, jax.random.fold_in(source_key, number))
+        q = source.query(query)
+        labels = jnp.repeat(jnp.arange(shape.ways, dtype=jnp.int32), x.shape[1])
+        logits, info = head(x.reshape(-1, x.shape[-1]), labels, q.reshape(-1, q.shape[-1]), shape.ways)
+        predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32).reshape(query.shape)
+        return episode_classes, support, query, predicted, info
+
+    def one_chunk(sums: dict[str, Array], work: tuple[Array, ...]) -> tuple[dict[str, Array], dict[str, Any]]:
+        episode_classes, support, query, predicted, info = jax.vmap(one_episode)(*work)
+        way = jnp.arange(shape.ways, dtype=jnp.int32)
+        real = (work[0] < total)[:, None, None]
+        present = query >= 0
+        taken_for = (predicted[..., None] == way) & present[..., None]
+        confusion = jnp.sum(taken_for & real[..., None], axis=2, dtype=jnp.int32)
+        correct = (predicted == way[:, None]) & present
+        accuracy = jnp.mean(
+            jnp.sum(correct, axis=2, dtype=jnp.float32) / jnp.sum(present, axis=2, dtype=jnp.float32), axis=1
+        )
+        # Padded episodes and padded queries are sent to a row that is not there.
+        served = jnp.where(real, support, rows)
+        asked = jnp.where(real & present, query, rows)
+        sums = {
+            "confusion": sums["confusion"]
+            .at[episode_classes[:, :, None], episode_classes[:, None, :]]
+            .add(confusion),
+            "support_accuracy": sums["support_accuracy"].at[served].add(accuracy[:, None, None], mode="drop"),
+            "support_count": sums["support_count"].at[served].add(1, mode="drop"),
+            "query_correct": sums["query_correct"].at[asked].add(correct.astype(jnp.int32), mode="drop"),
+            "query_count": sums["query_count"].at[asked].add(1, mode="drop"),
+        }
+        return sums, {"accuracy": accuracy, "classes": episode_classes, "info": info}
+
+    zero = {
+        "confusion": jnp.zeros((classes, classes), jnp.int32),
+        "support_accuracy": jnp.zeros(rows, jnp.float32),
+        "support_count": jnp.zeros(rows, jnp.int32),
+        "query_correct": jnp.zeros(rows, jnp.int32),
+        "query_count": jnp.zeros(rows, jnp.int32),
+    }
+    chunks = jax.tree.map(lambda x: x.reshape(-1, shape.chunk, *x.shape[1:]), work)
+    sums, kept = jax.lax.scan(one_chunk, zero, chunks)
+    return jax.lax.psum(sums, "data"), jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Episodes:
+    """Which episodes to evaluate: checked settings, the table to draw them from, or a plan to replay."""
+
+    names: np.ndarray
+    codes: np.ndarray
+    table: ClassTable
+    ways: int
+    shots: int
+    queries: Queries
+    episodes: int
+    seed: int
+    plan: EpisodePlan | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: Any,
+        *,
+        ways: int,
+        shots: int,
+        queries: Queries,
+        episodes: int,
+        seed: int,
+        plan: EpisodePlan | None = None,
+    ) -> "Episodes":
+        """Checks the settings against the labels [n]; a plan brings its own settings.
+
+        Raises:
+            InputError: The classes are too few or too small, a setting is out of range, or the plan is of other
+                labels.
+        """
+        names, codes = encode_labels(labels)
+        table = class_table(codes, len(names))
+        if plan is not None:
+            if not np.array_equal(plan.labels, codes):
+                raise InputError(
+                    f"the plan was drawn from other labels ({len(plan.labels)} rows, here {len(codes)}): "
+                    "replay it on the features it was made for, or sample a new plan"
+                )
+            ways, shots, queries = plan.ways, plan.shots, plan.queries
+            episodes, seed = plan.episodes, plan.seed
+        check_settings(
+            names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed
+        )
+        return cls(names, codes, table, ways, shots, queries, episodes, seed, plan)
+
+    def images_per_episode(self) -> int:
+        """Support and query images together."""
+        queries = int(self.table.size.max()) - self.shots if self.queries == "all" else self.queries
+        return self.ways * (self.shots + queries)
+
+    def evaluate(
+        self,
+        source: Source,
+        head: Any,
+        *,
+        chunk: int,
+        transform: str,
+        class_names: tuple[Any, ...] | None = None,
+        support_augmentations: int = 0,
+    ) -> EpisodeReport:
+        """Runs `head` on every episode, `chunk` of them at a time on each device."""
+        mesh = data_mesh()
+        devices = mesh.shape["data"]
+        chunk = max(1, min(chunk, -(-self.episodes // devices)))
+        padded = -(-self.episodes // (chunk * devices)) * chunk * devices
+        work: tuple[np.ndarray, ...] = (np.arange(padded, dtype=np.uint32),)
+        if self.plan is not None:
+            repeat = np.minimum(work[0], self.episodes - 1)
+            support, query = self.plan.support_index[repeat], self.plan.query_index[repeat]
+            work = (*work, self.codes[support[:, :, 0]], support, query)
+        keys = (episode_key(self.seed, "episodes"), episode_key(self.seed, "support augmentation"))
+        settled = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float32) if isinstance(leaf, float) else leaf, head
+        )
+        sums, kept = _evaluate(
+            *jax.device_put((source, settled, self.table, keys, np.uint32(self.episodes)), replicated(mesh)),
+            jax.device_put(work, sharded(mesh)),
+            shape=Shape(self.ways, self.shots, self.queries, int(self.table.size.max()), chunk),
+            mesh=mesh,
+        )
+        sums = {name: np.asarray(value) for name, value in sums.items()}
+        kept = jax.tree.map(lambda leaf: np.asarray(leaf)[: self.episodes], kept)
+        per_episode, classes = kept["accuracy"], kept["classes"]
+        confusion = sums.pop("confusion").astype(np.int64)
+        count = confusion.sum(axis=1)
+        num_classes = len(self.names)
+        return EpisodeReport(
+            accuracy=float(per_episode.mean(dtype=np.float64)),
+            ci95=mean_interval(per_episode),
+            same_classes_ci95=same_classes_interval(
+                per_episode, classes, ImageSums(**sums), self.codes, num_classes, self.shots
+            ),
+            target_ci95=class_jackknife_interval(per_episode, classes, num_classes),
+            per_episode=per_episode,
+            classes=classes,
+            per_class=np.divide(
+                confusion.diagonal(), count, out=np.full(num_classes, np.nan), where=count > 0
+            ),
+            confusion=confusion,
+            class_names=class_names if class_names is not None else tuple(self.names.tolist()),
+            info=kept["info"],
+            settings=EpisodeSettings(
+                ways=self.ways,
+                shots=self.shots,
+                queries=self.queries,
+                episodes=self.episodes,
+                head=str(head),
+                transform=transform,
+                support_augmentations=support_augmentations,
+                seed=self.seed,
+            ),
+            plan_hash=plan_hash(
+                self.codes,
+                ways=self.ways,
+                shots=self.shots,
+                queries=self.queries,
+                episodes=self.episodes,
+                seed=self.seed,
+            ),
+        )

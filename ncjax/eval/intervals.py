@@ -1,0 +1,168 @@
+"""95 % intervals of few-shot accuracy, each named by what it covers. NumPy, float64, on the host."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+COVERS = {
+    "ci95": "other episodes from these same images",
+    "same_classes_ci95": "new images of these same classes",
+    "target_ci95": "new classes and new images from the same population",
+}
+"""What each interval of an `EpisodeReport` covers, for the labels of tables and figures."""
+
+
+def t_quantile(df: int) -> float:
+    """The 97.5 % quantile of Student's t with `df` degrees of freedom; NaN below 1.
+
+    Up to 200 by bisection of the finite sums for a whole `df`, beyond by the expansion in 1/df (Abramowitz and
+    Stegun 1964, 26.7.3-26.7.5), to better than 1e-9.
+    """
+    if df < 1:
+        return math.nan
+    if df > 200:
+        z = 1.9599639845400545
+        g1 = (z**3 + z) / 4
+        g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+        g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+        g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+        return z + g1 / df + g2 / df**2 + g3 / df**3 + g4 / df**4
+
+    def central_probability(angle: float) -> float:
+        cos2, odd = math.cos(angle) ** 2, df % 2
+        term = total = math.cos(angle) if odd else 1.0
+        for j in range(2 + odd, df - 1, 2):
+            term *= cos2 * (j - 1) / j
+            total += term
+        if not odd:
+            return math.sin(angle) * total
+        return (2 / math.pi) * (angle + (math.sin(angle) * total if df > 1 else 0.0))
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if central_probability(middle) < 0.95 else (low, middle)
+    return math.sqrt(df) * math.tan(low)
+
+
+def mean_interval(values: np.ndarray) -> float:
+    """Half width of the t interval of a mean of independent values [E]; NaN for one value."""
+    count = len(values)
+    if count < 2:
+        return math.nan
+    return t_quantile(count - 1) * float(np.std(values, ddof=1, dtype=np.float64)) / math.sqrt(count)
+
+
+def class_jackknife_interval(per_episode: np.ndarray, classes: np.ndarray, num_classes: int) -> float:
+    """Half width for new classes and new images from the population that these classes are a sample of.
+
+    Few-shot accuracy is a U-statistic over classes, and over images within them. Its variance by the
+    delete-one-class jackknife (Arvesen 1969), with t(k-1): the replicate without class c is the mean of those
+    episodes that do not hold c, so that one set of episodes gives them all. Images belong to classes, so that what
+    they add is in it already; so is, k-1 times over and more, the drawing of episodes: few episodes widen it.
+
+    Args:
+        per_episode: Accuracies [E], or paired differences of accuracies.
+        classes: int [E,W], the classes of each episode.
+        num_classes: k.
+
+    Returns:
+        The half width; NaN where no episode leaves some class out (as many ways as classes).
+    """
+    values = np.asarray(per_episode, np.float64)
+    count = len(values) - np.bincount(classes.ravel(), minlength=num_classes)
+    if count.min() == 0:
+        return math.nan
+    # Deviations from the mean are summed, since total less class sum would cancel.
+    deviation = values - values.mean()
+    held = np.bincount(classes.ravel(), np.repeat(deviation, classes.shape[1]), minlength=num_classes)
+    replicates = -held / count
+    variance = (num_classes - 1) / num_classes * np.sum((replicates - replicates.mean()) ** 2)
+    return t_quantile(num_classes - 1) * math.sqrt(variance)
+
+
+class ImageSums(NamedTuple):
+    """Sums over the episodes in which image i served.
+
+    Attributes:
+        support_accuracy: [n], of the accuracies of the episodes with i in the support.
+        support_count: [n], their number.
+        query_correct: [n], how often i was classified rightly as a query.
+        query_count: [n], how often it was a query.
+    """
+
+    support_accuracy: np.ndarray
+    support_count: np.ndarray
+    query_correct: np.ndarray
+    query_count: np.ndarray
+
+
+def same_classes_interval(
+    per_episode: np.ndarray,
+    classes: np.ndarray,
+    images: ImageSums,
+    codes: np.ndarray,
+    num_classes: int,
+    shots: int,
+) -> float:
+    """Half width for new images of the same classes.
+
+    The accuracy over all episodes is a U-statistic over the n_c images of each class c. To first order (Hoeffding
+    1948) its variance is Σ_c n_c Var(ψ_i), with the influence of one image
+
+        n_c ψ_i = (q_i - q_c) / k  +  (W S / k) (s_i - s_c),
+
+    q_i the share of times that i is classified rightly as a query, s_i the mean accuracy of the episodes with i in
+    the support, q_c and s_c their means over the class. Variances of q_i and s_i are estimated from pairs of
+    different episodes with the same image, so that the noise of few episodes an image does not enter; the variance
+    of drawing the episodes is then added once.
+
+    Args:
+        per_episode: Accuracies [E].
+        classes: int [E,W].
+        images: Sums [n] over the same episodes.
+        codes: int [n], the class of each image, 0..k-1.
+        num_classes: k.
+        shots: S.
+
+    Returns:
+        The half width; NaN for one episode, or where no image served twice.
+    """
+    episodes, ways = classes.shape
+    if episodes < 2:
+        return math.nan
+    values = np.asarray(per_episode, np.float64)
+    mean = values.mean()
+    size = np.bincount(codes, minlength=num_classes)
+
+    def by_class(rows: np.ndarray) -> np.ndarray:
+        return np.bincount(codes, rows, minlength=num_classes)
+
+    def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+        return np.divide(top, bottom, out=np.zeros(num_classes), where=bottom > 0)
+
+    support_count, query_count = images.support_count.astype(float), images.query_count.astype(float)
+    query_correct = images.query_correct.astype(float)
+    support_sum = images.support_accuracy.astype(float) - mean * support_count
+
+    query_mean = ratio(by_class(query_correct), by_class(query_count))
+    support_mean = ratio(by_class(support_sum), by_class(support_count))
+    query_sum = query_correct - query_mean[codes] * query_count
+    support_sum = support_sum - support_mean[codes] * support_count
+    # The sum over one image's pairs of episodes: the square of its sum, less the squares of its terms.
+    query_squares = by_class(query_count) * query_mean * (1 - query_mean)
+    deviation = (values - mean)[:, None] - support_mean[classes]
+    support_squares = shots * np.bincount(classes.ravel(), (deviation**2).ravel(), minlength=num_classes)
+    query_pairs = by_class(query_count * (query_count - 1))
+    support_pairs = by_class(support_count * (support_count - 1))
+    if query_pairs.sum() == 0 or support_pairs.sum() == 0:
+        return math.nan
+    query_variance = ratio(by_class(query_sum**2) - query_squares, query_pairs)
+    support_variance = ratio(by_class(support_sum**2) - support_squares, support_pairs)
+    covariance = ratio(by_class(query_sum * support_sum), by_class(query_count * support_count))
+
+    weight = ways * shots
+    influence = (query_variance + weight**2 * support_variance + 2 * weight * covariance) / num_classes**2
+    variance = max(float(np.sum(influence / size)), 0.0) + float(values.var(ddof=1)) / episodes
+    return t_quantile(10**6) * math.sqrt(variance)

@@ -1,0 +1,126 @@
+"""The outcome of an evaluation: accuracies, intervals named by what they cover, and the settings behind them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ncjax.errors import InputError
+from ncjax.eval.intervals import COVERS, class_jackknife_interval, mean_interval
+from ncjax.eval.sampling import Queries
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeSettings:
+    """What was evaluated; see `ncjax.eval.episodes` for the meaning of each field."""
+
+    ways: int
+    shots: int
+    queries: Queries
+    episodes: int
+    head: str
+    transform: str
+    support_augmentations: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedDifference:
+    """The accuracy of one report less that of another on the same episodes.
+
+    Attributes:
+        difference: Mean of the paired differences, a fraction.
+        ci95: Half width of the t interval over the paired episodes.
+        target_ci95: Half width for new classes and images, by the jackknife of `EpisodeReport.target_ci95`.
+        episodes: The number of pairs.
+    """
+
+    difference: float
+    ci95: float
+    target_ci95: float
+    episodes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} % ({COVERS['ci95']}; {self.episodes} pairs), "
+            f"± {100 * self.target_ci95:.2f} % ({COVERS['target_ci95']})"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EpisodeReport:
+    """Few-shot accuracy and what can be said about it. Accuracies and half widths are fractions.
+
+    Attributes:
+        accuracy: Mean over episodes; an episode's accuracy is the mean over its ways of the share of their queries
+            classified rightly.
+        ci95: Half width of the t interval over episodes. It covers the drawing of other episodes from these same
+            images, and nothing else: it shrinks to zero with more episodes.
+        same_classes_ci95: Half width for new images of these same classes; see
+            `ncjax.eval.intervals.same_classes_interval`.
+        target_ci95: Half width for new classes and new images from the same population; see
+            `ncjax.eval.intervals.class_jackknife_interval`. NaN where every episode holds every class.
+        per_episode: float32 [E].
+        classes: int32 [E,W], the classes of each episode, as rows of `class_names`.
+        per_class: [k], the share of a class's queries classified rightly; NaN for a class never drawn.
+        confusion: int64 [k,k], queries of class i taken for class j (in episodes that hold both).
+        class_names: The k labels, in the order of `per_class` and `confusion`.
+        info: The head's diagnostics, each with a leading axis [E].
+        settings: What was evaluated.
+        plan_hash: Equal for two reports exactly if their episodes are.
+    """
+
+    accuracy: float
+    ci95: float
+    same_classes_ci95: float
+    target_ci95: float
+    per_episode: np.ndarray
+    classes: np.ndarray
+    per_class: np.ndarray
+    confusion: np.ndarray
+    class_names: tuple[Any, ...]
+    info: Any
+    settings: EpisodeSettings
+    plan_hash: str
+
+    def __str__(self) -> str:
+        s = self.settings
+        changes = "" if s.transform == "none" else f", {s.transform}"
+        changes += f", {s.support_augmentations} augmentations" if s.support_augmentations else ""
+        text = (
+            f"{s.ways}-way {s.shots}-shot {s.head}{changes}: {100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} % "
+            f"({s.episodes} episodes)"
+        )
+        return text + (f"; {self.not_converged} did not converge" if self.not_converged else "")
+
+    @property
+    def not_converged(self) -> int:
+        """Episodes whose head says that it did not converge."""
+        converged = self.info.get("converged") if isinstance(self.info, dict) else None
+        return 0 if converged is None else int(np.sum(~converged))
+
+    def summary(self) -> str:
+        """The accuracy with its three intervals, each beside what it covers; several lines."""
+        rows = [
+            f"  ± {100 * getattr(self, name):6.2f} %  {name:<17}  {covers}" for name, covers in COVERS.items()
+        ]
+        return "\n".join([str(self), *rows])
+
+    def compare(self, other: "EpisodeReport") -> PairedDifference:
+        """This accuracy less `other`'s, paired by episode.
+
+        Raises:
+            InputError: The two were not evaluated on the same episodes.
+        """
+        if self.plan_hash != other.plan_hash:
+            raise InputError(
+                f"the reports hold different episodes (plans {self.plan_hash} and {other.plan_hash}): evaluate both "
+                "on the same labels with the same ways, shots, queries, episodes and seed"
+            )
+        difference = self.per_episode.astype(np.float64) - other.per_episode
+        return PairedDifference(
+            difference=float(difference.mean()),
+            ci95=mean_interval(difference),
+            target_ci95=class_jackknife_interval(difference, self.classes, len(self.class_names)),
+            episodes=len(difference),
+        )

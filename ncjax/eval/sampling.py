@@ -1,0 +1,268 @@
+"""Which images an episode holds: a pure function of the labels, the settings, the seed and the episode's number."""
+
+import dataclasses
+import hashlib
+import os
+import zlib
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key, UInt32
+
+from ncjax.errors import InputError
+
+SAMPLER_VERSION = 1
+"""Part of every plan's hash; raised by any change after which a seed draws other episodes."""
+
+Queries = int | Literal["all"]
+
+
+class ClassTable(NamedTuple):
+    """The rows of each class: those of class c are ``order[start[c] : start[c] + size[c]]``."""
+
+    order: Int[Array, "n"]
+    start: Int[Array, "k"]
+    size: Int[Array, "k"]
+
+
+def encode_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels in order [k], and each row's position among them, int32 [n]."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise InputError(f"labels have shape {labels.shape}; give one label a row, [n]")
+    if labels.dtype.kind == "f":
+        raise InputError(f"labels have type {labels.dtype}; give integers or names")
+    values, codes = np.unique(labels, return_inverse=True)
+    return values, codes.astype(np.int32)
+
+
+def class_table(codes: np.ndarray, num_classes: int) -> ClassTable:
+    """The table of labels 0..k-1 [n], on the host."""
+    size = np.bincount(codes, minlength=num_classes).astype(np.int32)
+    start = (np.cumsum(size) - size).astype(np.int32)
+    return ClassTable(np.argsort(codes, kind="stable").astype(np.int32), start, size)
+
+
+def check_settings(
+    names: np.ndarray, size: np.ndarray, *, ways: int, shots: int, queries: Queries, episodes: int, seed: int
+) -> None:
+    """Raises InputError where the classes (`size` images each) cannot give the episodes asked for."""
+    if ways < 2:
+        raise InputError(f"ways={ways}: an episode needs at least 2 classes")
+    if shots < 1:
+        raise InputError(f"shots={shots}: an episode needs at least 1 support image a class")
+    if queries != "all" and (not isinstance(queries, int | np.integer) or queries < 1):
+        raise InputError(f'queries={queries!r}: give a number of at least 1, or "all" for every image left')
+    if episodes < 1:
+        raise InputError(f"episodes={episodes}: give at least 1")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed}: give a whole number from 0 to 2**32 - 1")
+    if ways > len(size):
+        raise InputError(f"ways={ways}, but there are only {len(size)} classes; ask for fewer ways")
+    need = shots + (1 if queries == "all" else queries)
+    if size.min() < need:
+        c = int(size.argmin())
+        short = int((size < need).sum())
+        raise InputError(
+            f"class {names[c]} has {size[c]} images, an episode needs {need} of a class "
+            f"({shots} shots + {need - shots} queries); {short} of {len(size)} classes have too few: "
+            "ask for fewer shots or queries, or leave these classes out"
+        )
+    if episodes * (int(size.max()) if queries == "all" else queries) >= 2**31:
+        raise InputError(
+            f"episodes={episodes}: a class's count of queries would overflow 32 bits; ask for fewer"
+        )
+
+
+def episode_key(seed: int, stream: str) -> Key[Array, ""]:
+    """The key of a named stream of random numbers; episode e uses ``fold_in(key, e)``."""
+    # The generator is named, so that no global setting changes which episodes a seed means.
+    return jax.random.fold_in(
+        jax.random.key(np.uint32(seed), impl="threefry2x32"), np.uint32(zlib.crc32(stream.encode()))
+    )
+
+
+def _draw(bits: UInt32[Array, "... t"], size: Int[Array, "..."]) -> Int[Array, "... t"]:
+    """The first t elements of a uniformly random order of 0..size-1, one order for each leading index.
+
+    Decodes a random Lehmer code: r_i, uniform on 0..size-1-i, says "the r_i-th of those not taken yet", which is
+    r_i plus one for every taken element that lies at or before it. The cost depends on t and not on `size`. The
+    remainder of 32 random bits favours no element by more than size / 2**32.
+    """
+    steps = bits.shape[-1]
+    slot = jnp.arange(steps, dtype=jnp.int32)
+    # t > size is ruled out by check_settings; the divisor stays positive there too.
+    left = jnp.maximum(size[..., None] - slot, 1).astype(jnp.uint32)
+    code = (bits % left).astype(jnp.int32)
+
+    def step(back: Array, drawn: Array) -> Array:
+        i = steps - 2 - back
+        taken = jax.lax.dynamic_slice_in_dim(code, i, 1, axis=-1)
+        return drawn + ((slot > i) & (drawn >= taken)).astype(jnp.int32)
+
+    return jax.lax.fori_loop(0, steps - 1, step, code, unroll=max(1, min(steps - 1, 16)))
+
+
+def draw_episode(
+    key: Key[Array, ""], table: ClassTable, *, ways: int, shots: int, queries: Queries, largest: int
+) -> tuple[Int[Array, "W"], Int[Array, "W S"], Int[Array, "W Q"]]:
+    """The classes of one episode, and the rows of its support and query images.
+
+    Classes and images are drawn without replacement, the images of a class over its own count. Queries are drawn
+    first, so that a draw with more shots adds support images to the same classes and queries. With
+    ``queries="all"`` Q is `largest` (the size of the largest class) less `shots`, padded with -1 at the end.
+    """
+    drawn = shots + (0 if queries == "all" else queries)
+    bits = jax.random.bits(key, (1 + drawn, ways), jnp.uint32)
+    classes = _draw(bits[0], jnp.asarray(table.size.shape[0], jnp.int32))
+    start, size = table.start[classes][:, None], table.size[classes]
+    rank = _draw(bits[1:].T, size)
+    if queries != "all":
+        rows = table.order[start + rank]
+        return classes, rows[:, queries:], rows[:, :queries]
+    # Element p of what the support leaves: p, and one further for each support rank that lies at or before it.
+    before = jnp.sort(rank, axis=-1) - jnp.arange(shots, dtype=jnp.int32)
+    left = jnp.arange(largest - shots, dtype=jnp.int32)
+    left = left + jnp.sum(before[:, None, :] <= left[:, None], axis=-1, dtype=jnp.int32)
+    inside = left < size[:, None]
+    query = jnp.where(inside, table.order[start + jnp.where(inside, left, 0)], -1)
+    return classes, table.order[start + rank], query
+
+
+def plan_hash(codes: np.ndarray, *, ways: int, shots: int, queries: Queries, episodes: int, seed: int) -> str:
+    """Names the episodes without drawing them: SHA-256 of the sampler's version, the settings and the labels."""
+    text = f"{SAMPLER_VERSION}/{ways}/{shots}/{queries}/{episodes}/{seed}/{len(codes)}/"
+    return hashlib.sha256(text.encode() + np.ascontiguousarray(codes, "<i4").tobytes()).hexdigest()[:16]
+
+
+@partial(jax.jit, static_argnames=("ways", "shots", "queries", "largest"))
+def _draw_many(key: Array, numbers: Array, table: ClassTable, **static: int) -> tuple[Array, Array]:
+    def one(number: Array) -> tuple[Array, Array]:
+        return draw_episode(jax.random.fold_in(key, number), table, **static)[1:]
+
+    return jax.lax.map(one, numbers, batch_size=256)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EpisodePlan:
+    """The images of every episode, as rows of the features, for replay and for other programs.
+
+    The engine draws the same episodes by itself; a plan is needed only where they are to be seen or stored.
+
+    Attributes:
+        support_index: int32 [E,W,S]; way w of an episode is one class.
+        query_index: int32 [E,W,Q]; padded with -1 at the end where ``queries="all"``.
+        labels: int32 [n], the labels it was drawn from, as 0..k-1.
+        seed: The seed it was drawn with.
+        queries: Queries a class, or "all".
+    """
+
+    support_index: np.ndarray
+    query_index: np.ndarray
+    labels: np.ndarray
+    seed: int
+    queries: Queries
+
+    @classmethod
+    def sample(
+        cls,
+        labels: np.ndarray,
+        *,
+        ways: int = 5,
+        shots: int = 5,
+        queries: Queries = 15,
+        episodes: int = 10_000,
+        seed: int = 0,
+    ) -> "EpisodePlan":
+        """Draws exactly the episodes that `episodes` and `feature_episodes` evaluate with these settings.
+
+        Raises:
+            InputError: The classes are too few or too small, or a setting is out of range.
+        """
+        names, codes = encode_labels(labels)
+        table = class_table(codes, len(names))
+        check_settings(
+            names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed
+        )
+        support, query = _draw_many(
+            episode_key(seed, "episodes"),
+            np.arange(episodes, dtype=np.uint32),
+            table,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            largest=int(table.size.max()),
+        )
+        return cls(np.asarray(support), np.asarray(query), codes, seed, queries)
+
+    @property
+    def episodes(self) -> int:
+        """The number of episodes E."""
+        return self.support_index.shape[0]
+
+    @property
+    def ways(self) -> int:
+        """Classes in an episode, W."""
+        return self.support_index.shape[1]
+
+    @property
+    def shots(self) -> int:
+        """Support images of a class, S."""
+        return self.support_index.shape[2]
+
+    @property
+    def hash(self) -> str:
+        """The `plan_hash` of an `EpisodeReport` on these episodes."""
+        return plan_hash(
+            self.labels,
+            ways=self.ways,
+            shots=self.shots,
+            queries=self.queries,
+            episodes=self.episodes,
+            seed=self.seed,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan to `path` as a compressed .npz file."""
+        with open(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                support_index=self.support_index,
+                query_index=self.query_index,
+                labels=self.labels,
+                seed=np.uint32(self.seed),
+                queries=-1 if self.queries == "all" else self.queries,
+                sampler_version=SAMPLER_VERSION,
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "EpisodePlan":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: The file is no plan, or an older sampler drew it.
+        """
+        try:
+            with np.load(path) as file:
+                version = int(file["sampler_version"])
+                queries = int(file["queries"])
+                plan = cls(
+                    file["support_index"],
+                    file["query_index"],
+                    file["labels"],
+                    int(file["seed"]),
+                    "all" if queries < 0 else queries,
+                )
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote ({error})"
+            ) from error
+        if version != SAMPLER_VERSION:
+            raise InputError(
+                f"{os.fspath(path)} was drawn by sampler version {version}, this is version {SAMPLER_VERSION}: "
+                "evaluate it with the ncjax that wrote it, or sample a new plan"
+            )
+        return plan
