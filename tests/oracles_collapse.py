@@ -5,6 +5,7 @@ float64.
 """
 
 import numpy as np
+import pytest
 
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
@@ -120,9 +121,7 @@ def ncc_accuracy(features, labels):
 
 
 def nc4(features, labels, weights, bias):
-    scores = np.asarray(features).astype(np.float64) @ np.asarray(weights, np.float64).T + np.asarray(
-        bias, np.float64
-    )
+    scores = np.asarray(features).astype(np.float64) @ np.asarray(weights, np.float64).T + np.asarray(bias, np.float64)
     return np.mean(scores.argmax(1) == nearest_mean(features, labels))
 
 
@@ -148,3 +147,28 @@ def all_metrics(features, labels, weights=None, bias=None):
         out["nc3"] = nc3(features, labels, weights)
         out["nc4"] = nc4(features, labels, weights, bias)
     return out
+
+
+def clusters(k=12, n=40, d=48, *, sd=1.0, offset=0.0, seed=0, unbalanced=False):
+    """Features around class means in general position, shuffled labels, and a head."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(5, 2 * n, k) if unbalanced else np.full(k, n)
+    labels = rng.permutation(np.repeat(np.arange(k), counts))
+    features = rng.normal(size=(k, d))[labels] + offset + sd * rng.normal(size=(len(labels), d))
+    return features.astype(np.float32), labels, rng.normal(size=(k, d)).astype(np.float32), rng.normal(size=k)
+
+
+# NC2 and NC3 tend to 0 at collapse, where a relative error has no meaning.
+TENDS_TO_ZERO = {"nc2_equinorm", "nc2_equiangular", "nc3"}
+COUNTED = {"nc1_rank", "ncc_accuracy", "nc4"}
+
+
+def assert_matches(collapse, expected, rtol=1e-5):
+    for name, value in expected.items():
+        got = getattr(collapse, name)
+        if name in COUNTED:
+            assert got == value, name
+        elif name in TENDS_TO_ZERO:
+            assert abs(got - value) <= max(1e-6, 1e-3 * abs(value)), name
+        else:
+            assert got == pytest.approx(value, rel=rtol), name

@@ -76,7 +76,7 @@ def debiased_cdnv_pairs(moments: ClassMoments, squared_distance: Float[Array, "k
 def directional_cdnv_pairs(
     along: Float[Array, "k k"], variance: Float[Array, "k"], squared_distance: Float[Array, "k k"]
 ) -> Float[Array, "k k"]:
-    """Ṽ_ij = uᵀΣ_i u / ‖μ_i − μ_j‖² from `along`, (μ_j − μ_i)ᵀ Σ_i (μ_j − μ_i); inf where the means coincide."""
+    """Ṽ_ij = uᵀΣ_i u / ‖μ_i − μ_j‖² from `along`, (μ_j − μ_i)ᵀΣ_i(μ_j − μ_i); inf where means coincide."""
     infinite = coincident(variance, squared_distance)
     return _ratio(_ratio(along, squared_distance, infinite), squared_distance, infinite)
 
@@ -86,8 +86,6 @@ def coincident(variance: Float[Array, "k"], squared_distance: Float[Array, "k k"
     return squared_distance <= (8 * _EPS) ** 2 * (variance[:, None] + variance)
 
 
-def _ratio(
-    top: Float[Array, "k k"], bottom: Float[Array, "k k"], infinite: Bool[Array, "k k"]
-) -> Float[Array, "k k"]:
+def _ratio(top: Float[Array, "k k"], bottom: Float[Array, "k k"], infinite: Bool[Array, "k k"]) -> Float[Array, "k k"]:
     # The inner `where` keeps 0/0 out of the gradient, which the outer one alone would let through.
     return jnp.where(infinite, jnp.inf, top / jnp.where(infinite, 1.0, bottom))

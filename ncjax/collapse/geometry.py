@@ -23,11 +23,12 @@ def nc1_directions(moments: ClassMoments) -> tuple[Float[Array, "d r"], Int[Arra
     centred = moments.centred_mean
     k, d = centred.shape
     r = min(k - 1, d)
-    _, s, vt = jnp.linalg.svd(centred, full_matrices=False)
-    s, vt = s[:r], vt[:r]
+    # LAPACK works on columns: of the transpose, so that XLA does not lay out the features that way.
+    v, s, _ = jnp.linalg.svd(centred.T, full_matrices=False)
+    v, s = v[:, :r], s[:r]
     largest = jnp.max(jnp.linalg.norm(moments.mean, axis=-1))
     used = s > max(k, d) * _EPS * largest
-    return jnp.where(used, vt.T / jnp.where(used, s, 1.0), 0.0), jnp.sum(used)
+    return jnp.where(used, v / jnp.where(used, s, 1.0), 0.0), jnp.sum(used)
 
 
 def nc1_quotient(moments: ClassMoments) -> Float[Array, ""]:

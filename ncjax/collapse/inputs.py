@@ -75,7 +75,7 @@ def integer_labels(labels: ArrayLike, num_classes: int | None) -> Int[np.ndarray
         if len(outside):
             raise InputError(
                 f"{len(outside)} labels lie outside 0..{num_classes - 1}, the first {values[outside[0]]} in "
-                f"row {outside[0]}: raise num_classes={num_classes}, or leave it out to take labels as they are"
+                f"row {outside[0]}: raise num_classes={num_classes}, or leave it out to take any label"
             )
     return values
 
@@ -114,21 +114,15 @@ def checked_head(weights: ArrayLike | None, bias: ArrayLike | None, classes: Lab
     w = np.asarray(weights).astype(np.float32)
     k = len(classes.classes) if classes.num_classes is None else classes.num_classes
     if w.shape != (k, dim):
-        hint = (
-            "a Flax Dense kernel is [d, k], give its transpose" if w.shape == (dim, k) else "one row a class"
-        )
+        hint = "a Flax Dense kernel is [d, k], give its transpose" if w.shape == (dim, k) else "one row a class"
         if classes.num_classes is None and w.ndim == 2 and w.shape[0] > k:
             hint = f"for a head of more classes than have samples, give num_classes={w.shape[0]}"
-        raise InputError(
-            f"weights of shape {w.shape} for {k} classes and features of {dim} dimensions: {hint}"
-        )
+        raise InputError(f"weights of shape {w.shape} for {k} classes and features of {dim} dimensions: {hint}")
     b = np.zeros(k, np.float32) if bias is None else np.asarray(bias).astype(np.float32)
     if b.shape != (k,):
         raise InputError(f"bias of shape {b.shape} for {k} classes: give shape ({k},)")
     if not (np.isfinite(w).all() and np.isfinite(b).all()):
-        raise InputError(
-            "weights or bias hold values that are not finite: is the run they come from diverged?"
-        )
+        raise InputError("weights or bias hold values that are not finite: is the run they come from diverged?")
     rows = slice(None) if classes.num_classes is None else classes.classes
     return Head(jnp.asarray(w[rows]), jnp.asarray(b[rows]))
 

@@ -24,7 +24,7 @@ from ncjax.collapse.inputs import (
     on_mesh,
 )
 from ncjax.collapse.moments import moments_of_batch, segments
-from ncjax.collapse.residuals import Frame, Head, ResidualSums, residual_sums
+from ncjax.collapse.residuals import Frame, Head, ResidualSums, mean_along, nc1, residual_sums
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,7 @@ class Collapse:
             ("NC4", self.nc4, ""),
             ("NCC accuracy", self.ncc_accuracy, ""),
         ]
-        shown = [
-            f"{name:<16} {value:<12.6g} {note}".rstrip() for name, value, note in rows if value is not None
-        ]
+        shown = [f"{name:<16} {value:<12.6g} {note}".rstrip() for name, value, note in rows if value is not None]
         return "\n".join(lines + shown + ([self.missing] if self.missing else []))
 
     def to_json(self, *, pairs: bool = False) -> str:
@@ -224,12 +222,9 @@ def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
     if frame.head is not None:
         out["nc3"] = geometry.nc3(frame.centred_mean, frame.head.weights)
     if sums is not None:
-        count = moments.count.astype(jnp.float32)
-        along = jnp.maximum(sums.along, 0.0) / count[:, None]
-        out["directional_cdnv_pairs"] = directional_cdnv_pairs(
-            along, moments.variance, frame.squared_distance
-        )
-        out["nc1"] = jnp.mean(jnp.maximum(sums.nc1, 0.0) / count)
+        along = mean_along(sums, frame)
+        out["directional_cdnv_pairs"] = directional_cdnv_pairs(along, moments.variance, frame.squared_distance)
+        out["nc1"] = nc1(sums, frame)
         out["nearest"] = jnp.sum(sums.nearest)
         if sums.agree is not None:
             out["agree"] = jnp.sum(sums.agree)

@@ -149,9 +149,12 @@ def moments_of_batch(
 
     count = total(jnp.ones_like(segment))
     n = jnp.maximum(count, 1).astype(jnp.float32)
-    # A float32 sum of many samples with a common offset loses digits that the variance needs. As an anchor
-    # it is good enough: the residuals about it are exact, and their sum corrects the mean.
+    # A float32 sum of many samples with a common offset loses digits that the variance needs. As an anchor it
+    # is good enough: the residuals about it are exact, and their sum corrects the mean. The compiler may
+    # compute the quotient twice, once fused into the subtraction without rounding it; dropping a bit makes
+    # it one number.
     anchor = jax.lax.stop_gradient(total(features) / n[:, None])
+    anchor = jax.lax.reduce_precision(anchor, exponent_bits=8, mantissa_bits=22)
     residuals = features - anchor[jnp.minimum(segment, num_classes - 1)]
     offset = total(residuals) / n[:, None]
     square = total(jnp.sum(residuals**2, axis=-1)) - n * jnp.sum(offset**2, axis=-1)
@@ -171,9 +174,7 @@ def moments_of_batch(
     return moments, residuals
 
 
-def segments(
-    labels: Int[Array, "n"], num_classes: int, mask: Bool[Array, "n"] | None = None
-) -> Int[Array, "n"]:
+def segments(labels: Int[Array, "n"], num_classes: int, mask: Bool[Array, "n"] | None = None) -> Int[Array, "n"]:
     """The labels as segment numbers: `num_classes`, which segment_sum drops, for rows that do not count."""
     counts = (labels >= 0) & (labels < num_classes)
     if mask is not None:

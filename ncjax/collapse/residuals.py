@@ -33,6 +33,7 @@ class Frame:
         centred_mean: μ_c − μ_G.
         squared_distance: ‖μ_i − μ_j‖².
         drift: offset_i·(μ_j − μ_i), by which projections of residuals about the anchor are off.
+        nc1_drift: ‖(V/s)ᵀ offset_i‖².
         nc1_basis: see `nc1_directions`.
         nc1_rank: the number of directions in it that are used.
         head: the classifier, or None.
@@ -42,6 +43,7 @@ class Frame:
     centred_mean: Float[Array, "k d"]
     squared_distance: Float[Array, "k k"]
     drift: Float[Array, "k k"]
+    nc1_drift: Float[Array, "k"]
     nc1_basis: Float[Array, "d r"]
     nc1_rank: Int[Array, ""]
     head: Head | None
@@ -57,6 +59,7 @@ class Frame:
             centred_mean=centred,
             squared_distance=squared_distances(centred),
             drift=drift - jnp.diagonal(drift)[:, None],
+            nc1_drift=jnp.sum(_matmul(moments.offset, basis) ** 2, axis=-1),
             nc1_basis=basis,
             nc1_rank=rank,
             head=head,
@@ -66,11 +69,11 @@ class Frame:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ResidualSums:
-    """Sums over the samples of each class; those of several batches are added.
+    """Sums over the samples of each class, of residuals r about its anchor; those of batches are added.
 
     Attributes:
-        along: Σ ((x − μ_i)·(μ_j − μ_i))², the sum over the samples of class i.
-        nc1: Σ ‖(V/s)ᵀ(x − μ_i)‖².
+        along: Σ (r·(μ_j − μ_i))², the sum over the samples of class i.
+        nc1: Σ ‖(V/s)ᵀr‖².
         nearest: samples whose nearest class mean is their own.
         agree: samples whose nearest class mean is the head's choice; None without a head.
     """
@@ -84,9 +87,6 @@ class ResidualSums:
 def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, "n"], frame: Frame) -> ResidualSums:
     """The sums over one batch.
 
-    `along` and `nc1` of one batch may be negative where the batch is only a part of the samples: it is over
-    all of them that the residuals about the anchor sum to the offset.
-
     Args:
         residuals: each sample less the anchor of its class, as `moments_of_batch` returns.
         segment: classes 0..k-1; rows with k do not count.
@@ -95,18 +95,13 @@ def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, "n"], fram
     k = frame.centred_mean.shape[0]
     row = jnp.minimum(segment, k - 1)
     total = partial(jax.ops.segment_sum, segment_ids=segment, num_segments=k)
-    count = total(jnp.ones_like(segment)).astype(jnp.float32)
 
     # ‖x − μ_j‖² = ‖r‖² + 2 r·(μ_i − μ_j) + ‖μ_i − μ_j‖², r the residual of x about its own mean μ_i: every
     # term is small where the difference of the distances is, so nothing cancels at collapse.
     projected = _matmul(residuals, frame.centred_mean.T)
     towards = projected - jnp.take_along_axis(projected, row[:, None], axis=1)
     choice = jnp.argmin((frame.squared_distance + 2.0 * frame.drift)[row] - 2.0 * towards, axis=1)
-    # Sums about the anchor exceed those about the mean by n times the squared drift.
-    along = total(towards**2) - count[:, None] * frame.drift**2
     inverted = _matmul(residuals, frame.nc1_basis)
-    nc1_drift = jnp.sum(_matmul(frame.moments.offset, frame.nc1_basis) ** 2, axis=-1)
-    nc1 = total(jnp.sum(inverted**2, axis=-1)) - count * nc1_drift
 
     agree = None
     if frame.head is not None:
@@ -114,8 +109,21 @@ def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, "n"], fram
         logits = _matmul(residuals, frame.head.weights.T) + at_anchor[row]
         agree = total((jnp.argmax(logits, axis=1) == choice).astype(jnp.int32))
     return ResidualSums(
-        along=along,
-        nc1=nc1,
+        along=total(towards**2),
+        nc1=total(jnp.sum(inverted**2, axis=-1)),
         nearest=total((choice == segment).astype(jnp.int32)),
         agree=agree,
     )
+
+
+def mean_along(sums: ResidualSums, frame: Frame) -> Float[Array, "k k"]:
+    """(μ_j − μ_i)ᵀ Σ_i (μ_j − μ_i), from the sums over all samples."""
+    # The mean square about the anchor exceeds that about the mean by the squared drift.
+    count = frame.moments.count.astype(jnp.float32)
+    return jnp.maximum(sums.along / count[:, None] - frame.drift**2, 0.0)
+
+
+def nc1(sums: ResidualSums, frame: Frame) -> Float[Array, ""]:
+    """tr(Σ_W Σ_B⁺)/k, from the sums over all samples."""
+    count = frame.moments.count.astype(jnp.float32)
+    return jnp.mean(jnp.maximum(sums.nc1 / count - frame.nc1_drift, 0.0))

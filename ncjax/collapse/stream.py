@@ -1,0 +1,191 @@
+"""`measure` for more samples than memory holds: batches in one pass, or two for what needs the means."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from ncjax.collapse.inputs import (
+    Labels,
+    checked_counts,
+    checked_features,
+    checked_head,
+    integer_labels,
+    on_mesh,
+)
+from ncjax.collapse.measure import Collapse, collapse_of, summary
+from ncjax.collapse.moments import ClassMoments
+from ncjax.collapse.residuals import Frame, ResidualSums, residual_sums
+from ncjax.errors import InputError
+
+# (features [n, d], labels [n]) or (features, labels, mask [n])
+Batch = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
+
+_PADDING = -1
+_ONE_PASS = (
+    "directional CDNV, NC1, NC4 and NCC accuracy need a second pass over the samples: give batches that can "
+    "be iterated twice, or a function that returns a fresh iterator"
+)
+_OTHER_SAMPLES = (
+    "the second pass over the batches brought other samples than the first: give a list, or a function that "
+    "returns a fresh iterator over the same batches"
+)
+
+
+def measure_stream(
+    batches: Iterable[Batch] | Callable[[], Iterable[Batch]],
+    *,
+    num_classes: int | None = None,
+    weights: Float[ArrayLike, "k d"] | None = None,
+    bias: Float[ArrayLike, "k"] | None = None,
+) -> Collapse:
+    """`measure` of samples that come in batches of any sizes: the same numbers in memory of k·(d + k).
+
+    Args:
+        batches: (features [n, d], labels [n]) or (features, labels, mask [n]), rows that the mask leaves out
+            being padding; or a function that returns an iterator over such. Directional CDNV, NC1, NC4 and
+            NCC accuracy need a second pass, in which the same batches come again; from an iterator, which
+            can be gone through once only, they are None, and `missing` says so.
+        num_classes: as in `measure`.
+        weights: as in `measure`.
+        bias: as in `measure`.
+
+    Raises:
+        InputError: as in `measure`; also if the second pass brings other samples than the first.
+    """
+    one_shot = not callable(batches) and iter(batches) is batches
+    moments, labels = _first_pass(batches() if callable(batches) else batches, num_classes)
+    head = checked_head(weights, bias, labels, moments.anchor.shape[1])
+    frame = _frame(moments, head)
+    if one_shot:
+        return collapse_of(jax.device_get(_summary(frame, None)), labels, _ONE_PASS)
+    sums = _second_pass(batches() if callable(batches) else batches, frame, labels)
+    return collapse_of(jax.device_get(_summary(frame, sums)), labels)
+
+
+_frame = jax.jit(Frame.of)
+_summary = jax.jit(summary)
+
+
+def _first_pass(batches: Iterable[Batch], num_classes: int | None) -> tuple[ClassMoments, Labels]:
+    """The moments of the classes present, in the order of their labels."""
+    # The labels whose moments are kept, in the order of the rows of `moments`: that of arrival where the
+    # classes are not known beforehand.
+    known = np.arange(num_classes or 0)
+    moments: ClassMoments | None = None
+    fault = (jnp.int32(0), jnp.int32(0))
+    rows = 0
+    for features, values, counts in _checked(batches, num_classes):
+        if num_classes is None:
+            known = np.append(known, np.setdiff1d(values[counts], known))
+        if moments is None:
+            moments = ClassMoments.empty(max(len(known), 2), features.shape[1])
+        while len(known) > len(moments.count):
+            moments = _doubled(moments)
+        placed = on_mesh(features, _positions(values, counts, known), _PADDING)
+        moments, fault = _add(moments, fault, *placed, jnp.int32(rows))
+        rows += len(values)
+    if moments is None:
+        raise InputError("no batches: give one or more, or a function that returns a fresh iterator")
+    bad, first = (int(x) for x in fault)
+    if bad:
+        raise InputError(
+            f"{bad} values of the features are not finite, the first in row {first} of the stream: leave "
+            "those rows out, or look for where the network diverged"
+        )
+    samples = np.asarray(moments.count)[: len(known)]
+    present = np.flatnonzero(samples)
+    present = present[np.argsort(known[present])]
+    classes, samples = known[present], samples[present]
+    checked_counts(classes, samples)
+    labels = Labels(np.array([], np.int32), classes, samples, np.setdiff1d(known, classes), num_classes)
+    return jax.tree.map(lambda x: x[present], moments), labels
+
+
+def _second_pass(batches: Iterable[Batch], frame: Frame, labels: Labels) -> ResidualSums:
+    sums = _no_residuals(frame)
+    seen = np.zeros(len(labels.classes), np.int64)
+    for features, values, counts in _checked(batches, None):
+        if not np.isin(values[counts], labels.classes).all():
+            raise InputError(_OTHER_SAMPLES)
+        position = _positions(values, counts, labels.classes)
+        seen += np.bincount(position[counts], minlength=len(seen))
+        sums = _add_residuals(sums, frame, *on_mesh(features, position, _PADDING))
+    if (seen != labels.counts).any():
+        raise InputError(_OTHER_SAMPLES)
+    return sums
+
+
+def _checked(
+    batches: Iterable[Batch], num_classes: int | None
+) -> Iterator[tuple[jax.Array | np.ndarray, Int[np.ndarray, "n"], np.ndarray]]:
+    """Features, labels and mask of each batch; a batch smaller than one before is padded."""
+    largest = 0
+    for number, batch in enumerate(batches):
+        features = checked_features(batch[0])
+        n = features.shape[0]
+        mask = np.ones(n, bool) if len(batch) == 2 else np.asarray(batch[2]).astype(bool)
+        values = np.asarray(batch[1])
+        if values.shape != (n,) or mask.shape != (n,):
+            raise InputError(
+                f"batch {number} has {n} rows of features, labels of shape {values.shape} and a mask of "
+                f"shape {mask.shape}: give one label a row"
+            )
+        values = np.where(mask, integer_labels(values, None), 0)
+        integer_labels(values[mask], num_classes)
+        largest = max(largest, n)
+        pad = jnp.pad if isinstance(features, jax.Array) else np.pad
+        features = features if n == largest else pad(features, ((0, largest - n), (0, 0)))
+        yield features, np.pad(values, (0, largest - n)), np.pad(mask, (0, largest - n))
+
+
+def _positions(values: Int[np.ndarray, "n"], counts: np.ndarray, known: Int[np.ndarray, "k"]) -> Int[np.ndarray, "n"]:
+    """Where in `known` each label is; `_PADDING` for rows that do not count."""
+    order = np.argsort(known)
+    position = np.full(len(values), _PADDING, np.int32)
+    position[counts] = order[np.searchsorted(known, values[counts], sorter=order)]
+    return position
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add(
+    moments: ClassMoments,
+    fault: tuple[Int[Array, ""], Int[Array, ""]],
+    features: Float[Array, "n d"],
+    position: Int[Array, "n"],
+    row: Int[Array, ""],
+) -> tuple[ClassMoments, tuple[Int[Array, ""], Int[Array, ""]]]:
+    """With a batch added; `fault` is how many values are not finite, and the first row with one."""
+    values, first = fault
+    bad = jnp.where(position >= 0, jnp.sum(~jnp.isfinite(features), axis=1, dtype=jnp.int32), 0)
+    first = jnp.where((values == 0) & jnp.any(bad > 0), row + jnp.argmax(bad > 0).astype(jnp.int32), first)
+    return moments.update(features, position), (values + jnp.sum(bad, dtype=jnp.int32), first)
+
+
+@jax.jit
+def _doubled(moments: ClassMoments) -> ClassMoments:
+    """With as many classes again, without samples."""
+    return jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), moments)
+
+
+def _no_residuals(frame: Frame) -> ResidualSums:
+    k = frame.centred_mean.shape[0]
+    hits = jnp.zeros(k, jnp.int32)
+    agree = None if frame.head is None else jnp.zeros_like(hits)
+    return ResidualSums(along=jnp.zeros((k, k)), nc1=jnp.zeros(k), nearest=hits, agree=agree)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add_residuals(
+    sums: ResidualSums, frame: Frame, features: Float[Array, "n d"], position: Int[Array, "n"]
+) -> ResidualSums:
+    k = frame.centred_mean.shape[0]
+    counts = position >= 0
+    centred = features.astype(jnp.float32) - frame.moments.anchor[jnp.maximum(position, 0)]
+    residuals = jnp.where(counts[:, None], centred, 0.0)
+    batch = residual_sums(residuals, jnp.where(counts, position, k), frame)
+    return jax.tree.map(jnp.add, sums, batch)
