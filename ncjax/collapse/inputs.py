@@ -114,8 +114,10 @@ def checked_head(weights: ArrayLike | None, bias: ArrayLike | None, classes: Lab
     w = np.asarray(weights).astype(np.float32)
     k = len(classes.classes) if classes.num_classes is None else classes.num_classes
     if w.shape != (k, dim):
-        hint = "a Flax Dense kernel is [d, k], give its transpose" if w.shape == (dim, k) else "one row a class"
-        if classes.num_classes is None and w.ndim == 2 and w.shape[0] > k:
+        hint = "give one row a class"
+        if w.shape == (dim, k):
+            hint = "a Flax Dense kernel is [d, k], give its transpose"
+        elif classes.num_classes is None and w.ndim == 2 and w.shape[0] > k:
             hint = f"for a head of more classes than have samples, give num_classes={w.shape[0]}"
         raise InputError(f"weights of shape {w.shape} for {k} classes and features of {dim} dimensions: {hint}")
     b = np.zeros(k, np.float32) if bias is None else np.asarray(bias).astype(np.float32)
