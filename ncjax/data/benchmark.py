@@ -1,0 +1,187 @@
+"""What every data set becomes: images of source, validation and target classes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images of k classes.
+
+    images: uint8 [n, h, w, c]. labels: int32 [n] in 0..k-1. class_names: k names, that of class i at i.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """k."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """One data set as few-shot transfer needs it; no class is in two of source, validation and target.
+
+    source_train and source_test hold different images of the same classes, under the same labels; source_test is
+    None when no images were held out. validation is None where the data set has no validation classes.
+    augmentation is the kind (see `ncjax.data.augment`) that fits the images: "crop_flip" or "shift".
+    """
+
+    name: str
+    source_train: Split
+    source_test: Split | None
+    validation: Split | None
+    target: Split
+    augmentation: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a data set is opened with: `load`'s arguments that the data set itself has to know."""
+
+    name: str
+    data_dir: Path | None = None
+    split_seed: int = 0
+    image_size: int | None = None
+    rotations: bool = False
+    skip_corrupt: bool = False
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """Class numbers of each part; `source` in the order in which classes join when more are asked for."""
+
+    source: tuple[int, ...]
+    validation: tuple[int, ...]
+    target: tuple[int, ...]
+    default_sources: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClassImages:
+    """Images of some classes of a data set.
+
+    images: uint8 [n, h, w, c]. labels: class numbers [n]. official_test: bool [n], the images that the data set's
+    makers set aside for tests; None where they set none aside.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    official_test: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set before its images are read: the names of all classes, their split, and a reader of some classes."""
+
+    class_names: tuple[str, ...]
+    split: ClassSplit
+    read: Callable[[Sequence[int]], ClassImages]
+
+
+def random_class_split(
+    num_classes: int, *, target: int, validation: int = 0, default_sources: int | None = None, seed: int
+) -> ClassSplit:
+    """Draws target and validation classes, and an order of the others, uniformly from one population.
+
+    The same seed gives the same target classes however many source classes are used.
+    """
+    order = tuple(int(c) for c in np.random.default_rng([seed, 0]).permutation(num_classes))
+    source = order[target + validation :]
+    return ClassSplit(
+        source=source,
+        validation=order[target : target + validation],
+        target=order[:target],
+        default_sources=len(source) if default_sources is None else default_sources,
+    )
+
+
+def given_class_split(
+    class_names: Sequence[str], source: Sequence[str], validation: Sequence[str], target: Sequence[str], seed: int
+) -> ClassSplit:
+    """The split that a benchmark's makers published; only the order in which source classes join is drawn."""
+    number = {name: i for i, name in enumerate(class_names)}
+    order = np.random.default_rng([seed, 0]).permutation(len(source))
+    return ClassSplit(
+        source=tuple(number[source[i]] for i in order),
+        validation=tuple(number[name] for name in validation),
+        target=tuple(number[name] for name in target),
+        default_sources=len(source),
+    )
+
+
+def build(
+    name: str,
+    data_set: DataSet,
+    *,
+    augmentation: str,
+    num_source_classes: int | None,
+    source_test_per_class: int | None,
+    samples_per_class: int | None,
+    seed: int,
+) -> Benchmark:
+    """Reads the chosen classes and divides the images of source classes; the arguments are those of `load`."""
+    split = data_set.split
+    wanted = split.default_sources if num_source_classes is None else num_source_classes
+    if wanted > len(split.source):
+        raise InputError(
+            f"{name} has {len(split.source)} source classes, not {wanted}; choose num_source_classes up to that"
+        )
+    source, validation, target = (sorted(c) for c in (split.source[:wanted], split.validation, split.target))
+    pool = data_set.read([*source, *validation, *target])
+
+    rng = np.random.default_rng([seed, 1])
+    train, test = [], []
+    for c in source:
+        ours = np.flatnonzero(pool.labels == c)
+        official = None if pool.official_test is None else pool.official_test[ours]
+        held = _held_out(len(ours), official, source_test_per_class)
+        if held >= len(ours):
+            raise InputError(
+                f"class {data_set.class_names[c]!r} of {name} has {len(ours)} images, too few to hold out {held} and "
+                "train on the rest; choose a smaller source_test_per_class, or add images"
+            )
+        # Held-out images come from the end: the makers' test images first, others at random.
+        drawn = rng.permutation(len(ours))
+        order = drawn if official is None else drawn[np.argsort(official[drawn], kind="stable")]
+        keep = len(ours) - held
+        train.append(ours[order[: keep if samples_per_class is None else min(keep, samples_per_class)]])
+        test.append(ours[order[keep:]])
+    for c in (*validation, *target):
+        count = int((pool.labels == c).sum())
+        if count < 2:
+            raise InputError(
+                f"class {data_set.class_names[c]!r} of {name} has {count} images; a class needs at least 2"
+            )
+
+    def select(index: np.ndarray, classes: Sequence[int]) -> Split:
+        index = np.sort(index)
+        labels = np.searchsorted(classes, pool.labels[index]).astype(np.int32)
+        return Split(pool.images[index], labels, tuple(data_set.class_names[c] for c in classes))
+
+    held_out = np.concatenate(test)
+    return Benchmark(
+        name=name,
+        source_train=select(np.concatenate(train), source),
+        source_test=select(held_out, source) if len(held_out) else None,
+        validation=select(np.flatnonzero(np.isin(pool.labels, validation)), validation) if validation else None,
+        target=select(np.flatnonzero(np.isin(pool.labels, target)), target),
+        augmentation=augmentation,
+    )
+
+
+def _held_out(count: int, official: np.ndarray | None, asked: int | None) -> int:
+    if asked is not None:
+        return asked
+    return max(1, count // 6) if official is None else int(official.sum())

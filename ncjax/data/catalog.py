@@ -1,0 +1,113 @@
+"""The data sets that are known by name, and `load`."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from ncjax.data.benchmark import Benchmark, Request, build
+from ncjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a data set without opening it.
+
+    module: of ncjax.data, its open_data_set(Request) opens the data set; imported only then. prepared: the name of
+    the prepared files in the cache, None where nothing is prepared. options: the arguments of `load` beyond the
+    common ones that the data set takes.
+    """
+
+    module: str
+    summary: str
+    source: str
+    licence: str
+    augmentation: str
+    prepared: str | None = None
+    options: frozenset[str] = frozenset()
+
+
+_CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_CIFAR_LICENCE = "none stated by its makers; they ask to cite Krizhevsky, Learning Multiple Layers of Features, 2009"
+
+CATALOG: dict[str, Entry] = {
+    "glyphs": Entry(
+        "glyphs",
+        "characters rendered from matplotlib's fonts: 64 of 228 source, 16 validation, 20 target classes by "
+        "split_seed, 240 images a class, 28x28x1",
+        "rendered when loaded, nothing to fetch",
+        "the fonts' own: Bitstream Vera and Arev (DejaVu), SIL Open Font License (STIX)",
+        "shift",
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that `load` knows."""
+    return tuple(CATALOG)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    num_source_classes: int | None = None,
+    source_test_per_class: int | None = None,
+    samples_per_class: int | None = None,
+    split_seed: int = 0,
+    image_size: int | None = None,
+    rotations: bool = False,
+    skip_corrupt: bool = False,
+) -> Benchmark:
+    """A data set as images of source, validation and target classes.
+
+    Args:
+      name: one of `names()`.
+      data_dir: where the data set's official archive, or the user's own images, are; without it the archive is
+        downloaded where that is possible, or its prepared files are read from the cache folder.
+      num_source_classes: how many of the source classes to use, drawn by `split_seed`; fewer are a subset of more.
+      source_test_per_class: images of each source class held out as source_test; 0 for none. None for the division
+        by the data set's makers (the official test images of CIFAR and EMNIST), else a sixth, at least one image.
+        The makers' test images are held out first, others at random.
+      samples_per_class: at most this many images a class in source_train, drawn by `split_seed`.
+      split_seed: seed of every random choice of classes and images.
+      image_size: side in pixels that images are resized to, for data sets of no fixed size (folder: 84,
+        mini_imagenet: 84, omniglot: 28 by default).
+      rotations: omniglot only: a character turned by 90, 180 and 270 degrees is three more classes.
+      skip_corrupt: folder and mini_imagenet only: leave out images that cannot be read, and count them.
+
+    Raises:
+      InputError: for an unknown name, a missing, truncated or altered archive, an image that cannot be read, more
+        classes or images than there are, an argument that this data set does not take.
+    """
+    entry = CATALOG.get(name)
+    if entry is None:
+        raise InputError(f"unknown data set {name!r}; choose one of {', '.join(CATALOG)}")
+    at_least = {
+        "num_source_classes": (num_source_classes, 2),
+        "source_test_per_class": (source_test_per_class, 0),
+        "samples_per_class": (samples_per_class, 1),
+        "split_seed": (split_seed, 0),
+        "image_size": (image_size, 8),
+    }
+    for argument, (value, least) in at_least.items():
+        if value is not None and value < least:
+            raise InputError(f"{argument}={value}: it must be at least {least}")
+    given = {"image_size": image_size is not None, "rotations": rotations, "skip_corrupt": skip_corrupt}
+    for option, is_given in given.items():
+        if is_given and option not in entry.options:
+            takers = ", ".join(n for n, e in CATALOG.items() if option in e.options)
+            raise InputError(f"{name} takes no {option}; it is for {takers}")
+    if data_dir is not None and not Path(data_dir).exists():
+        raise InputError(f"data_dir {str(data_dir)!r} does not exist")
+    request = Request(
+        name, None if data_dir is None else Path(data_dir), split_seed, image_size, rotations, skip_corrupt
+    )
+    return build(
+        name,
+        import_module(f"ncjax.data.{entry.module}").open_data_set(request),
+        augmentation=entry.augmentation,
+        num_source_classes=num_source_classes,
+        source_test_per_class=source_test_per_class,
+        samples_per_class=samples_per_class,
+        seed=split_seed,
+    )
