@@ -15,6 +15,7 @@ from ncjax import devices
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.models import Network, Output
+from ncjax.models.layers import at_least_float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +25,20 @@ class _Encoder:
     encode: Callable[[Any, Array], Array]
     name: str = "callable"
 
-    def apply(self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None) -> tuple[Output, dict[str, Any]]:
+    def apply(
+        self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None
+    ) -> tuple[Output, dict[str, Any]]:
         features = self.encode(variables, images)
         if features.ndim != 2 or features.shape[0] != images.shape[0]:
             raise InputError(
                 f"the encoder made an array of shape {features.shape} of {images.shape[0]} images; "
                 f"it must make [{images.shape[0]}, d]: pool or flatten its output"
             )
-        features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        features = features.astype(at_least_float32(features.dtype))
         return Output(jnp.zeros((images.shape[0], 0)), features, (features,)), {}
+
+    def head(self, variables: Any) -> tuple[Array, Array]:
+        raise InputError("this encoder was made by Classifier.from_callable: it has features, but no logits")
 
 
 @struct.dataclass
@@ -101,9 +107,10 @@ def extract(params: Classifier, images: UInt8[Array, "n h w c"]) -> Float[Array,
     return apply(params, images).features
 
 
-@partial(jax.jit, static_argnames="field")
-def _compiled(params: Classifier, images: UInt8[Array, "n h w c"], field: str) -> Any:
-    return getattr(apply(params, images), field)
+@partial(jax.jit, static_argnames="fields")
+def _compiled(params: Classifier, images: UInt8[Array, "n h w c"], fields: tuple[str, ...]) -> tuple[Any, ...]:
+    output = apply(params, images)
+    return tuple(getattr(output, field) for field in fields)
 
 
 def _pixels(images_or_split: Split | np.ndarray | Array) -> np.ndarray | Array:
@@ -114,18 +121,24 @@ def _pixels(images_or_split: Split | np.ndarray | Array) -> np.ndarray | Array:
     return images
 
 
-def outputs(params: Classifier, images_or_split: Split | np.ndarray | Array, field: str, *, batch_size: int = 256) -> Any:
-    """One field of `Output` ("logits", "features" or "stages") for all images, computed batch by batch.
+def outputs(
+    params: Classifier,
+    images_or_split: Split | np.ndarray | Array,
+    fields: tuple[str, ...],
+    *,
+    batch_size: int = 256,
+) -> tuple[Any, ...]:
+    """Some fields of `Output` ("logits", "features", "stages") for all images, computed batch by batch.
 
     Args:
       params: the classifier.
       images_or_split: uint8 images [n, h, w, c], or a Split of them.
-      field: which field.
+      fields: which fields.
       batch_size: images a compiled call, rounded up to a multiple of the number of devices. The last batch is padded to
         the same size and the padding cut off: in evaluation mode no image depends on its batch mates.
 
     Returns:
-      The field as NumPy, rows in the order of the images.
+      The fields as NumPy, rows in the order of the images.
 
     Raises:
       InputError: for images of another type or shape, none at all, or a batch size below 1.
@@ -144,7 +157,7 @@ def outputs(params: Classifier, images_or_split: Split | np.ndarray | Array, fie
         count = len(batch)
         if count < batch_size:
             batch = np.concatenate([batch, np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)])
-        out = _compiled(params, jax.device_put(batch, devices.sharded(mesh)), field)
+        out = _compiled(params, jax.device_put(batch, devices.sharded(mesh)), fields)
         parts.append(jax.tree.map(lambda a, count=count: a[:count], out))
     return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
 
@@ -165,7 +178,7 @@ def features(
     Raises:
       InputError: for images of another type or shape, or none at all.
     """
-    return outputs(params, images_or_split, "features", batch_size=batch_size)
+    return outputs(params, images_or_split, ("features",), batch_size=batch_size)[0]
 
 
 def logits(
@@ -176,6 +189,5 @@ def logits(
     Raises:
       InputError: also for an encoder that has no classes (`Classifier.from_callable`).
     """
-    if isinstance(params.network, _Encoder):
-        raise InputError("this encoder was made by Classifier.from_callable: it has features, but no logits")
-    return outputs(params, images_or_split, "logits", batch_size=batch_size)
+    params.network.head(params.variables)  # an encoder without one says so
+    return outputs(params, images_or_split, ("logits",), batch_size=batch_size)[0]

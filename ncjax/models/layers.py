@@ -1,6 +1,7 @@
 """Batch normalisation with its activation, as one operation with one hand-written gradient."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,11 @@ from jaxtyping import Array, Float
 
 # He et al. 2015, over the outputs of a kernel, as Zagoruyko & Komodakis initialise their networks.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """float32 for narrower types, else the type itself."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def _affine(
@@ -61,7 +67,7 @@ def _batch_norm_act_forward(
     x: Array, scale: Array, bias: Array, slope: float | None, epsilon: float
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
     axes = tuple(range(x.ndim - 1))
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(at_least_float32(x.dtype))
     # One pass over x and one reduction over the devices. The activations of a network are of the size of their own
     # mean, so that nothing is lost here; the metrics of collapse never use this formula.
     mean = jnp.mean(wide, axes)
@@ -116,9 +122,7 @@ class BatchNormAct(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            multiplier, offset = _affine(
-                x, running_mean.value, running_var.value, scale, bias, self.epsilon
-            )
+            multiplier, offset = _affine(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
             return _activate(x * multiplier + offset, self.slope)
         out, mean, var = batch_norm_act(x, scale, bias, self.slope, self.epsilon)
         if not self.is_initializing():

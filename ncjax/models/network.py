@@ -1,7 +1,7 @@
 """A network as a pair of pure functions, `init` and `apply`."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class Network:
     Attributes:
       name: what `ncjax.models.create` makes it from.
       num_classes: the width of its logits.
-      module: the Flax module, called as `module(images, train) -> Output`.
+      module: the Flax module, called as `module(images, train) -> Output`; its linear layer is named "head".
     """
 
     name: str
@@ -44,7 +44,12 @@ class Network:
         return {"batch_stats": {}} | dict(self.module.init({"params": key}, images, train=False))
 
     def apply(
-        self, variables: dict[str, Any], images: Float[Array, "n h w c"], *, train: bool = False, key: Array | None = None
+        self,
+        variables: dict[str, Any],
+        images: Float[Array, "n h w c"],
+        *,
+        train: bool = False,
+        key: Array | None = None,
     ) -> tuple[Output, dict[str, Any]]:
         """Runs the network on normalised images.
 
@@ -58,7 +63,7 @@ class Network:
           The output, and the batch statistics after this batch (unchanged where `train` is False).
         """
         if not train:
-            return self.module.apply(variables, images, train=False), variables["batch_stats"]
+            return cast(Output, self.module.apply(variables, images, train=False)), variables["batch_stats"]
         output, updated = self.module.apply(
             variables,
             images,
@@ -66,7 +71,12 @@ class Network:
             mutable=["batch_stats"],
             rngs=None if key is None else {"dropout": key},
         )
-        return output, updated.get("batch_stats", {})
+        return cast(Output, output), dict(updated).get("batch_stats", {})
+
+    def head(self, variables: dict[str, Any]) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
+        """Weights and bias of the linear layer that makes logits of features."""
+        dense = variables["params"]["head"]
+        return dense["kernel"].T, dense["bias"]
 
 
 def num_parameters(variables: dict[str, Any]) -> int:

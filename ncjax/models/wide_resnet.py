@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from ncjax.errors import InputError
-from ncjax.models.layers import BatchNormAct, he_normal
+from ncjax.models.layers import BatchNormAct, at_least_float32, he_normal
 from ncjax.models.network import Output
 
 
@@ -64,9 +64,9 @@ class WideResNet(nn.Module):
                 x = _Block(16 * self.width * 2**group, stride, self.shortcuts, self.dtype)(x, train)
                 stages.append(x)
         stages.append(BatchNormAct()(x, train))
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide = at_least_float32(self.dtype)
         pooled = tuple(jnp.mean(stage.astype(wide), axis=(1, 2)) for stage in stages)
-        logits = nn.Dense(self.num_classes, dtype=wide)(pooled[-1])
+        logits = nn.Dense(self.num_classes, dtype=wide, name="head")(pooled[-1])
         return Output(logits, pooled[-1], pooled)
 
 

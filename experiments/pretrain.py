@@ -1,0 +1,41 @@
+"""Pretrains a classifier on source classes and records its collapse and its few-shot transfer.
+
+python experiments/pretrain.py: rendered characters, no download.
+python experiments/pretrain.py --dataset=cifar_fs --data_dir=PATH: CIFAR-FS, sized for two CPU cores.
+python experiments/pretrain.py --dataset=cifar_fs --preset=paper: wrn-28-4, 100 epochs.
+
+The same command continues an interrupted run; a finished run prints its table again.
+"""
+
+from pathlib import Path
+
+import tyro
+
+from ncjax import cli, plots
+from ncjax.train import Config, pretrain, read_records, resolve, table
+
+
+def show(workdir: Path) -> None:
+    """Prints the table of a finished run and draws its figure."""
+    records = read_records(workdir)
+    figure = workdir / "figures" / "collapse.png"
+    figure.parent.mkdir(exist_ok=True)
+    plots.plot_run(records, title=workdir.name).savefig(figure, dpi=150)
+    print(table(records))
+    print(f"\nrun     {workdir}\nfigure  {figure}")
+
+
+def main() -> None:
+    """Runs what the command line says."""
+    config = tyro.cli(Config, description=__doc__, use_underscores=True)
+    cli.prepare_backend()
+    with cli.one_line_errors():
+        config = resolve(config)
+        assert config.workdir is not None
+        pretrain(config)
+        for seed in range(config.seeds):
+            show(config.workdir / f"seed_{seed}" if config.seeds > 1 else config.workdir)
+
+
+if __name__ == "__main__":
+    main()

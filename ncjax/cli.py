@@ -1,0 +1,53 @@
+"""What the command-line scripts share: the compilation cache, one-line errors, exit codes."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from ncjax import devices
+from ncjax.errors import InputError
+from ncjax.train import Interrupted
+
+EXIT_USAGE = 2
+EXIT_CTRL_C = 130
+EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
+
+
+def prepare_backend() -> None:
+    """Uses all CPU cores, and keeps compiled programs in the user's cache folder, private to the user.
+
+    To be called before anything touches the JAX backend. `JAX_COMPILATION_CACHE_DIR` chooses another folder.
+    """
+    devices.use_all_cores()
+    if jax.config.read("jax_compilation_cache_dir") is None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "ncjax" / "compiled"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            return  # without a place to keep them, programs are compiled anew each time
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns mistakes and interruptions into one line on standard error and an exit code: 2, 130 or 75."""
+    try:
+        yield
+    except InputError as error:
+        _stop(f"error: {error}", EXIT_USAGE)
+    except Interrupted as stop:
+        _stop(str(stop), EXIT_TERMINATED if stop.signal == signal.SIGTERM else EXIT_CTRL_C)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command continues from the last checkpoint", EXIT_CTRL_C)
+
+
+def _stop(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)

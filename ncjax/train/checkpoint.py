@@ -1,0 +1,88 @@
+"""Checkpoints of a run: weights, optimiser and records together, through orbax."""
+
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint.experimental import v1 as ocp
+
+from ncjax.errors import InputError
+from ncjax.train.step import TrainState
+
+_policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """The checkpoints in one folder; written in the background, each whole or not there at all.
+
+    A checkpoint at step s holds `variables`, `optimizer`, and `progress`: JSON that the loop hands in (the records
+    up to s). Order, augmentation and data position are functions of the seed and s, and need no place in it.
+    """
+
+    def __init__(self, folder: Path, *, keep_all: bool = False) -> None:
+        keep = _policies.PreserveAll() if keep_all else _policies.LatestN(3)
+        self._manager = ocp.training.Checkpointer(
+            folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending."""
+        return [checkpoint.step for checkpoint in self._manager.checkpoints]
+
+    def save(self, state: TrainState, progress: dict[str, Any], *, wait: bool = False) -> None:
+        """Writes a checkpoint of `state`, in the background unless `wait`; one of the same step is left as it is."""
+        step = int(state.step)
+        if step not in self.steps:
+            parts = {"variables": state.variables, "optimizer": state.optimizer, "progress": progress}
+            pending = self._manager.save_checkpointables_async(step, parts, force=True)
+            if wait and pending is not None:
+                pending.result()
+
+    def load_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, in the shapes, types and placement of `like`; None if there is none.
+
+        One that cannot be read is named in a warning, and the one before it is tried.
+        """
+        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
+        for step in reversed(self.steps):
+            try:
+                parts = self._manager.load_checkpointables(
+                    step, {"variables": abstract.variables, "optimizer": abstract.optimizer, "progress": None}
+                )
+            except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+                warnings.warn(
+                    f"the checkpoint of step {step} cannot be read ({type(error).__name__}); "
+                    "going back to the one before",
+                    stacklevel=2,
+                )
+                continue
+            state = TrainState(
+                jax.device_put(jnp.int32(step), like.step.sharding), parts["variables"], parts["optimizer"]
+            )
+            return state, parts["progress"]
+        return None
+
+    def load_variables(self, abstract: Any, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The network's variables and the progress of the checkpoint at `step`, or of the newest.
+
+        Raises:
+          InputError: if there is no such checkpoint.
+        """
+        if not self.steps:
+            raise InputError(f"no checkpoint in {self._manager.directory}: has the run been started?")
+        if step is not None and step not in self.steps:
+            raise InputError(f"no checkpoint of step {step}; there are those of {', '.join(map(str, self.steps))}")
+        parts = self._manager.load_checkpointables(step, {"variables": abstract, "progress": None})
+        return parts["variables"], parts["progress"]

@@ -1,0 +1,128 @@
+"""Every setting of a run, the presets that fill in what the user left open, and a run's identity."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ncjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of a run. `None` means: as the preset, or the data set, has it."""
+
+    dataset: str = "glyphs"
+    """Data set: glyphs (rendered, no download), cifar_fs, fc100 and others; `python -m ncjax.data` lists all."""
+    data_dir: str | None = None
+    """Folder that holds the data set's official archive; without it the archive is downloaded, where it can be."""
+    network: str | None = None
+    """Network, for example wrn-28-4, or conv-28-4 for the same without shortcuts."""
+    preset: Literal["small", "paper", "smoke"] = "small"
+    """Sizes for a laptop (small), of the paper (paper), or only to see that everything runs (smoke)."""
+    epochs: int | None = None
+    """Passes over the source-train images."""
+    min_steps: int | None = None
+    """Least number of steps, however few images there are."""
+    batch_size: int = 64
+    """Images a step, over all devices."""
+    learning_rate: float | None = None
+    """Initial learning rate of SGD."""
+    schedule: Literal["cosine", "step", "constant"] | None = None
+    """Learning rate over the run: cosine to 0; step: a tenth after 60 % and again after 80 %; or constant."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """L2 penalty of all parameters, added to their gradient."""
+    augmentation: Literal["none", "crop_flip", "shift"] | None = None
+    """Augmentation of training images; by default the data set's own."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What convolutions are computed in during training; everything else, measurement included, is float32."""
+    seed: int = 0
+    """Seed of initialisation, order and augmentation."""
+    seeds: int = 1
+    """Number of runs, with the seeds seed, seed + 1, …, each in a folder of its own (seed_0, …), one after another."""
+    split_seed: int = 0
+    """Seed that draws the classes where the data set's split is random."""
+    num_source_classes: int | None = None
+    """Number of source classes; by default the data set's."""
+    source_test_per_class: int | None = None
+    """Source images a class kept for source-test; by default the data set's own division; 0 trains on all."""
+    samples_per_class: int | None = None
+    """Training images a class; by default all."""
+    image_size: int | None = None
+    """Side in pixels of images from a folder; data sets of a fixed size have their own."""
+    measurements: int = 8
+    """Number of measurements in the run, about geometrically spaced, beside those at the start and the end."""
+    measure_per_class: int = 100
+    """Most images a class in the measurement of collapse, the same in all three sets where they have as many."""
+    measure_episodes: int = 2000
+    """Few-shot episodes of each kind at each measurement."""
+    keep_checkpoints: bool = False
+    """Keep a checkpoint of every measurement, not only the last three."""
+    workdir: Path | None = None
+    """Folder of the run; by default runs/<dataset>-<network>-<digest of the configuration>."""
+
+
+# What a preset says of the settings that a user may leave open; a data set's own entry goes before the preset's.
+# "paper" is the paper's network under the schedule that the few-shot literature trains it with (Tian et al. 2020,
+# https://arxiv.org/abs/2003.11539): 100 epochs at batch 64 from a learning rate of 0.05, a tenth of it twice.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "small": {
+        "network": "wrn-10-1", "epochs": 20, "min_steps": 1500, "learning_rate": 0.1, "schedule": "cosine",
+    },
+    "paper": {
+        "network": "wrn-28-4", "epochs": 100, "min_steps": 10_000, "learning_rate": 0.05, "schedule": "step",
+    },
+    "smoke": {
+        "network": "wrn-10-1", "epochs": 1, "min_steps": 20, "learning_rate": 0.1, "schedule": "cosine",
+    },
+}  # fmt: skip
+_PRESET_OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {}
+
+
+def resolve(config: Config) -> Config:
+    """Fills in what the preset decides and names the workdir.
+
+    Raises:
+      InputError: for a value outside its range; the message names the setting.
+    """
+    presets = _PRESETS[config.preset] | _PRESET_OF_DATASET.get((config.preset, config.dataset), {})
+    config = dataclasses.replace(config, **{k: v for k, v in presets.items() if getattr(config, k) is None})
+    _check(config)
+    if config.workdir is None:
+        digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+        config = dataclasses.replace(config, workdir=Path("runs") / f"{config.dataset}-{config.network}-{digest}")
+    return config
+
+
+def _check(config: Config) -> None:
+    at_least = {
+        "epochs": 1, "min_steps": 0, "batch_size": 2, "momentum": 0, "weight_decay": 0, "seed": 0, "seeds": 1,
+        "split_seed": 0, "num_source_classes": 2, "source_test_per_class": 0, "samples_per_class": 1,
+        "image_size": 8, "measurements": 0, "measure_per_class": 2, "measure_episodes": 2,
+    }  # fmt: skip
+    for name, least in at_least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise InputError(f"{name}={value}: it must be at least {least}")
+    if config.learning_rate is None or not 0 < config.learning_rate < float("inf"):
+        raise InputError(f"learning_rate={config.learning_rate}: it must be positive and finite")
+    if not config.momentum < 1:
+        raise InputError(f"momentum={config.momentum}: it must be below 1")
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What makes two runs the same run: every setting that can change a number in the record.
+
+    The folder that the data comes from counts only where it names the data.
+    """
+    fields = dataclasses.asdict(config)
+    del fields["workdir"], fields["keep_checkpoints"]
+    if config.dataset in ("folder", "npz") and config.data_dir is not None:
+        fields["data_dir"] = str(Path(config.data_dir).expanduser().resolve())
+    else:
+        del fields["data_dir"]
+    return fields

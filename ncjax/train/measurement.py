@@ -1,0 +1,170 @@
+"""What a run records of its network at one step: collapse on the three sets of classes, and few-shot accuracy."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ncjax import collapse
+from ncjax.classifier import Classifier, outputs
+from ncjax.data import Benchmark, Split
+from ncjax.errors import InputError
+from ncjax.eval import feature_episodes
+from ncjax.train.config import Config
+
+Record = dict[str, float | int | None]
+
+SHOTS = (1, 5)
+HEADS = ("ncc", "ridge")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The images of a split on which collapse is measured.
+
+    Attributes:
+      split: the whole split.
+      rows: indices into it, the same number of each class where the class has as many.
+    """
+
+    split: Split
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured at each step of a run, chosen once.
+
+    Attributes:
+      sets: the three sets by their name in the record; without "source_test" where no source images are held out.
+      ways: classes an episode.
+      queries: images of a class that an episode classifies, by the number of shots.
+      episodes: episodes of each kind.
+      seed: draws the episodes: the same for every run of one class split, so that runs compare in pairs.
+    """
+
+    sets: dict[str, Subset]
+    ways: int
+    queries: dict[int, int]
+    episodes: int
+    seed: int
+
+
+def plan(benchmark: Benchmark, config: Config) -> Measurement:
+    """Chooses the images and the kinds of episode.
+
+    The number of images a class is the least that any class of the three sets has, `measure_per_class` at most, so that
+    the three values of CDNV carry the same bias of finite samples. Shots for which some target class has too few images
+    are left out.
+
+    Raises:
+      InputError: if a class has a single image, where a variance is meant.
+    """
+    named = {
+        "source_train": benchmark.source_train,
+        "source_test": benchmark.source_test,
+        "target": benchmark.target,
+    }
+    splits = {name: split for name, split in named.items() if split is not None}
+    fewest = {name: int(np.bincount(split.labels).min()) for name, split in splits.items()}
+    for name, count in fewest.items():
+        if count < 2:
+            raise InputError(
+                f"{name} has a class with {count} image: a within-class variance needs at least 2 "
+                f"(for source_test, set source_test_per_class to 2 or more, or to 0 to do without it)"
+            )
+    per_class = min(config.measure_per_class, *fewest.values())
+    target = fewest["target"]
+    queries = {shots: min(15, target - shots) for shots in SHOTS if target > shots}
+    return Measurement(
+        sets={name: Subset(split, _rows(split, per_class)) for name, split in splits.items()},
+        ways=min(5, len(benchmark.target.class_names)),
+        queries=queries,
+        episodes=config.measure_episodes,
+        seed=config.split_seed,
+    )
+
+
+def _rows(split: Split, per_class: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    chosen = [
+        rng.choice(np.flatnonzero(split.labels == label), per_class, replace=False)
+        for label in range(len(split.class_names))
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: float) -> Record:
+    """One record: flat keys, deterministic values; None stands for an infinite value.
+
+    `loss` and the accuracies of the source sets are those of the head on the measured images, unaugmented and in
+    evaluation mode.
+    """
+    record: Record = {"step": step, "epoch": epoch}
+    weights, bias = params.network.head(params.variables)
+    for name, subset in measurement.sets.items():
+        labels = subset.split.labels[subset.rows]
+        k = len(subset.split.class_names)
+        if name == "target":
+            # every target image takes part in episodes; collapse is measured on as many as in the other sets
+            (all_features,) = outputs(params, subset.split, ("features",))
+            found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
+        else:
+            features, logits = outputs(params, subset.split.images[subset.rows], ("features", "logits"))
+            found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
+            if name == "source_train":
+                record["loss"] = _cross_entropy(logits, labels)
+            record[f"{name}/accuracy"] = float(np.mean(logits.argmax(-1) == labels))
+        record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
+    for head in HEADS:
+        for shots, queries in measurement.queries.items():
+            report = feature_episodes(
+                all_features,
+                measurement.sets["target"].split.labels,
+                ways=measurement.ways,
+                shots=shots,
+                queries=queries,
+                episodes=measurement.episodes,
+                head=head,
+                seed=measurement.seed,
+            )
+            key = f"target/{head}/{measurement.ways}w{shots}s"
+            record[key], record[f"{key}/ci95"] = report.accuracy, report.ci95
+    return record
+
+
+def _summary(found: collapse.Collapse) -> dict[str, float | int | None]:
+    values: dict[str, float | int | None] = {
+        "cdnv": found.cdnv,
+        "cdnv_median": found.cdnv_median,
+        "debiased_cdnv": found.debiased_cdnv,
+        "debiased_cdnv/unresolved_pairs": len(found.unresolved_pairs),
+        "directional_cdnv": found.directional_cdnv,
+        "nc1": found.nc1,
+        "nc1_quotient": found.nc1_quotient,
+        "nc2_equinorm": found.nc2_equinorm,
+        "nc2_equiangular": found.nc2_equiangular,
+        "ncc_accuracy": found.ncc_accuracy,
+    }
+    if found.nc3 is not None:
+        values |= {"nc3": found.nc3, "nc4": found.nc4}
+    return values
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return float(np.mean(np.log(np.exp(shifted).sum(-1)) - shifted[np.arange(len(labels)), labels]))
+
+
+def steps_to_measure(total_steps: int, steps_per_epoch: float, measurements: int) -> list[int]:
+    """The steps at which a run is measured: 0, about geometrically spaced whole epochs, and the last.
+
+    Runs shorter than an epoch are spaced in steps. `measurements` counts all but the first and the last.
+    """
+    unit = steps_per_epoch if steps_per_epoch < total_steps else 1.0
+    between = unit * np.round(np.geomspace(1, total_steps / unit, measurements + 1))[:-1]
+    return sorted({0, *(round(step) for step in between if step < total_steps - unit / 2), total_steps})

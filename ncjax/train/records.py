@@ -1,0 +1,106 @@
+"""The files of a run's folder: config.json, metrics.jsonl and timing.jsonl, and the table of its records."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ncjax.errors import InputError
+from ncjax.train.measurement import Record
+
+_SETS = ("source_train", "source_test", "target")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file whole: a reader, or a crash, sees the old one or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_records(workdir: Path, records: Sequence[Record]) -> None:
+    """Makes metrics.jsonl hold exactly these records."""
+    write_atomically(workdir / "metrics.jsonl", "".join(json.dumps(r, allow_nan=False) + "\n" for r in records))
+
+
+def append_timing(workdir: Path, entry: dict[str, Any]) -> None:
+    """Adds a line to timing.jsonl, which holds what differs from one execution of the same run to another."""
+    with (workdir / "timing.jsonl").open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def read_records(workdir: str | Path) -> list[Record]:
+    """The records of a run, in the order of steps; each has every key, and None stands for an infinite value.
+
+    Raises:
+      InputError: if the folder holds no records, or they cannot be read.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        raise InputError(
+            f"{workdir} holds no run: there is no metrics.jsonl in it; give the folder that pretrain.py named"
+        ) from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not records:
+        raise InputError(f"{path} is empty: the run has not yet been measured")
+    return records
+
+
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """What config.json holds.
+
+    Raises:
+      InputError: if the folder holds no run, or the file cannot be read.
+    """
+    path = Path(workdir) / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{workdir} holds no run: there is no config.json in it; give the folder that pretrain.py named"
+        ) from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def few_shot_keys(record: Record) -> list[str]:
+    """The record's few-shot accuracies, such as "target/ncc/5w1s"."""
+    return [key.removesuffix("/ci95") for key in record if key.endswith("/ci95")]
+
+
+def table(records: Sequence[Record]) -> str:
+    """The course of a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval."""
+    sets = [name for name in _SETS if f"{name}/cdnv" in records[0]]
+    accuracies = [name for name in sets if f"{name}/accuracy" in records[0]]
+    shown = few_shot_keys(records[0])
+    header = ["epoch", "step", "loss"]
+    header += [f"CDNV {name}" for name in sets] + [f"acc {name}" for name in accuracies]
+    header += [key.removeprefix("target/") for key in shown]
+    rows = [header]
+    for record in records:
+        row = [f"{record['epoch']:.4g}", str(record["step"]), f"{record['loss']:.4f}"]
+        row += [_number(record[f"{name}/cdnv"]) for name in sets]
+        row += [f"{record[f'{name}/accuracy']:.4f}" for name in accuracies]
+        row += [f"{100 * (record[key] or 0):.2f} ± {100 * (record[f'{key}/ci95'] or 0):.2f}" for key in shown]
+        rows.append(row)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(
+        [
+            *lines,
+            "CDNV: mean over pairs of classes, on the same number of images a class in every set.",
+            "Few-shot: NwKs is N-way K-shot on target classes, accuracy in percent; ± is the 95 % t interval over the",
+            "episodes drawn from these target images. It does not cover new classes.",
+        ]
+    )
+
+
+def _number(value: float | int | None) -> str:
+    return "inf" if value is None else f"{value:.4g}"
