@@ -1,5 +1,6 @@
 """Checkpoints of a run: weights, optimiser and records together, through orbax."""
 
+import json
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +46,9 @@ class Checkpoints:
         """Writes a checkpoint of `state`, in the background unless `wait`; one of the same step is left as it is."""
         step = int(state.step)
         if step not in self.steps:
-            parts = {"variables": state.variables, "optimizer": state.optimizer, "progress": progress}
+            # as text, since orbax's own JSON does not keep the order of keys
+            text = {"json": json.dumps(progress)}
+            parts = {"variables": state.variables, "optimizer": state.optimizer, "progress": text}
             pending = self._manager.save_checkpointables_async(step, parts, force=True)
             if wait and pending is not None:
                 pending.result()
@@ -71,18 +74,25 @@ class Checkpoints:
             state = TrainState(
                 jax.device_put(jnp.int32(step), like.step.sharding), parts["variables"], parts["optimizer"]
             )
-            return state, parts["progress"]
+            return state, json.loads(parts["progress"]["json"])
         return None
 
     def load_variables(self, abstract: Any, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """The network's variables and the progress of the checkpoint at `step`, or of the newest.
 
         Raises:
-          InputError: if there is no such checkpoint.
+          InputError: if there is no such checkpoint, or it cannot be read.
         """
         if not self.steps:
             raise InputError(f"no checkpoint in {self._manager.directory}: has the run been started?")
         if step is not None and step not in self.steps:
             raise InputError(f"no checkpoint of step {step}; there are those of {', '.join(map(str, self.steps))}")
-        parts = self._manager.load_checkpointables(step, {"variables": abstract, "progress": None})
-        return parts["variables"], parts["progress"]
+        step = self.steps[-1] if step is None else step
+        try:
+            parts = self._manager.load_checkpointables(step, {"variables": abstract, "progress": None})
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            raise InputError(
+                f"the checkpoint of step {step} in {self._manager.directory} cannot be read ({type(error).__name__}); "
+                f"there are those of {', '.join(map(str, self.steps))}"
+            ) from error
+        return parts["variables"], json.loads(parts["progress"]["json"])

@@ -137,8 +137,10 @@ def _read_finished(config: Config, benchmark: Benchmark | None) -> Classifier | 
     recorded = (config.workdir / "metrics.jsonl").read_text().splitlines()
     if not recorded or json.loads(recorded[-1])["step"] != described["total_steps"]:
         return None
-    classifier = restore(config.workdir)
-    return None if classifier.feature_mean is None else classifier
+    try:
+        return restore(config.workdir, described["total_steps"])
+    except InputError:  # its last checkpoint is missing or damaged: an earlier one continues
+        return None
 
 
 def _fingerprint(benchmark: Benchmark) -> str:

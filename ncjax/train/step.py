@@ -68,7 +68,8 @@ def schedule(config: Config, total_steps: int) -> optax.Schedule:
     """The learning rate of each step."""
     rate = config.learning_rate
     if config.schedule == "cosine":
-        return optax.cosine_decay_schedule(rate, total_steps)
+        cosine = optax.cosine_decay_schedule(rate, total_steps)
+        return lambda step: cosine(jnp.asarray(step, jnp.float32))
     if config.schedule == "step":
         return optax.piecewise_constant_schedule(rate, {int(0.6 * total_steps): 0.1, int(0.8 * total_steps): 0.1})
     return optax.constant_schedule(rate)

@@ -1,0 +1,225 @@
+"""A run from start to end: its files, interruption and resumption, and what it refuses."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from conftest import make_mesh
+
+from ncjax import features, logits, models, restore
+from ncjax.errors import InputError
+from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, table
+from ncjax.train.loop import _Run
+from ncjax.train.measurement import plan, steps_to_measure
+from ncjax.train.step import Trainer
+
+STEPS = 24
+
+
+@pytest.fixture(autouse=True)
+def _tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(name: str, num_classes: int, dtype: Any = np.float32) -> models.Network:
+        return tiny.network(num_classes, dtype)
+
+    monkeypatch.setattr(models, "create", create)
+
+
+def config(workdir: Path, **changes: Any) -> Config:
+    settings: dict[str, Any] = {
+        "network": "tiny",
+        "epochs": 3,
+        "min_steps": STEPS,
+        "batch_size": 16,
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "measurements": 3,
+        "measure_episodes": 50,
+        "workdir": workdir,
+    }
+    return Config(**(settings | changes))
+
+
+def run(workdir: Path, **changes: Any) -> Any:
+    return pretrain(config(workdir, **changes), benchmark=tiny.benchmark())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(k, dtype))
+        with jax.set_mesh(make_mesh(1)):
+            run(workdir)
+    return workdir
+
+
+def assert_same_end(workdir: Path, finished: Path) -> None:
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    a, b = restore(workdir), restore(finished)
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+    np.testing.assert_array_equal(a.feature_mean, b.feature_mean)
+
+
+def test_the_record(finished: Path) -> None:
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert records == read_records(finished)
+    assert [r["step"] for r in records] == [0, 8, 16, STEPS]
+    assert records[-1]["epoch"] == STEPS * 16 / 126
+    assert len({tuple(r) for r in records}) == 1  # every record has every key
+    for key in (
+        "loss", "source_train/cdnv", "source_test/cdnv", "target/cdnv", "source_train/accuracy",
+        "source_test/accuracy", "target/ncc/5w1s", "target/ncc/5w5s", "target/ridge/5w1s", "target/ridge/5w5s/ci95",
+    ):  # fmt: skip
+        assert key in records[0]
+    assert not any("second" in key for key in records[0])  # times would make two executions differ
+    assert records[0]["loss"] == pytest.approx(np.log(6), rel=0.2)
+    assert records[-1]["loss"] < 0.8 * records[0]["loss"]
+    shown = table(records)
+    assert "5w5s" in shown
+    assert "does not cover new classes" in shown
+
+
+def test_restore_gives_the_trained_classifier(finished: Path) -> None:
+    params = restore(finished)
+    source = tiny.benchmark().source_train
+    found = features(params, source)
+    np.testing.assert_allclose(found.mean(0), params.feature_mean, rtol=1e-5)
+    rows = plan(tiny.benchmark(), config(finished)).sets["source_train"].rows
+    accuracy = np.mean(logits(params, source.images[rows]).argmax(-1) == source.labels[rows])
+    assert accuracy == read_records(finished)[-1]["source_train/accuracy"]
+    earlier = restore(finished, step=8)
+    assert earlier.feature_mean is None
+    assert not np.allclose(features(earlier, source), found)
+    with pytest.raises(InputError, match="no checkpoint of step 7; there are those of 8, 16, 24"):
+        restore(finished, step=7)
+
+
+def test_a_finished_run_is_read_back(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Run, "train", lambda self: pytest.fail("trained again"))
+    again = run(finished)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, restore(finished).variables)
+
+
+@pytest.mark.parametrize(("at", "number"), [(1, signal.SIGTERM), (8, signal.SIGINT), (13, signal.SIGTERM)])
+def test_an_interrupted_run_ends_as_one_never_interrupted(
+    at: int, number: signal.Signals, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = _Run._advance
+
+    def advance(self: _Run, trainer: Trainer, state: Any, step: int, chunk: int, bar: Any) -> Any:
+        result = original(self, trainer, state, step, 1, bar)
+        if result[1] == at:
+            os.kill(os.getpid(), number)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "_advance", advance)
+        with pytest.raises(Interrupted, match=f"after step {at}") as stopped:
+            run(tmp_path / "run")
+    assert stopped.value.signal == number
+    run(tmp_path / "run")
+    assert_same_end(tmp_path / "run", finished)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    # as if killed after the checkpoint of step 16, which then was damaged
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    for file in (workdir / "checkpoints" / "16" / "variables").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+    with pytest.warns(UserWarning, match="checkpoint of step 16 cannot be read"):
+        run(workdir)
+    assert_same_end(workdir, finished)
+
+
+def test_another_run_in_the_folder_is_refused_with_what_differs(finished: Path) -> None:
+    before = (finished / "config.json").read_bytes()
+    with pytest.raises(InputError, match=r"holds another run \(learning_rate 0.1 there, 0.25 here\)"):
+        run(finished, learning_rate=0.25)
+    other = dataclasses.replace(tiny.benchmark(), target=tiny.split(5, 22, seed=3))
+    with pytest.raises(InputError, match="other images or labels"):
+        pretrain(config(finished), benchmark=other)
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_folders_that_cannot_be_the_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to"):
+        run(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="is not empty and holds no run"):
+        run(tmp_path)
+    with pytest.raises(InputError, match="holds no run"):
+        restore(tmp_path)
+    with pytest.raises(InputError, match="holds no run"):
+        read_records(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"not finite at step \d+ of 24"):
+        run(tmp_path / "run", learning_rate=1e30)
+    kept = restore(tmp_path / "run")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.variables))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": -0.1}, "learning_rate=-0.1: it must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"momentum": 1.0}, "momentum=1.0: it must be below 1"),
+        ({"epochs": 0}, "epochs=0: it must be at least 1"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0: it must be at least 0"),
+        ({"batch_size": 127}, "batch_size=127 is more than the 126 training images"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_the_numbers(tmp_path: Path, on_devices: Any) -> None:
+    with (
+        jax.set_mesh(on_devices(8)),
+        pytest.raises(InputError, match="batch_size=20 does not divide over 8 devices; set it to 16"),
+    ):
+        run(tmp_path / "run", batch_size=20)
+
+
+def test_many_seeds_are_complete_runs_and_each_is_its_lone_run(finished: Path, tmp_path: Path) -> None:
+    run(tmp_path / "seeds", seeds=2)
+    assert_same_end(tmp_path / "seeds" / "seed_0", finished)
+    losses = [read_records(tmp_path / "seeds" / f"seed_{i}")[-1]["loss"] for i in (0, 1)]
+    assert losses[0] != losses[1]
+
+
+def test_without_source_test_its_keys_are_absent(tmp_path: Path) -> None:
+    pretrain(config(tmp_path / "run"), benchmark=dataclasses.replace(tiny.benchmark(), source_test=None))
+    records = read_records(tmp_path / "run")
+    assert not any(key.startswith("source_test") for key in records[0])
+    assert "target/cdnv" in records[0]
+    assert "source_test" not in table(records)
+
+
+@pytest.mark.parametrize(
+    ("total", "epoch", "wanted", "expected"),
+    [
+        (1000, 100.0, 3, [0, 100, 200, 500, 1000]),
+        (1000, 100.0, 0, [0, 1000]),
+        (40, 100.0, 2, [0, 1, 6, 40]),
+    ],
+)
+def test_measurements_are_spaced_geometrically(total: int, epoch: float, wanted: int, expected: list[int]) -> None:
+    assert steps_to_measure(total, epoch, wanted) == expected
