@@ -125,6 +125,59 @@ def nc4(features, labels, weights, bias):
     return np.mean(scores.argmax(1) == nearest_mean(features, labels))
 
 
+def covariances(features, labels):
+    return [(x - x.mean(0)).T @ (x - x.mean(0)) / len(x) for x in by_class(features, labels)]
+
+
+def geometry(means, sigma, fourth):
+    """What bounds and prediction take, of known moments: the fields of ClassGeometry by name."""
+    k = len(means)
+    delta = [[means[i] - means[j] for j in range(k)] for i in range(k)]
+    along = [[[delta[i][j] @ sigma[i] @ delta[i][m] for m in range(k)] for j in range(k)] for i in range(k)]
+    return {
+        "variance": np.array([np.trace(s) for s in sigma]),
+        "squared_distance": np.array([[v @ v for v in row] for row in delta]),
+        "along": np.array(along),
+        "product": np.array([[np.trace(a @ b) for b in sigma] for a in sigma]),
+        "fourth": np.array(fourth),
+    }
+
+
+def bounds(means, sigma, fourth, ways, shots):
+    """Each bound, summed over ordered pairs as its paper has it, for `ways` of the classes on average."""
+    k, d = means.shape
+    var = [np.trace(s) for s in sigma]
+    ordered = [(i, j) for i in range(k) for j in range(k) if i != j]
+    square = {(i, j): np.sum((means[i] - means[j]) ** 2) for i, j in ordered}
+    v = np.mean([(var[i] + var[j]) / (2 * square[i, j]) for i, j in ordered])
+    one_sided = np.mean([var[i] / square[i, j] for i, j in ordered])
+    root = np.mean([np.sqrt(var[i] / square[i, j]) for i, j in ordered])
+    along = {(i, j): (means[i] - means[j]) @ sigma[i] @ (means[i] - means[j]) / square[i, j] ** 2 for i, j in ordered}
+    a = np.geomspace(5, 1e6, 400_001)
+    bracket = 0.5 - 2 / a - 2**1.5 / (a * shots)
+    a, bracket = a[bracket > 0], bracket[bracket > 0]
+    remainder = (2 / np.sqrt(shots)) * (root + one_sided) + one_sided / shots
+    least = np.min(np.mean(list(along.values())) / bracket**2 + a / 4 * remainder)
+    terms = {True: [], False: []}
+    for i, j in ordered:
+        w = (var[i] + var[j]) / square[i, j]
+        theta = (fourth[i] + fourth[j]) / square[i, j] ** 2
+        e1 = 4 / shots * (w**2 + w / 4)
+        e2 = w / shots
+        e3 = (theta + 2 * (shots - 1) * w**2) / shots**3
+        margin = 1 + (var[j] - var[i]) / (shots * square[i, j])
+        for any_shots in terms:
+            spread = 3 * (e1 + e2 + e3) if any_shots else (np.sqrt(e1) + np.sqrt(e2) + np.sqrt(e3)) ** 2
+            terms[any_shots].append((4 * along[i, j] + spread) / margin**2 if margin > 0 else 1.0)
+    return {
+        "galanti_2022": 16 * (ways - 1) * (1 + 1 / shots) * v,
+        "galanti_2022_spherical": 16 * (ways - 1) * (1 / d + 1 / shots) * v,
+        "luthra_2025": (ways - 1) * least,
+        "luthra_2026": (ways - 1) * np.mean(terms[False]) if shots >= 10 else np.nan,
+        "luthra_2026_any_shots": (ways - 1) * np.mean(terms[True]),
+    }
+
+
 def all_metrics(features, labels, weights=None, bias=None):
     """Every scalar of `Collapse`, by its name."""
     v = pairs(features, labels)

@@ -1,0 +1,138 @@
+"""Bounds and prediction of the few-shot error, for many numbers of shots: the front door."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from ncjax.collapse.bounds import galanti_2022, luthra_2025, luthra_2026
+from ncjax.collapse.class_geometry import ClassGeometry
+from ncjax.collapse.prediction import predict, predict_two_way
+from ncjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Bounds and prediction of the NCC error of few-shot tasks, unclipped, an entry for each number of shots.
+
+    Attributes:
+        ways: classes of a task.
+        shots: support samples a class [s].
+        galanti_2022: s = 1, see the function of that name.
+        galanti_2022_spherical: s = d, which holds for spherically symmetric class features only.
+        luthra_2025: least over a.
+        luthra_2025_a: that a.
+        luthra_2026: NaN below 10 shots, which it is not stated for.
+        luthra_2026_any_shots: its form for any number of shots.
+        predicted: of `ways` classes; not a bound.
+        predicted_error: the Monte Carlo standard error of `predicted`.
+        predicted_two_way: of two classes; not a bound.
+        k: classes that tasks are drawn from.
+        d: dimensions of the features.
+    """
+
+    ways: int
+    shots: Int[np.ndarray, "s"]
+    galanti_2022: Float[np.ndarray, "s"]
+    galanti_2022_spherical: Float[np.ndarray, "s"]
+    luthra_2025: Float[np.ndarray, "s"]
+    luthra_2025_a: Float[np.ndarray, "s"]
+    luthra_2026: Float[np.ndarray, "s"]
+    luthra_2026_any_shots: Float[np.ndarray, "s"]
+    predicted: Float[np.ndarray, "s"]
+    predicted_error: Float[np.ndarray, "s"]
+    predicted_two_way: Float[np.ndarray, "s"]
+    k: int
+    d: int
+
+    def bounds(self) -> dict[str, Float[np.ndarray, "s"]]:
+        """The bounds by their titles, for tables and plots."""
+        return {
+            "Galanti et al. 2022": self.galanti_2022,
+            "  if spherical": self.galanti_2022_spherical,
+            "Luthra et al. 2025": self.luthra_2025,
+            "Luthra et al. 2026 (n ≥ 10)": self.luthra_2026,
+            "Luthra et al. 2026 (n ≥ 1)": self.luthra_2026_any_shots,
+        }
+
+    def table(self, measured: Sequence[float] | None = None) -> str:
+        """As text, with the measured NCC error, a fraction for each number of shots, where it is given."""
+
+        def line(title: str, values: Sequence[str]) -> str:
+            return f"{title:<28}" + "".join(f"{value:>10}" for value in values)
+
+        def bound(value: float) -> str:
+            return "–" if np.isnan(value) else "vacuous" if value > 1 else f"{value:.4f}"
+
+        lines = [
+            f"NCC error, {self.ways} ways of {self.k} classes, {self.d} dimensions",
+            line("shots", [str(n) for n in self.shots]),
+        ]
+        lines += [line(title, [bound(v) for v in values]) for title, values in self.bounds().items()]
+        lines.append(line("predicted (no bound)", [f"{v:.4f}" for v in self.predicted]))
+        if measured is not None:
+            lines.append(line("measured", [f"{v:.4f}" for v in measured]))
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def theory(
+    features: Float[ArrayLike, "n d"] | ClassGeometry,
+    labels: Int[ArrayLike, "n"] | None = None,
+    *,
+    num_classes: int | None = None,
+    ways: int = 5,
+    shots: Sequence[int] = (1, 2, 5, 10, 20, 50),
+    seed: int = 0,
+) -> Theory:
+    """Bounds and prediction for the classes of these features, or of a geometry.
+
+    Args:
+        features: as `measure` takes them, with labels; or a `ClassGeometry` without.
+        labels: as in `measure`.
+        num_classes: as in `measure`.
+        ways: classes of a task, from 2 to the number of classes present.
+        shots: support samples a class.
+        seed: of the Monte Carlo integral of the prediction.
+
+    Raises:
+        InputError: as `measure` does; also for ways and shots outside their ranges.
+    """
+    if isinstance(features, ClassGeometry):
+        geometry = features
+    elif labels is None:
+        raise InputError("features without labels: give one label a row")
+    else:
+        geometry = ClassGeometry.of_features(features, labels, num_classes=num_classes)
+    if not 2 <= ways <= geometry.num_classes:
+        raise InputError(f"ways={ways} of {geometry.num_classes} classes: give 2 to {geometry.num_classes}")
+    if not shots or min(shots) < 1:
+        raise InputError(f"shots={tuple(shots)}: give one or more numbers of support samples, each at least 1")
+    numbers = jnp.asarray(shots, jnp.float32)
+    values = jax.device_get(_theory(geometry, jax.random.key(seed), numbers, ways))
+    return Theory(ways=ways, shots=np.asarray(shots), k=geometry.num_classes, d=geometry.dim, **values)
+
+
+@partial(jax.jit, static_argnames="ways")
+def _theory(geometry: ClassGeometry, key: Array, shots: Float[Array, "s"], ways: int) -> dict[str, Array]:
+    def of(n: Float[Array, ""]) -> dict[str, Array]:
+        least, a = luthra_2025(geometry, ways=ways, shots=n)
+        return {
+            "galanti_2022": galanti_2022(geometry, ways=ways, shots=n),
+            "galanti_2022_spherical": galanti_2022(geometry, ways=ways, shots=n, spherical=True),
+            "luthra_2025": least,
+            "luthra_2025_a": a,
+            "luthra_2026": luthra_2026(geometry, ways=ways, shots=n),
+            "luthra_2026_any_shots": luthra_2026(geometry, ways=ways, shots=n, any_shots=True),
+            "predicted_two_way": predict_two_way(geometry, shots=n),
+        }
+
+    predicted, spread = predict(geometry, key, ways=ways, shots=shots)
+    return {**jax.lax.map(of, shots), "predicted": predicted, "predicted_error": spread}
