@@ -43,7 +43,7 @@ def test_images_show_the_character(benchmark):
 
 
 def test_counts_shapes_and_labels(benchmark):
-    expected = {"source_train": (64, 200), "source_test": (64, 40), "validation": (16, 240), "target": (20, 240)}
+    expected = {"source_train": (64, 100), "source_test": (64, 50), "validation": (16, 150), "target": (20, 150)}
     for part, (classes, count) in expected.items():
         split = getattr(benchmark, part)
         assert split.num_classes == classes
@@ -63,15 +63,15 @@ def test_parts_share_no_class_and_source_parts_no_image(benchmark):
     assert not validation & target
     assert benchmark.source_test.class_names == benchmark.source_train.class_names
     train, test = ({i.tobytes() for i in s.images} for s in (benchmark.source_train, benchmark.source_test))
-    assert len(train) == 64 * 200
+    assert len(train) == 64 * 100
     assert not train & test
 
 
 def test_drawn_the_same_each_time_and_labelled_right(benchmark):
     character = benchmark.target.class_names[7]
     ours = benchmark.target.images[benchmark.target.labels == 7]
-    np.testing.assert_array_equal(ours, glyphs.draw(character, 240))
-    assert not np.array_equal(glyphs.draw(character, 240, seed=1), ours)
+    np.testing.assert_array_equal(ours, glyphs.draw(character, 150))
+    assert not np.array_equal(glyphs.draw(character, 150, seed=1), ours)
 
 
 def test_split_seed_draws_classes_and_more_sources_keep_the_target(benchmark):

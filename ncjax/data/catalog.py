@@ -33,10 +33,43 @@ CATALOG: dict[str, Entry] = {
     "glyphs": Entry(
         "glyphs",
         "characters rendered from matplotlib's fonts: 64 of 228 source, 16 validation, 20 target classes by "
-        "split_seed, 240 images a class, 28x28x1",
+        "split_seed, 150 images a class (source: 100 and 50), 28x28x1",
         "rendered when loaded, nothing to fetch",
         "the fonts' own: Bitstream Vera and Arev (DejaVu), SIL Open Font License (STIX)",
         "shift",
+    ),
+    "cifar_fs": Entry(
+        "cifar",
+        "CIFAR-100 by the split of CIFAR-FS: 64 source, 16 validation, 20 target classes, 600 images each, 32x32x3",
+        _CIFAR_SOURCE,
+        _CIFAR_LICENCE,
+        "crop_flip",
+        "cifar100",
+    ),
+    "fc100": Entry(
+        "cifar",
+        "CIFAR-100 by the split of FC100, along superclasses: 60 source, 20 validation, 20 target classes, 600 images "
+        "each, 32x32x3",
+        _CIFAR_SOURCE,
+        _CIFAR_LICENCE,
+        "crop_flip",
+        "cifar100",
+    ),
+    "cifar100": Entry(
+        "cifar",
+        "CIFAR-100: 64 source, 16 validation, 20 target classes by split_seed, 600 images each, 32x32x3",
+        _CIFAR_SOURCE,
+        _CIFAR_LICENCE,
+        "crop_flip",
+        "cifar100",
+    ),
+    "cifar10": Entry(
+        "cifar",
+        "CIFAR-10: 5 source and 5 target classes by split_seed, 6000 images each, 32x32x3",
+        _CIFAR_SOURCE,
+        _CIFAR_LICENCE,
+        "crop_flip",
+        "cifar10",
     ),
 }
 
@@ -66,8 +99,8 @@ def load(
         downloaded where that is possible, or its prepared files are read from the cache folder.
       num_source_classes: how many of the source classes to use, drawn by `split_seed`; fewer are a subset of more.
       source_test_per_class: images of each source class held out as source_test; 0 for none. None for the division
-        by the data set's makers (the official test images of CIFAR and EMNIST), else a sixth, at least one image.
-        The makers' test images are held out first, others at random.
+        by the data set's makers (500 and 100 for CIFAR-100, 100 and 50 for glyphs, …), else a sixth, at least one
+        image. The makers' test images are held out first, others at random.
       samples_per_class: at most this many images a class in source_train, drawn by `split_seed`.
       split_seed: seed of every random choice of classes and images.
       image_size: side in pixels that images are resized to, for data sets of no fixed size (folder: 84,

@@ -15,7 +15,7 @@ from ncjax.data.benchmark import ClassImages, DataSet, Request, random_class_spl
 
 NUM_TARGET, NUM_VALIDATION, NUM_SOURCE = 20, 16, 64
 SIZE = 28
-IMAGES_PER_CLASS = 240
+IMAGES_PER_CLASS, TEST_PER_CLASS = 150, 50
 
 # Faces that matplotlib ships and that all have every one of CHARACTERS.
 FACES = (
@@ -52,7 +52,10 @@ def open_data_set(request: Request) -> DataSet:
 def _draw_classes(classes: Sequence[int]) -> ClassImages:
     bar = tqdm(classes, desc="glyphs", unit="class", delay=2, leave=False)
     images = np.concatenate([draw(CHARACTERS[c], IMAGES_PER_CLASS) for c in bar])
-    return ClassImages(images, np.repeat(np.asarray(classes, np.int32), IMAGES_PER_CLASS))
+    labels = np.repeat(np.asarray(classes, np.int32), IMAGES_PER_CLASS)
+    return ClassImages(
+        images, labels, np.tile(np.arange(IMAGES_PER_CLASS) >= IMAGES_PER_CLASS - TEST_PER_CLASS, len(classes))
+    )
 
 
 def render(character: str, face: str, stroke: int = 0) -> np.ndarray:

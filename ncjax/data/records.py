@@ -1,0 +1,214 @@
+"""Prepared data sets: tensorflow-datasets folders of ArrayRecord files, written and read without TensorFlow."""
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tqdm import tqdm
+
+from ncjax.data.archives import cache_dir
+from ncjax.data.benchmark import ClassImages
+from ncjax.errors import InputError
+
+_READ_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into the prepared files.
+
+    parts: for each part ("train", "test", …) a function that yields (image uint8 [h, w, c], class number); all
+    images have image_shape. count: how many images there are in all, where that is known.
+    """
+
+    description: str
+    homepage: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    parts: Mapping[str, Callable[[], Iterator[tuple[np.ndarray, int]]]]
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared files in `folder`; any program can open them with `tfds.builder_from_directory(folder)`, or,
+    as in `tfds.data_source("cifar100:1.0.0", data_dir=…)`, by name and version."""
+
+    folder: Path
+    class_names: tuple[str, ...]
+    counts: Mapping[str, int]
+    image_shape: tuple[int, int, int]
+    num_bytes: int
+
+    def read(self, classes: Sequence[int], parts: Sequence[str] | None = None) -> ClassImages:
+        """The images of some classes, in prepared order; official_test says which are of the part "test"."""
+        parts = tuple(self.counts) if parts is None else parts
+        wanted = np.zeros(len(self.class_names), bool)
+        wanted[list(classes)] = True
+        encoded: list[bytes] = []
+        labels: list[int] = []
+        is_test: list[bool] = []
+        images = np.empty((0, *self.image_shape), np.uint8)
+        try:
+            builder = tfds.builder_from_directory(self.folder)
+            bar = tqdm(total=sum(self.counts[p] for p in parts), desc="reading", unit="image", delay=2, leave=False)
+            with bar:
+                for part in parts:
+                    source = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
+                    for start in range(0, len(source), _READ_AT_ONCE):
+                        records = source.__getitems__(range(start, min(start + _READ_AT_ONCE, len(source))))
+                        for record in records:
+                            if wanted[record["label"]]:
+                                encoded.append(record["image"])
+                                labels.append(int(record["label"]))
+                                is_test.append(part == "test")
+                        bar.update(len(records))
+            images = np.empty((len(encoded), *self.image_shape), np.uint8)
+            for row, png in enumerate(encoded):
+                images[row] = _decode(png, self.image_shape)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _unreadable(self.folder, error) from error
+        return ClassImages(images, np.asarray(labels, np.int32), np.asarray(is_test) if "test" in parts else None)
+
+
+def folder_of(name: str, version: str, made_from: str | None) -> Path:
+    """Where prepared files belong: <cache>/<name>/<version> for a data set's official archive.
+
+    Files made from anything else are kept apart, under a digest of what they were made from, so that the one is
+    never read for the other.
+    """
+    root = cache_dir() if made_from is None else cache_dir() / "local" / made_from
+    return root / name / version
+
+
+def open_prepared(folder: Path) -> Prepared | None:
+    """The prepared files in a folder; None where there are none."""
+    if not (folder / "dataset_info.json").exists():
+        return None
+    try:
+        info = tfds.builder_from_directory(folder).info
+        return Prepared(
+            folder=folder,
+            class_names=tuple(info.features["label"].names),
+            counts={part: split.num_examples for part, split in info.splits.items()},
+            image_shape=tuple(info.features["image"].shape),
+            num_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+        )
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def prepare(name: str, version: str, made_from: str | None, contents: Callable[[], Contents]) -> Prepared:
+    """The prepared files of a data set, written first if they are not there.
+
+    They are written to a folder of this process alone and renamed at the end: a killed process leaves nothing that
+    looks finished, and of two at once the first to end wins.
+    """
+    folder = folder_of(name, version, made_from)
+    ready = open_prepared(folder)
+    if ready is not None:
+        return ready
+    what = contents()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the cache folder {folder.parent}: {error.strerror}; name another with NCJAX_CACHE_DIR"
+        ) from error
+    try:
+        _write(name, version, what, scratch)
+        # Fails where another process was first; then its files are as good as ours.
+        with contextlib.suppress(OSError):
+            os.rename(scratch / name / version, folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot prepare {name} in {folder.parent}: {error.strerror or error}; free some space, or name another "
+            "cache folder with NCJAX_CACHE_DIR"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    ready = open_prepared(folder)
+    if ready is None:
+        raise InputError(f"cannot move prepared files to {folder}; name another cache folder with NCJAX_CACHE_DIR")
+    return ready
+
+
+def _write(name: str, version: str, what: Contents, root: Path) -> None:
+    bar = tqdm(total=what.count, desc=f"preparing {name}", unit="image", delay=2, leave=False, file=sys.stderr)
+    builder_class = types.new_class(
+        "".join(word.capitalize() for word in name.split("_")),
+        (_ImageBuilder,),
+        {"skip_registration": True},
+        lambda body: body.update(name=name, VERSION=tfds.core.Version(version), what=what, bar=bar),
+    )
+    level = logging.getLogger("absl").level
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        # The bar above says it all: tensorflow-datasets' own bars and messages are caught.
+        with bar, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            builder_class(data_dir=root, file_format="array_record").download_and_prepare(
+                download_dir=root / "downloads", download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    finally:
+        logging.getLogger("absl").setLevel(level)
+
+
+class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Labelled PNG images; subclasses made by `_write` say which."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    what: Contents
+    bar: tqdm
+
+    def _info(self) -> Any:
+        features = {
+            "image": tfds.features.Image(shape=self.what.image_shape, encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=list(self.what.class_names)),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.what.description,
+            homepage=self.what.homepage,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {part: self._generate_examples(images) for part, images in self.what.parts.items()}
+
+    def _generate_examples(self, images: Callable[[], Iterator[tuple[np.ndarray, int]]]) -> Any:
+        for key, (image, label) in enumerate(images()):
+            # Encoded here, because tensorflow-datasets would call TensorFlow to encode an array.
+            yield key, {"image": _encode(image), "label": int(label)}
+            self.bar.update()
+
+
+def _encode(image: np.ndarray) -> io.BytesIO:
+    # Not compressed: that reads back twice as fast, and record files are compressed anyway.
+    buffer = io.BytesIO()
+    Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(buffer, "PNG", compress_level=0)
+    buffer.seek(0)
+    return buffer
+
+
+def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png), formats=("PNG",))).reshape(shape)
+
+
+def _unreadable(folder: Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"prepared files in {folder} cannot be read ({reason}); delete that folder and load again")
