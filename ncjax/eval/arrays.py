@@ -22,8 +22,8 @@ from ncjax.eval.transforms import TRANSFORMS, transform_features
 class FeatureSource:
     """Rows of features extracted once."""
 
-    features: Float[Array, "n d"]
-    center: Float[Array, "d"] | None
+    features: Float[Array | np.ndarray, "n d"]
+    center: Float[Array | np.ndarray, "d"] | None
     transform: str
 
     def prepare(self) -> "FeatureSource":
@@ -74,9 +74,7 @@ def check_transform(transform: str, center: Any, width: int) -> np.ndarray | Non
         raise InputError('transform="centered_l2" needs center=, the mean [d] of the source-train features')
     center = np.asarray(center, np.float32)
     if center.shape != (width,):
-        raise InputError(
-            f"center has shape {center.shape}, the features are [n, {width}]; give a vector [{width}]"
-        )
+        raise InputError(f"center has shape {center.shape}, the features are [n, {width}]; give a vector [{width}]")
     if not np.isfinite(center).all():
         raise InputError("center is not finite; give the mean of finite source-train features")
     return center
@@ -121,9 +119,7 @@ def feature_episodes(
         InputError: Anything above is out of range, before anything compiles.
     """
     chosen = heads.get(head)
-    which = Episodes.of(
-        labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan
-    )
+    which = Episodes.of(labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan)
     array = check_features(features, labels)
     source = FeatureSource(array, check_transform(transform, center, array.shape[1]), transform)
     return which.evaluate(source, chosen, chunk=chunk_size(which, array.shape[1]), transform=transform)

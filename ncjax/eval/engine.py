@@ -128,9 +128,7 @@ def _evaluate_part(
         served = jnp.where(real, support, rows)
         asked = jnp.where(real & present, query, rows)
         sums = {
-            "confusion": sums["confusion"]
-            .at[episode_classes[:, :, None], episode_classes[:, None, :]]
-            .add(confusion),
+            "confusion": sums["confusion"].at[episode_classes[:, :, None], episode_classes[:, None, :]].add(confusion),
             "support_accuracy": sums["support_accuracy"].at[served].add(accuracy[:, None, None], mode="drop"),
             "support_count": sums["support_count"].at[served].add(1, mode="drop"),
             "query_correct": sums["query_correct"].at[asked].add(correct.astype(jnp.int32), mode="drop"),
@@ -192,9 +190,7 @@ class Episodes:
                 )
             ways, shots, queries = plan.ways, plan.shots, plan.queries
             episodes, seed = plan.episodes, plan.seed
-        check_settings(
-            names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed
-        )
+        check_settings(names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)
         return cls(names, codes, table, ways, shots, queries, episodes, seed, plan)
 
     def images_per_episode(self) -> int:
@@ -223,9 +219,7 @@ class Episodes:
             support, query = self.plan.support_index[repeat], self.plan.query_index[repeat]
             work = (*work, self.codes[support[:, :, 0]], support, query)
         keys = (episode_key(self.seed, "episodes"), episode_key(self.seed, "support augmentation"))
-        settled = jax.tree.map(
-            lambda leaf: np.asarray(leaf, np.float32) if isinstance(leaf, float) else leaf, head
-        )
+        settled = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32) if isinstance(leaf, float) else leaf, head)
         sums, kept = _evaluate(
             *jax.device_put((source, settled, self.table, keys, np.uint32(self.episodes)), replicated(mesh)),
             jax.device_put(work, sharded(mesh)),
@@ -247,9 +241,7 @@ class Episodes:
             target_ci95=class_jackknife_interval(per_episode, classes, num_classes),
             per_episode=per_episode,
             classes=classes,
-            per_class=np.divide(
-                confusion.diagonal(), count, out=np.full(num_classes, np.nan), where=count > 0
-            ),
+            per_class=np.divide(confusion.diagonal(), count, out=np.full(num_classes, np.nan), where=count > 0),
             confusion=confusion,
             class_names=class_names if class_names is not None else tuple(self.names.tolist()),
             info=kept["info"],

@@ -101,9 +101,7 @@ class EpisodeReport:
 
     def summary(self) -> str:
         """The accuracy with its three intervals, each beside what it covers; several lines."""
-        rows = [
-            f"  ± {100 * getattr(self, name):6.2f} %  {name:<17}  {covers}" for name, covers in COVERS.items()
-        ]
+        rows = [f"  ± {100 * getattr(self, name):6.2f} %  {name:<17}  {covers}" for name, covers in COVERS.items()]
         return "\n".join([str(self), *rows])
 
     def compare(self, other: "EpisodeReport") -> PairedDifference:

@@ -23,9 +23,9 @@ Queries = int | Literal["all"]
 class ClassTable(NamedTuple):
     """The rows of each class: those of class c are ``order[start[c] : start[c] + size[c]]``."""
 
-    order: Int[Array, "n"]
-    start: Int[Array, "k"]
-    size: Int[Array, "k"]
+    order: Int[Array | np.ndarray, "n"]
+    start: Int[Array | np.ndarray, "k"]
+    size: Int[Array | np.ndarray, "k"]
 
 
 def encode_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,7 @@ def class_table(codes: np.ndarray, num_classes: int) -> ClassTable:
 
 
 def check_settings(
-    names: np.ndarray, size: np.ndarray, *, ways: int, shots: int, queries: Queries, episodes: int, seed: int
+    names: np.ndarray, size: np.ndarray | Array, *, ways: int, shots: int, queries: Queries, episodes: int, seed: int
 ) -> None:
     """Raises InputError where the classes (`size` images each) cannot give the episodes asked for."""
     if ways < 2:
@@ -72,9 +72,7 @@ def check_settings(
             "ask for fewer shots or queries, or leave these classes out"
         )
     if episodes * (int(size.max()) if queries == "all" else queries) >= 2**31:
-        raise InputError(
-            f"episodes={episodes}: a class's count of queries would overflow 32 bits; ask for fewer"
-        )
+        raise InputError(f"episodes={episodes}: a class's count of queries would overflow 32 bits; ask for fewer")
 
 
 def episode_key(seed: int, stream: str) -> Key[Array, ""]:
@@ -184,9 +182,7 @@ class EpisodePlan:
         """
         names, codes = encode_labels(labels)
         table = class_table(codes, len(names))
-        check_settings(
-            names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed
-        )
+        check_settings(names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)
         support, query = _draw_many(
             episode_key(seed, "episodes"),
             np.arange(episodes, dtype=np.uint32),
@@ -257,9 +253,7 @@ class EpisodePlan:
                     "all" if queries < 0 else queries,
                 )
         except (KeyError, ValueError) as error:
-            raise InputError(
-                f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote ({error})"
-            ) from error
+            raise InputError(f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote ({error})") from error
         if version != SAMPLER_VERSION:
             raise InputError(
                 f"{os.fspath(path)} was drawn by sampler version {version}, this is version {SAMPLER_VERSION}: "

@@ -1,6 +1,7 @@
 """What is done to features before a head sees them."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -17,9 +18,10 @@ TRANSFORMS = ("none", "l2", "centered_l2")
 
 
 def transform_features(
-    features: Float[Array, "n d"], kind: str, center: Float[Array, "d"] | None = None
+    features: Float[Array | np.ndarray, "n d"], kind: str, center: Float[Array | np.ndarray, "d"] | None = None
 ) -> Float[Array, "n d"]:
     """ "none"; "l2": each row to unit norm; "centered_l2": less `center`, then to unit norm (Wang et al. 2019)."""
+    features = jnp.asarray(features)
     if kind == "none":
         return features
     if kind == "l2":

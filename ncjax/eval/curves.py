@@ -1,0 +1,95 @@
+"""Accuracy against the number of shots or of ways."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ncjax.errors import InputError
+from ncjax.eval.arrays import feature_episodes
+from ncjax.eval.intervals import COVERS
+from ncjax.eval.report import EpisodeReport
+from ncjax.eval.sampling import encode_labels
+
+Over = Literal["shots", "ways"]
+SHOTS = (1, 2, 5, 10, 20, 50)
+WAYS = (2, 5, 10, 20, "all")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AccuracyCurve:
+    """Reports at several numbers of shots or ways; what a plot of them needs.
+
+    Attributes:
+        over: "shots" or "ways".
+        values: The numbers, ascending.
+        reports: One for each value.
+    """
+
+    over: Over
+    values: tuple[int, ...]
+    reports: tuple[EpisodeReport, ...]
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """[v], fractions."""
+        return np.array([report.accuracy for report in self.reports])
+
+    def interval(self, name: str) -> np.ndarray:
+        """[v], half widths of "ci95", "same_classes_ci95" or "target_ci95"."""
+        return np.array([getattr(report, name) for report in self.reports])
+
+    def __str__(self) -> str:
+        """A line for each value with its intervals, under a line that says what they cover."""
+        covers = [f"± {name}: {what}" for name, what in COVERS.items()]
+        columns = "  ".join(f"{'± ' + name:>19}" for name in COVERS)
+        lines = [*covers, f"{self.over:>5}  {'accuracy':>9}  {columns}"]
+        for value, report in zip(self.values, self.reports, strict=True):
+            widths = "  ".join(f"{100 * getattr(report, name):17.2f} %" for name in COVERS)
+            lines.append(f"{value:>5}  {100 * report.accuracy:7.2f} %  {widths}")
+        return "\n".join(lines)
+
+
+def trace_curve(
+    evaluate: Callable[..., EpisodeReport], labels: Any, over: Over, values: Sequence[int | str] | None, settings: dict
+) -> AccuracyCurve:
+    """`evaluate` at each value; without `values`, at those of the usual ones that the labels have images for."""
+    if over not in ("shots", "ways"):
+        raise InputError(f'over={over!r}: accuracy goes against "shots" or "ways"')
+    if over in settings:
+        raise InputError(f"{over}= is what the curve goes over; give values= instead")
+    size = np.bincount(encode_labels(labels)[1])
+    queries = settings.get("queries", 15)
+    most = len(size) if over == "ways" else int(size.min()) - (1 if queries == "all" else queries)
+    chosen = values if values is not None else (SHOTS if over == "shots" else WAYS)
+    numbers = sorted({most if value == "all" else int(value) for value in chosen})
+    if values is None:
+        # The smallest stays, so that data too small for any of them gives evaluate's own error.
+        numbers = [number for number in numbers if number <= most] or numbers[:1]
+    return AccuracyCurve(over, tuple(numbers), tuple(evaluate(**{over: number}, **settings) for number in numbers))
+
+
+def feature_curve(
+    features: Any, labels: Any, *, over: Over = "shots", values: Sequence[int | str] | None = None, **settings: Any
+) -> AccuracyCurve:
+    """Accuracy of features from anywhere against shots or ways.
+
+    Against shots, the classes and queries of episode e are the same at every value, and the support grows.
+
+    Args:
+        features: [n,d].
+        labels: [n].
+        over: "shots" or "ways".
+        values: Numbers of shots or ways; "all" is as many as there are. By default 1, 2, 5, 10, 20, 50 shots or
+            2, 5, 10, 20, all ways, of these as many as the labels have images for.
+        **settings: As of `feature_episodes`.
+
+    Raises:
+        InputError: As `feature_episodes`; or `over` is neither.
+    """
+
+    def evaluate(**settings: Any) -> EpisodeReport:
+        return feature_episodes(features, labels, **settings)
+
+    return trace_curve(evaluate, labels, over, values, settings)

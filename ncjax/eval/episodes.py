@@ -1,0 +1,213 @@
+"""Few-shot episodes on images: the front door."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from ncjax.classifier import Classifier, extract
+from ncjax.classifier import features as extract_features
+from ncjax.data import Split
+from ncjax.data.augment import augment
+from ncjax.devices import data_mesh
+from ncjax.errors import InputError
+from ncjax.eval import heads
+from ncjax.eval.arrays import FeatureSource, check_features, check_transform, chunk_size
+from ncjax.eval.curves import AccuracyCurve, Over, trace_curve
+from ncjax.eval.engine import Episodes
+from ncjax.eval.report import EpisodeReport
+from ncjax.eval.sampling import EpisodePlan, Queries
+from ncjax.eval.transforms import transform_features
+from ncjax.eval.tuning import feature_tune
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params", "images", "features", "center"),
+    meta_fields=("transform", "augmentations"),
+)
+@dataclasses.dataclass(frozen=True)
+class ImageSource:
+    """Features extracted inside each episode: of the support, and of the queries where `features` is None."""
+
+    params: Classifier
+    images: UInt8[Array | np.ndarray, "n h w c"]
+    features: Float[Array | np.ndarray, "n d"] | None
+    center: Float[Array | np.ndarray, "d"] | None
+    transform: str
+    augmentations: int
+
+    def prepare(self) -> "ImageSource":
+        """Transforms the features that were extracted once."""
+        if self.features is None:
+            return self
+        return dataclasses.replace(self, features=transform_features(self.features, self.transform, self.center))
+
+    def support(self, rows: Int[Array, "W S"], key: Key[Array, ""]) -> Float[Array, "W N d"]:
+        """Each image once, or `augmentations` random variants of it."""
+        images = self.images[rows.reshape(-1)]
+        if self.augmentations:
+            images = jnp.repeat(images, self.augmentations, axis=0)
+            images = augment(key, images, self.params.augmentation)
+        return self._extract(images).reshape(rows.shape[0], images.shape[0] // rows.shape[0], -1)
+
+    def query(self, rows: Int[Array, "W Q"]) -> Float[Array, "W Q d"]:
+        """Queries are never augmented."""
+        if self.features is not None:
+            return self.features[rows]
+        return self._extract(self.images[rows.reshape(-1)]).reshape(*rows.shape, -1)
+
+    def _extract(self, images: Array) -> Array:
+        return transform_features(extract(self.params, images), self.transform, self.center)
+
+
+def episodes(
+    params: Classifier,
+    split: Split,
+    *,
+    ways: int = 5,
+    shots: int = 5,
+    queries: Queries = 15,
+    episodes: int = 10_000,
+    head: Any = "ncc",
+    transform: str = "none",
+    center: Any = None,
+    support_augmentations: int = 0,
+    seed: int = 0,
+    plan: EpisodePlan | None = None,
+    extract_per_episode: bool = False,
+) -> EpisodeReport:
+    """Few-shot accuracy of a classifier's features on the classes of `split`: many episodes in one compiled call.
+
+    Features are extracted once for all episodes, since in evaluation mode an image's features are the same in each.
+    With augmented support, that of each episode is extracted inside the compiled call, vmapped over episodes.
+
+    Args:
+        params: The classifier.
+        split: Images and labels, most often `benchmark.target`.
+        ways: Classes in an episode.
+        shots: Support images of each class.
+        queries: Query images of each class, or "all" that the support leaves.
+        episodes: How many episodes.
+        head: "ncc", "cosine", "ridge", "logistic", or a head of `ncjax.eval.heads`, or one of your own.
+        transform: "none", "l2" or "centered_l2", applied to every feature first.
+        center: [d] for "centered_l2"; `params.feature_mean` where it is left out.
+        support_augmentations: m > 0 replaces each support image by m random variants under the augmentation that
+            the classifier was trained with (Tian et al. 2020, arXiv 2003.11539); queries stay as they are.
+        seed: Of the episodes and the augmentations, 0..2³²-1.
+        plan: Replays these episodes; ways, shots, queries, episodes and seed are then the plan's.
+        extract_per_episode: Extracts all images inside each episode, also without augmentation: the same numbers,
+            slower, and no features of the whole split in memory.
+
+    Returns:
+        The report; its accuracies are fractions.
+
+    Raises:
+        InputError: Anything above is out of range.
+    """
+    chosen = heads.get(head)
+    which = Episodes.of(split.labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan)
+    if support_augmentations < 0:
+        raise InputError(f"support_augmentations={support_augmentations}: give 0 for none, or more")
+    if support_augmentations and params.augmentation == "none":
+        raise InputError(
+            f"support_augmentations={support_augmentations}, but the classifier was trained without augmentation: "
+            'give 0, or set it with params.replace(augmentation="crop_flip")'
+        )
+    width = jax.eval_shape(extract, params, split.images[:1]).shape[1]
+    if center is None and transform == "centered_l2":
+        center = params.feature_mean
+    center = check_transform(transform, center, width)
+    class_names = tuple(split.class_names[label] for label in which.names)
+    if not support_augmentations and not extract_per_episode:
+        extracted = check_features(extract_features(params, split), split.labels)
+        source: FeatureSource | ImageSource = FeatureSource(extracted, center, transform)
+        chunk = chunk_size(which, width)
+    else:
+        extracted_once = None
+        if not extract_per_episode:
+            extracted_once = check_features(extract_features(params, split), split.labels)
+        source = ImageSource(params, split.images, extracted_once, center, transform, support_augmentations)
+        on_cpu = data_mesh().devices.flat[0].platform == "cpu"
+        images = which.ways * which.shots * max(1, support_augmentations)
+        images += which.images_per_episode() - which.ways * which.shots if extract_per_episode else 0
+        chunk = max(1, (256 if on_cpu else 4096) // images)
+    return which.evaluate(
+        source,
+        chosen,
+        chunk=chunk,
+        transform=transform,
+        class_names=class_names,
+        support_augmentations=support_augmentations,
+    )
+
+
+def curve(
+    params: Classifier,
+    split: Split,
+    *,
+    over: Over = "shots",
+    values: Sequence[int | str] | None = None,
+    **settings: Any,
+) -> AccuracyCurve:
+    """Accuracy of a classifier's features against shots or ways; see `feature_curve` for `over` and `values`.
+
+    Args:
+        params: The classifier.
+        split: Images and labels.
+        over: "shots" or "ways".
+        values: Numbers of shots or ways.
+        **settings: As of `episodes`.
+
+    Raises:
+        InputError: As `episodes`; or `over` is neither.
+    """
+
+    def evaluate(**settings: Any) -> EpisodeReport:
+        return episodes(params, split, **settings)
+
+    return trace_curve(evaluate, split.labels, over, values, settings)
+
+
+def tune(
+    params: Classifier,
+    validation: Split | None,
+    *,
+    head: str | heads.Head = "ridge",
+    transform: str = "none",
+    center: Any = None,
+    **settings: Any,
+) -> heads.Head:
+    """The head with that value of its hyperparameter that is most accurate on validation classes.
+
+    Args:
+        params: The classifier.
+        validation: `benchmark.validation`; never the target classes.
+        head: "ridge" or "logistic", or a `Head` with one hyperparameter.
+        transform: As of `episodes`.
+        center: As of `episodes`.
+        **settings: As of `ncjax.eval.feature_tune`.
+
+    Returns:
+        The head; ``str(head)`` says the value chosen.
+
+    Raises:
+        InputError: The data set has no validation classes; otherwise as `feature_tune`.
+    """
+    if validation is None:
+        raise InputError("this data set has no validation classes to tune on; give the head's hyperparameter instead")
+    if center is None and transform == "centered_l2":
+        center = params.feature_mean
+    return feature_tune(
+        extract_features(params, validation),
+        validation.labels,
+        head=head,
+        transform=transform,
+        center=center,
+        **settings,
+    )
