@@ -107,10 +107,19 @@ def random_class_split(
     )
 
 
+def own_class_split(num_classes: int, seed: int) -> ClassSplit:
+    """For classes that came without a split: about a fifth target, a sixth validation where there are 20 or more."""
+    if num_classes < 4:
+        raise InputError(f"there are {num_classes} classes; at least 4 are needed, 2 source and 2 target")
+    target = max(min(5, num_classes // 2), round(0.2 * num_classes))
+    validation = round(0.16 * num_classes) if num_classes >= 20 else 0
+    return random_class_split(num_classes, target=target, validation=validation, seed=seed)
+
+
 def given_class_split(
     class_names: Sequence[str], source: Sequence[str], validation: Sequence[str], target: Sequence[str], seed: int
 ) -> ClassSplit:
-    """The split that a benchmark's makers published; only the order in which source classes join is drawn."""
+    """A split by class names, such as a benchmark's makers published; only the order of source classes is drawn."""
     number = {name: i for i, name in enumerate(class_names)}
     order = np.random.default_rng([seed, 0]).permutation(len(source))
     return ClassSplit(
@@ -125,13 +134,16 @@ def build(
     name: str,
     data_set: DataSet,
     *,
-    augmentation: str,
+    augmentation: str | None,
     num_source_classes: int | None,
     source_test_per_class: int | None,
     samples_per_class: int | None,
     seed: int,
 ) -> Benchmark:
-    """Reads the chosen classes and divides the images of source classes; the arguments are those of `load`."""
+    """Reads the chosen classes and divides the images of source classes; the arguments are those of `load`.
+
+    augmentation None is "shift" for grey images, "crop_flip" for colour.
+    """
     split = data_set.split
     wanted = split.default_sources if num_source_classes is None else num_source_classes
     if wanted > len(split.source):
@@ -177,7 +189,7 @@ def build(
         source_test=select(held_out, source) if len(held_out) else None,
         validation=select(np.flatnonzero(np.isin(pool.labels, validation)), validation) if validation else None,
         target=select(np.flatnonzero(np.isin(pool.labels, target)), target),
-        augmentation=augmentation,
+        augmentation=augmentation or ("shift" if pool.images.shape[-1] == 1 else "crop_flip"),
     )
 
 

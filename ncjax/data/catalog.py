@@ -14,14 +14,14 @@ class Entry:
 
     module: of ncjax.data, its open_data_set(Request) opens the data set; imported only then. prepared: the name of
     the prepared files in the cache, None where nothing is prepared. options: the arguments of `load` beyond the
-    common ones that the data set takes.
+    common ones that the data set takes. augmentation None: by the number of channels.
     """
 
     module: str
     summary: str
     source: str
     licence: str
-    augmentation: str
+    augmentation: str | None
     prepared: str | None = None
     options: frozenset[str] = frozenset()
 
@@ -70,6 +70,51 @@ CATALOG: dict[str, Entry] = {
         _CIFAR_LICENCE,
         "crop_flip",
         "cifar10",
+    ),
+    "emnist": Entry(
+        "emnist",
+        "EMNIST balanced, handwritten digits and letters: 35 source and 12 target classes by split_seed, 2800 images "
+        "each, 28x28x1",
+        "https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        "none stated by its makers; derived from NIST Special Database 19, a work of the US government",
+        "shift",
+        "emnist",
+    ),
+    "omniglot": Entry(
+        "omniglot",
+        "handwritten characters: 964 background classes are source, 659 evaluation classes target, 20 images each, "
+        "28x28x1; four times as many with rotations",
+        "https://github.com/brendenlake/omniglot",
+        "MIT",
+        "shift",
+        "omniglot",
+        frozenset({"image_size", "rotations"}),
+    ),
+    "mini_imagenet": Entry(
+        "mini_imagenet",
+        "ImageNet by the split of Ravi & Larochelle: 64 source, 16 validation, 20 target classes, 600 images each, "
+        "84x84x3; from ImageNet's files under data_dir",
+        "https://image-net.org/download",
+        "ImageNet's terms of access: non-commercial research and education",
+        "crop_flip",
+        "mini_imagenet",
+        frozenset({"image_size", "skip_corrupt"}),
+    ),
+    "folder": Entry(
+        "folder",
+        "your own images under data_dir: a sub-folder a class, optionally below source/, validation/ and target/",
+        "yours",
+        "yours",
+        None,
+        "folder",
+        frozenset({"image_size", "skip_corrupt"}),
+    ),
+    "npz": Entry(
+        "npz",
+        "your own arrays `images` and `labels` (and `class_names`, `split`) in the file data_dir",
+        "yours",
+        "yours",
+        None,
     ),
 }
 

@@ -166,7 +166,7 @@ def _write(name: str, version: str, what: Contents, root: Path) -> None:
         logging.getLogger("absl").setLevel(level)
 
 
-class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Labelled PNG images; subclasses made by `_write` say which."""
 
     VERSION = tfds.core.Version("1.0.0")

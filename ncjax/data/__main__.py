@@ -1,0 +1,80 @@
+"""`python -m ncjax.data`: what data sets are known and prepared; `--preview` draws one."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ncjax.data.archives import cache_dir
+from ncjax.data.benchmark import Split
+from ncjax.data.catalog import CATALOG, load, names
+from ncjax.errors import InputError
+
+
+def listing() -> str:
+    """Every data set: what it holds, where it comes from, its licence, and its prepared files."""
+    from ncjax.data.records import open_prepared  # imports tensorflow-datasets, which previews of glyphs can do without
+
+    blocks = []
+    for name, entry in CATALOG.items():
+        lines = [name, f"  {entry.summary}", f"  source: {entry.source}", f"  licence: {entry.licence}"]
+        if entry.prepared is not None:
+            pattern = f"{entry.prepared}/*/dataset_info.json"
+            found = sorted({*cache_dir().glob(pattern), *cache_dir().glob(f"local/*/{pattern}")})
+            for info in found:
+                prepared = open_prepared(info.parent)
+                if prepared is not None:
+                    shape = "x".join(str(side) for side in prepared.image_shape)
+                    lines.append(
+                        f"  prepared: {info.parent}, {sum(prepared.counts.values())} images {shape} of "
+                        f"{len(prepared.class_names)} classes, {prepared.num_bytes / 1e6:.1f} MB"
+                    )
+            if not found:
+                lines.append("  prepared: no")
+        blocks.append("\n".join(lines))
+    return "\n\n".join([*blocks, f"cache folder: {cache_dir()}"])
+
+
+def contact_sheet(split: Split, columns: int = 16) -> Image.Image:
+    """One row a class, its first `columns` images in each."""
+    _, height, width, channels = split.images.shape
+    sheet = np.full((split.num_classes, height + 2, columns, width + 2, channels), 64, np.uint8)
+    for label in range(split.num_classes):
+        for column, image in enumerate(split.images[split.labels == label][:columns]):
+            sheet[label, 1:-1, column, 1:-1] = image
+    pixels = sheet.reshape(split.num_classes * (height + 2), columns * (width + 2), channels)
+    return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ncjax.data", description="Lists the data sets, or draws one.")
+    parser.add_argument("--preview", metavar="NAME", help=f"draw a contact sheet of one: {', '.join(names())}")
+    parser.add_argument("--split", default="target", choices=["source_train", "source_test", "validation", "target"])
+    parser.add_argument("--data_dir", help="folder of the data set's archive or images")
+    parser.add_argument("--split_seed", type=int, default=0, help="seed of the random class split")
+    parser.add_argument("--output", type=Path, help="PNG file to write (default: <name>-<split>.png)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.preview is None:
+            print(listing())
+            return 0
+        split = getattr(load(options.preview, data_dir=options.data_dir, split_seed=options.split_seed), options.split)
+        if split is None:
+            raise InputError(f"{options.preview} has no {options.split}; choose another --split")
+        path = options.output or Path(f"{options.preview}-{options.split}.png")
+        try:
+            contact_sheet(split).save(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot write {path}: {error}; choose another --output, such as sheet.png") from error
+        print(f"{path}: {split.num_classes} rows: {' '.join(split.class_names)}")
+        return 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""EMNIST, balanced: 47 classes of handwritten digits and letters, turned upright.
+
+Reference: Cohen, Afshar, Tapson, van Schaik, EMNIST: an extension of MNIST to handwritten letters, arXiv 1702.05373.
+"""
+
+import gzip
+import hashlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.data import archives, records
+from ncjax.data.benchmark import DataSet, Request, random_class_split
+from ncjax.errors import InputError
+
+VERSION = "1.0.0"
+URL = "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"
+OFFICIAL_MD5 = "58c8d27c78d21e728a6bc7b3cc06412e"
+NUM_TARGET = 12
+
+_MAPPING = "emnist-balanced-mapping.txt"
+_FILES = {
+    f"{part}-{kind}": f"emnist-balanced-{part}-{kind}-idx{axes}-ubyte"
+    for part in ("train", "test")
+    for kind, axes in (("images", 3), ("labels", 1))
+}
+
+
+def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet:
+    """emnist; `expected_md5` of gzip.zip other than the official one is for trying out.
+
+    Extracted files have no official checksums: they are prepared apart, under a digest of what they hold.
+    Raises InputError if the files are neither prepared nor found nor can be fetched, or are damaged.
+    """
+    made_from = None if expected_md5 == OFFICIAL_MD5 else archives.digest({"gzip.zip": expected_md5})
+    files: Callable[[], dict[str, bytes]]
+    if request.data_dir is None:
+
+        def files() -> dict[str, bytes]:
+            return _from_zip(archives.download(URL, expected_md5))
+
+    elif (archive := _find_zip(request.data_dir)) is not None:
+        archives.check_md5(archive, expected_md5, URL)
+
+        def files() -> dict[str, bytes]:
+            return _from_zip(archive)
+
+    else:
+        extracted = _from_folder(request.data_dir)
+        made_from = archives.digest({name: hashlib.md5(content).hexdigest() for name, content in extracted.items()})
+
+        def files() -> dict[str, bytes]:
+            return extracted
+
+    prepared = records.prepare("emnist", VERSION, made_from, lambda: _contents(files()))
+    split = random_class_split(len(prepared.class_names), target=NUM_TARGET, seed=request.split_seed)
+    return DataSet(prepared.class_names, split, prepared.read)
+
+
+def _find_zip(data_dir: Path) -> Path | None:
+    if data_dir.is_file():
+        return data_dir
+    found = archives.find(data_dir, [["gzip.zip"], ["emnist/gzip.zip"]])
+    return found[0] if found else None
+
+
+def _from_folder(data_dir: Path) -> dict[str, bytes]:
+    for folder in (data_dir / "emnist", data_dir, data_dir / "gzip", data_dir / "emnist" / "gzip"):
+        found = {}
+        for name in (*_FILES.values(), _MAPPING):
+            for path in (folder / f"{name}.gz", folder / name):
+                if path.is_file():
+                    found[name] = _unzipped(path.read_bytes(), str(path))
+                    break
+        if len(found) == len(_FILES) + 1:
+            return found
+    raise InputError(
+        f"{data_dir} holds neither gzip.zip nor emnist/ with {_MAPPING} and the four emnist-balanced-*-ubyte.gz files; "
+        f"fetch {URL}, or leave data_dir out to have it downloaded"
+    )
+
+
+def _from_zip(path: Path) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archives.check_member_names(path, archive.namelist())
+            found = {n: _unzipped(archive.read(f"gzip/{n}.gz"), f"{path}: {n}.gz") for n in _FILES.values()}
+            return found | {_MAPPING: archive.read(f"gzip/{_MAPPING}")}
+    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as EMNIST's gzip.zip ({error}); fetch it from {URL}") from error
+
+
+def _unzipped(content: bytes, where: str) -> bytes:
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{where} is incomplete or altered ({error}); fetch {URL} again") from error
+
+
+def _contents(files: dict[str, bytes]) -> records.Contents:
+    arrays = {key: _idx(files[name], name) for key, name in _FILES.items()}
+    # Lines of "label code", code the character's number in ASCII.
+    mapping = dict(line.split() for line in files[_MAPPING].decode("ascii").splitlines() if line.strip())
+    names = tuple(chr(int(mapping[str(label)])) for label in range(len(mapping)))
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}-images"], arrays[f"{part}-labels"]
+        if len(images) != len(labels) or labels.max(initial=0) >= len(names):
+            raise InputError(f"EMNIST's {part} files do not fit one another; fetch {URL} again")
+
+    def part_of(part: str) -> Callable[[], Iterator[tuple[np.ndarray, int]]]:
+        # The makers store images transposed.
+        upright = arrays[f"{part}-images"].transpose(0, 2, 1)[..., None]
+        return lambda: zip(upright, arrays[f"{part}-labels"].tolist(), strict=True)
+
+    return records.Contents(
+        description="EMNIST balanced, upright: 28 x 28 grey images of handwritten digits and letters.",
+        homepage="https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        image_shape=(28, 28, 1),
+        class_names=names,
+        parts={part: part_of(part) for part in ("train", "test")},
+        count=len(arrays["train-labels"]) + len(arrays["test-labels"]),
+    )
+
+
+def _idx(content: bytes, name: str) -> np.ndarray:
+    """A uint8 array in the idx format: magic number 0x08, number of axes, their lengths, the values."""
+    axes = 3 if "idx3" in name else 1
+    start = 4 + 4 * axes
+    if len(content) >= start and content[:4] == bytes([0, 0, 8, axes]):
+        shape = struct.unpack(f">{axes}I", content[4:start])
+        if len(content) - start == int(np.prod(shape)):
+            return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    raise InputError(f"{name} is incomplete or altered: its length does not fit its header; fetch {URL} again")

@@ -1,0 +1,152 @@
+"""Image files of any kind made into arrays of one size."""
+
+import io
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ncjax.data import archives, records
+from ncjax.errors import InputError
+
+VERSION = "1.0.0"
+_GREY = {"1", "L", "I;16", "I", "F"}
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image file: its class number, what to call it in messages, its bytes."""
+
+    label: int
+    where: str
+    content: bytes
+
+
+def decode(image: Encoded, size: int | None, channels: int) -> tuple[np.ndarray, str]:
+    """The image as uint8 [size, size, channels], and the mode that its file has.
+
+    Resized with antialiasing to a square, whatever its proportions (None: left as it is); what is transparent becomes
+    white. Raises InputError, naming the file, if it cannot be read.
+    """
+    try:
+        with Image.open(io.BytesIO(image.content)) as opened:
+            mode = opened.mode
+            if size is not None:
+                opened.draft(None, (2 * size, 2 * size))  # JPEG: decode at no more than the resolution needed
+            picture: Image.Image = opened
+            if "A" in mode or "transparency" in opened.info:
+                rgba = opened.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            elif mode.startswith("I"):
+                # Pillow clips 16-bit grey to 255 instead of scaling it.
+                picture = Image.fromarray((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8))
+            picture = picture.convert("L" if channels == 1 else "RGB")
+            if size is not None and picture.size != (size, size):
+                picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+            return np.asarray(picture).reshape(picture.height, picture.width, channels), mode
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{image.where} cannot be read as an image ({reason})") from error
+
+
+def prepare(
+    name: str,
+    images: Callable[[], Iterable[Encoded]],
+    *,
+    class_names: Sequence[str],
+    facts: dict[str, object],
+    size: int,
+    channels: int,
+    count: int,
+    skip_corrupt: bool,
+) -> records.Prepared:
+    """Prepared files of images read one after another; `facts` tell these images from others of the same name."""
+
+    modes: Counter[str] = Counter()
+    skipped: list[str] = []
+
+    def attempt(image: Encoded) -> tuple[np.ndarray, str] | InputError:
+        try:
+            return decode(image, size, channels)
+        except InputError as error:
+            return error
+
+    def decoded() -> Iterator[tuple[np.ndarray, int]]:
+        source = iter(images())
+        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+            while chunk := list(itertools.islice(source, _AT_ONCE)):
+                for image, result in zip(chunk, pool.map(attempt, chunk), strict=True):
+                    if not isinstance(result, InputError):
+                        modes[result[1]] += 1
+                        yield result[0], image.label
+                    elif skip_corrupt:
+                        skipped.append(image.where)
+                    else:
+                        raise InputError(f"{result}; mend or remove it, or leave such images out with skip_corrupt")
+
+    made_from = archives.digest({**facts, "image_size": size, "channels": channels, "skip_corrupt": skip_corrupt})
+    contents = records.Contents(
+        description=f"{name}: images resized to {size} x {size}.",
+        homepage="",
+        image_shape=(size, size, channels),
+        class_names=tuple(class_names),
+        parts={"all": decoded},
+        count=count,
+    )
+    prepared = records.prepare(name, VERSION, made_from, lambda: contents)
+    for line in _remarks(modes, skipped, channels):
+        tqdm.write(f"{name}: {line}", file=sys.stderr)
+    return prepared
+
+
+def _remarks(modes: Counter[str], skipped: list[str], channels: int) -> Iterator[str]:
+    """What was done to images that are not as the data set has them."""
+    kind = "L" if channels == 1 else "RGB"
+    turned = [f"{n} of mode {mode}" for mode, n in sorted(modes.items()) if mode != kind]
+    if turned:
+        yield f"{', '.join(turned)} turned to {'grey' if channels == 1 else 'RGB'}; what is transparent became white"
+    if skipped:
+        more = " …" if len(skipped) > 5 else ""
+        yield f"left out {len(skipped)} images that cannot be read: {', '.join(skipped[:5])}{more}"
+
+
+def listing(folder: Path) -> list[Path]:
+    """The image files directly in a folder, by name; what Pillow knows no format for by its ending is passed over."""
+    endings = Image.registered_extensions()
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".") and p.is_file()
+    )
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, by name, without hidden ones."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def stamps(paths: Iterable[Path], root: Path) -> dict[str, object]:
+    """What tells whether files changed: their sizes and times."""
+    facts: dict[str, object] = {"root": str(root.resolve())}
+    for path in paths:
+        status = path.stat()
+        facts[str(path.relative_to(root))] = (status.st_size, status.st_mtime_ns)
+    return facts
+
+
+def channels_of(paths: Iterable[Path]) -> int:
+    """1 if all images are grey, else 3; images that cannot be opened do not count here."""
+    for path in tqdm(paths, desc="looking at images", unit="image", delay=2, leave=False):
+        try:
+            with Image.open(path) as image:
+                if image.mode not in _GREY:
+                    return 3
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+    return 1

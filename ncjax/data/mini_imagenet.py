@@ -1,0 +1,148 @@
+"""miniImageNet: 100 classes of ImageNet by the split of Ravi & Larochelle, 600 images each, 84 x 84.
+
+References: Vinyals et al., Matching networks, NeurIPS 2016, arXiv 1606.04080; Ravi & Larochelle, Optimization as a
+model for few-shot learning, ICLR 2017.
+"""
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from ncjax.data import archives, images
+from ncjax.data.benchmark import DataSet, Request, given_class_split
+from ncjax.errors import InputError
+
+DEFAULT_SIZE = 84
+IMAGES_PER_CLASS = 600
+_TAR = "ILSVRC2012_img_train.tar"
+_FETCH = (
+    "ImageNet needs an account: get ILSVRC2012_img_train.tar from https://image-net.org/download and name its folder, "
+    "its extracted tree of n0…/ folders, or a folder of images/ with train.csv, val.csv and test.csv, with data_dir"
+)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where the images are: a reader of all of them, how many, and what tells them from others."""
+
+    read: Callable[[], Iterable[images.Encoded]]
+    count: int
+    facts: dict[str, object]
+
+
+def open_data_set(request: Request) -> DataSet:
+    """The 64 training, 16 validation and 20 test classes; of more than 600 images a class, the first 600 by name.
+
+    Raises InputError where there are no images, or classes are missing.
+    """
+    if request.data_dir is None:
+        raise InputError(f"mini_imagenet needs data_dir; {_FETCH}")
+    split = json.loads((files("ncjax.data") / "splits" / "mini_imagenet.json").read_text())
+    names = sorted([*split["train"], *split["val"], *split["test"]])
+    found = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)})
+    prepared = images.prepare(
+        "mini_imagenet",
+        found.read,
+        class_names=names,
+        facts=found.facts,
+        size=request.image_size or DEFAULT_SIZE,
+        channels=3,
+        count=found.count,
+        skip_corrupt=request.skip_corrupt,
+    )
+    classes = given_class_split(names, split["train"], split["val"], split["test"], request.split_seed)
+    return DataSet(prepared.class_names, classes, prepared.read)
+
+
+def _find(root: Path, labels: dict[str, int]) -> _Found:
+    if root.is_file():
+        return _tar(root, labels)
+    if all((root / f"{part}.csv").is_file() for part in ("train", "val", "test")):
+        return _csv(root, labels)
+    for folder in (root, root / "train", root / "ILSVRC2012_img_train", root / "images"):
+        present = [wnid for wnid in labels if (folder / wnid).is_dir()]
+        if present:
+            missing = sorted(labels.keys() - set(present))
+            if missing:
+                raise InputError(
+                    f"{folder} has {len(present)} of miniImageNet's 100 classes; {missing[0]} and {len(missing) - 1} "
+                    "more are missing"
+                )
+            return _of_files(root, [(label, p) for w, label in labels.items() for p in _first(folder / w)])
+    if (root / _TAR).is_file():
+        return _tar(root / _TAR, labels)
+    raise InputError(f"{root} holds no ImageNet images; {_FETCH}")
+
+
+def _first(folder: Path) -> list[Path]:
+    found = images.listing(folder)[:IMAGES_PER_CLASS]
+    if not found:
+        raise InputError(f"class folder {folder} has no images")
+    return found
+
+
+def _of_files(root: Path, files: list[tuple[int, Path]]) -> _Found:
+    def read() -> Iterator[images.Encoded]:
+        for label, path in files:
+            yield images.Encoded(label, str(path), path.read_bytes())
+
+    return _Found(read, len(files), images.stamps((path for _, path in files), root))
+
+
+def _csv(root: Path, labels: dict[str, int]) -> _Found:
+    """Lines of filename,label in three files, the images in images/."""
+    rows: list[tuple[int, Path]] = []
+    for part in ("train", "val", "test"):
+        with (root / f"{part}.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                name, wnid = row.get("filename"), row.get("label")
+                if name is None or wnid not in labels:
+                    raise InputError(
+                        f"{root / part}.csv has the line {','.join(str(v) for v in row.values())!r}; lines must be "
+                        "filename,label with a label of miniImageNet"
+                    )
+                archives.check_member_names(root / f"{part}.csv", [name])
+                rows.append((labels[wnid], root / "images" / name))
+    missing = next((path for _, path in rows if not path.is_file()), None)
+    if missing is not None:
+        raise InputError(f"{missing} is listed in a csv file of {root} but is not there")
+    absent = sorted(labels.keys() - {w for w, label in labels.items() if any(label == r[0] for r in rows)})
+    if absent:
+        raise InputError(f"the csv files of {root} list no image of {absent[0]} and {len(absent) - 1} more classes")
+    return _of_files(root, rows)
+
+
+def _tar(path: Path, labels: dict[str, int]) -> _Found:
+    """The official archive: a tar of one tar a class; read in place, nothing is extracted to disk."""
+
+    def read() -> Iterator[images.Encoded]:
+        seen = set()
+        try:
+            with tarfile.open(path) as outer:
+                for entry in outer:
+                    archives.check_member_names(path, [entry.name])
+                    wnid = Path(entry.name).stem
+                    inside = outer.extractfile(entry) if wnid in labels else None
+                    if inside is None:
+                        continue
+                    seen.add(wnid)
+                    with tarfile.open(fileobj=io.BytesIO(inside.read())) as inner:
+                        members = sorted((m for m in inner if m.isfile()), key=lambda m: m.name)
+                        archives.check_member_names(path, [m.name for m in members])
+                        for member in members[:IMAGES_PER_CLASS]:
+                            file = inner.extractfile(member)
+                            if file is not None:
+                                yield images.Encoded(labels[wnid], f"{path}: {member.name}", file.read())
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(f"{path} cannot be read as a tar file ({error}); fetch {_TAR} again") from error
+        if missing := sorted(labels.keys() - seen):
+            raise InputError(f"{path} lacks {missing[0]} and {len(missing) - 1} more of miniImageNet's 100 classes")
+
+    status = path.stat()
+    facts: dict[str, object] = {"tar": str(path.resolve()), "size": status.st_size, "time": status.st_mtime_ns}
+    return _Found(read, len(labels) * IMAGES_PER_CLASS, facts)

@@ -1,0 +1,100 @@
+"""`npz`: the user's own images in one NumPy array file."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.data.benchmark import ClassImages, ClassSplit, DataSet, Request, given_class_split, own_class_split
+from ncjax.errors import InputError
+
+PARTS = ("source", "validation", "target")
+
+
+def open_data_set(request: Request) -> DataSet:
+    """Arrays `images` uint8 [n, h, w, c] or [n, h, w] and `labels` [n]; optional `class_names` and `split` [n].
+
+    class_names are in the order of the sorted label values. split is "source", "validation" or "target" for each
+    image, the same for all of a class; without it classes are split by split_seed.
+    Raises InputError for a file or arrays that are not so.
+    """
+    path = request.data_dir
+    if path is None or not path.is_file():
+        raise InputError("npz needs data_dir=FILE.npz, a file of arrays `images` and `labels`")
+    arrays = _read(path)
+    images, labels = arrays.get("images"), arrays.get("labels")
+    if images is None or labels is None:
+        raise InputError(f"{path} has the arrays {', '.join(arrays) or '(none)'}; it needs `images` and `labels`")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise InputError(
+            f"`images` of {path} is {images.dtype} {list(images.shape)}; it must be uint8 [n, h, w, c] or [n, h, w], "
+            "all images of one size"
+        )
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.shape[-1] not in (1, 3):
+        raise InputError(f"`images` of {path} has {images.shape[-1]} channels; it must have 1 (grey) or 3 (RGB)")
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"`labels` of {path} is {labels.dtype} {list(labels.shape)}; it must be integers [{len(images)}], "
+            "one an image"
+        )
+    values, numbers = np.unique(labels, return_inverse=True)
+    names = _names(path, arrays.get("class_names"), values)
+    split = _split(path, arrays.get("split"), numbers, names, request.split_seed)
+
+    def read(classes: Sequence[int]) -> ClassImages:
+        chosen = np.isin(numbers, classes)
+        return ClassImages(images[chosen], numbers[chosen].astype(np.int32))
+
+    return DataSet(names, split, read)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} is a single array; save `images` and `labels` together with numpy.savez")
+            return dict(file)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        # Images of several sizes are what makes NumPy write an array of objects, which is a pickle.
+        raise InputError(
+            f"{path} holds an array of Python objects (images of several sizes?) or is no array file; resize the "
+            "images to one size and save them as one uint8 array with numpy.savez"
+        ) from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as an npz file ({error}); write it again with numpy.savez") from error
+
+
+def _names(path: Path, given: np.ndarray | None, values: np.ndarray) -> tuple[str, ...]:
+    if given is None:
+        return tuple(str(value) for value in values)
+    names = tuple(str(name) for name in given)
+    if len(names) != len(values):
+        raise InputError(f"`class_names` of {path} has {len(names)} names for {len(values)} different labels")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"`class_names` of {path} has {twice!r} more than once; give every class a name of its own")
+    return names
+
+
+def _split(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tuple[str, ...], seed: int) -> ClassSplit:
+    if given is None:
+        return own_class_split(len(names), seed)
+    if given.shape != numbers.shape or not set(given.astype(str)) <= set(PARTS):
+        raise InputError(
+            f"`split` of {path} must be 'source', 'validation' or 'target' for each of the {len(numbers)} images"
+        )
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    for number, name in enumerate(names):
+        of_class = set(given[numbers == number].astype(str))
+        if len(of_class) > 1:
+            raise InputError(f"class {name!r} of {path} is in {' and '.join(sorted(of_class))}; a class has one place")
+        parts[of_class.pop()].append(name)
+    if not parts["source"] or not parts["target"]:
+        raise InputError(f"`split` of {path} has no {'target' if parts['source'] else 'source'} images; it needs both")
+    return given_class_split(names, parts["source"], parts["validation"], parts["target"], seed)

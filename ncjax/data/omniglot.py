@@ -1,0 +1,110 @@
+"""Omniglot: 1623 handwritten characters of 50 alphabets, 20 images each; white on black.
+
+Reference: Lake, Salakhutdinov, Tenenbaum, Human-level concept learning through probabilistic program induction,
+Science 2015.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ncjax.data import archives, images, records
+from ncjax.data.benchmark import ClassImages, DataSet, Request, given_class_split
+from ncjax.errors import InputError
+
+VERSION = "1.0.0"
+URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+CHECKSUMS = {
+    "images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
+}
+DEFAULT_SIZE = 28
+_TURNS = ("", " 90°", " 180°", " 270°")
+
+
+def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) -> DataSet:
+    """The background set's characters are source classes, the evaluation set's are target classes.
+
+    `checksums` other than the official ones are for trying out. With rotations, every character turned by 90, 180
+    and 270 degrees is three more classes of the same part.
+    Raises InputError if the archives are neither prepared nor found nor can be fetched, or are not the expected ones.
+    """
+    size = request.image_size or DEFAULT_SIZE
+    special: dict[str, object] = {} if size == DEFAULT_SIZE else {"image_size": size}
+    if checksums != CHECKSUMS:
+        special |= checksums
+    found = None if request.data_dir is None else _find(request.data_dir, checksums)
+
+    def contents() -> records.Contents:
+        paths = found or [archives.download(URL + name, md5) for name, md5 in checksums.items()]
+        return _contents(paths, size)
+
+    prepared = records.prepare("omniglot", VERSION, archives.digest(special) if special else None, contents)
+    turns = _TURNS if request.rotations else _TURNS[:1]
+    names = tuple(name + turn for turn in turns for name in prepared.class_names)
+    parts = {part: [name for name in names if name.startswith(f"{part}/")] for part in ("background", "evaluation")}
+    split = given_class_split(names, parts["background"], [], parts["evaluation"], request.split_seed)
+    return DataSet(names, split, lambda classes: _read(prepared, classes))
+
+
+def _read(prepared: records.Prepared, classes: Sequence[int]) -> ClassImages:
+    upright = len(prepared.class_names)
+    every = prepared.read(sorted({c % upright for c in classes}))
+    found = []
+    for turn in range(len(_TURNS)):
+        wanted = [c % upright for c in classes if c // upright == turn]
+        chosen = np.isin(every.labels, wanted)
+        found.append((np.rot90(every.images[chosen], turn, axes=(1, 2)), every.labels[chosen] + turn * upright))
+    return ClassImages(np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]))
+
+
+def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
+    names = list(checksums)
+    paths = archives.find(data_dir, [names, [f"omniglot/{name}" for name in names]])
+    if paths is None:
+        raise InputError(
+            f"{data_dir} does not hold {' and '.join(names)}; fetch them from {URL}, or leave data_dir out to have "
+            "them downloaded"
+        )
+    for path in paths:
+        archives.check_md5(path, checksums[path.name], URL + path.name)
+    return paths
+
+
+def _contents(paths: Sequence[Path], size: int) -> records.Contents:
+    drawings: list[images.Encoded] = []
+    names: list[str] = []
+    for path in paths:
+        part = path.stem.removeprefix("images_")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archives.check_member_names(path, archive.namelist())
+                for member in sorted(n for n in archive.namelist() if n.endswith(".png")):
+                    # images_background/<alphabet>/<character>/<drawing>.png
+                    _, alphabet, character, _ = PurePosixPath(member).parts
+                    name = f"{part}/{alphabet}/{character}"
+                    if not names or names[-1] != name:
+                        names.append(name)
+                    drawings.append(images.Encoded(len(names) - 1, f"{path}: {member}", archive.read(member)))
+        except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path} cannot be read as Omniglot's {path.name} ({error}); fetch it from {URL}"
+            ) from error
+
+    def decoded() -> Iterator[tuple[np.ndarray, int]]:
+        for drawing in drawings:
+            yield 255 - images.decode(drawing, size, 1)[0], drawing.label
+
+    return records.Contents(
+        description="Omniglot: handwritten characters, background and evaluation set, white on black.",
+        homepage="https://github.com/brendenlake/omniglot",
+        image_shape=(size, size, 1),
+        class_names=tuple(names),
+        parts={"all": decoded},
+        count=len(drawings),
+    )
