@@ -18,11 +18,9 @@ from ncjax.train import Config, pretrain, read_records, resolve, table
 def show(workdir: Path) -> None:
     """Prints the table of a finished run and draws its figure."""
     records = read_records(workdir)
-    figure = workdir / "figures" / "collapse.png"
-    figure.parent.mkdir(exist_ok=True)
-    plots.plot_run(records, title=workdir.name).savefig(figure, dpi=150)
     print(table(records))
-    print(f"\nrun     {workdir}\nfigure  {figure}")
+    print(f"\nrun     {workdir}")
+    plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def prepare_backend() -> None:
     To be called before anything touches the JAX backend. `JAX_COMPILATION_CACHE_DIR` chooses another folder.
     """
     devices.use_all_cores()
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "ncjax" / "compiled"
         try:

@@ -1,9 +1,15 @@
-"""Figures of a run."""
+"""Figures of runs, of few-shot accuracy, and of theory beside measurement."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
+from ncjax.collapse import Theory
+from ncjax.eval import COVERS, AccuracyCurve
 from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
@@ -52,16 +58,87 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
         )
     right.set_ylabel("few-shot accuracy on target classes (%)")
     right.legend(title="± 95 % over episodes")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
     for axes in (left, right):
         # linear up to the first measured epoch, so that initialisation has a place on the axis
         axes.set_xscale("symlog", linthresh=linear, linscale=0.5)
         axes.set_xticks(epochs, [f"{e:.3g}" for e in epochs])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     return figure
+
+
+def plot_curves(curves: Sequence[AccuracyCurve], title: str = "") -> Figure:
+    """Accuracy against shots, ways or both, a panel each.
+
+    The inner bars cover other episodes from the same images, the band new classes and images from the same population.
+
+    Args:
+      curves: what `ncjax.eval.curve` or `feature_curve` returns.
+      title: what stands above the panels.
+    """
+    figure = Figure(figsize=(5.5 * len(curves), 4.4), layout="constrained")
+    for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        accuracy, wide = 100 * curve.accuracy, 100 * curve.interval("target_ci95")
+        axes.errorbar(
+            curve.values, accuracy, 100 * curve.interval("ci95"), fmt="o-", capsize=2, label="± 95 %, " + COVERS["ci95"]
+        )
+        axes.fill_between(
+            curve.values, accuracy - wide, accuracy + wide, alpha=0.2, label="± 95 %, " + COVERS["target_ci95"]
+        )
+        fixed = curve.reports[0].settings
+        other = f"{fixed.ways} ways" if curve.over == "shots" else f"{fixed.shots} shots"
+        axes.set_xlabel(f"{curve.over} ({other})")
+        axes.set_ylabel("few-shot accuracy (%)")
+        _log_axis(axes, curve.values)
+        axes.legend(fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
+def plot_theory(theory: Theory, measured: Sequence[float], title: str = "") -> Figure:
+    """Bounds, prediction and measured NCC error against the number of shots.
+
+    Args:
+      theory: what `ncjax.collapse.theory` returns.
+      measured: the measured error, a fraction for each number of shots.
+      title: what stands above the panel.
+    """
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), style in zip(theory.bounds().items(), ("-", "--", "-.", ":", (0, (5, 1))), strict=True):
+        axes.plot(theory.shots, values, linestyle=style, marker=".", color="gray", label=f"bound: {name.strip()}")
+    axes.plot(theory.shots, theory.predicted, "s-", color="C1", label="predicted from second moments (no bound)")
+    axes.plot(theory.shots, measured, "o-", color="C0", label="measured")
+    axes.axhline(1, color="C3", linewidth=1)
+    axes.annotate("vacuous above", (theory.shots[0], 1), xytext=(2, 3), textcoords="offset points", color="C3")
+    axes.set_yscale("log")
+    axes.set_xlabel(f"shots ({theory.ways} ways)")
+    axes.set_ylabel("NCC error")
+    _log_axis(axes, theory.shots)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure.suptitle(title)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG, and the folder that it goes to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"figure  {path}")
+
+
+def _log_axis(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _spoken(kind: str) -> str:

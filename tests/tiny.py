@@ -19,7 +19,7 @@ class _Module(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
         x = nn.Conv(8, (3, 3), (2, 2), use_bias=False, dtype=self.dtype)(images)
-        features = jnp.mean(BatchNormAct()(x, train), (1, 2))
+        features = BatchNormAct()(x, train).reshape(len(x), -1)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="head")(features)
         return Output(logits, features, (features,))
 

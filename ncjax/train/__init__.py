@@ -1,13 +1,15 @@
 """Pretraining on source classes: settings, the compiled step, checkpoints, and measurement on the way."""
 
 from ncjax.train.config import Config, resolve
-from ncjax.train.loop import Diverged, Interrupted, pretrain, restore
+from ncjax.train.loop import Diverged, Interrupted, fingerprint, load_benchmark, pretrain, restore
 from ncjax.train.records import read_config, read_records, table
 
 __all__ = [
     "Config",
     "Diverged",
     "Interrupted",
+    "fingerprint",
+    "load_benchmark",
     "pretrain",
     "read_config",
     "read_records",

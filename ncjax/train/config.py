@@ -54,6 +54,10 @@ class Config:
     """Training images a class; by default all."""
     image_size: int | None = None
     """Side in pixels of images from a folder; data sets of a fixed size have their own."""
+    rotations: bool = False
+    """Omniglot only: a character turned by 90, 180 and 270 degrees is three more classes."""
+    skip_corrupt: bool = False
+    """Folders of images only: leave out images that cannot be read, and count them, instead of stopping."""
     measurements: int = 8
     """Number of measurements in the run, about geometrically spaced, beside those at the start and the end."""
     measure_per_class: int = 100

@@ -77,15 +77,23 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifie
     if finished is not None:
         return finished
     if benchmark is None:
-        benchmark = data.load(
-            config.dataset,
-            data_dir=config.data_dir,
-            num_source_classes=config.num_source_classes,
-            source_test_per_class=config.source_test_per_class,
-            samples_per_class=config.samples_per_class,
-            split_seed=config.split_seed,
-        )
+        benchmark = load_benchmark(config)
     return _Run(config, benchmark).train()
+
+
+def load_benchmark(config: Config) -> Benchmark:
+    """The data of a run."""
+    return data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        num_source_classes=config.num_source_classes,
+        source_test_per_class=config.source_test_per_class,
+        samples_per_class=config.samples_per_class,
+        split_seed=config.split_seed,
+        image_size=config.image_size,
+        rotations=config.rotations,
+        skip_corrupt=config.skip_corrupt,
+    )
 
 
 def _pretrain_seeds(config: Config, benchmark: Benchmark | None) -> Classifier:
@@ -132,7 +140,7 @@ def _read_finished(config: Config, benchmark: Benchmark | None) -> Classifier | 
     described = files.read_config(config.workdir)
     if described["identity"] != identity(config):
         return None
-    if benchmark is not None and described["data"]["fingerprint"] != _fingerprint(benchmark):
+    if benchmark is not None and described["data"]["fingerprint"] != fingerprint(benchmark):
         return None
     recorded = (config.workdir / "metrics.jsonl").read_text().splitlines()
     if not recorded or json.loads(recorded[-1])["step"] != described["total_steps"]:
@@ -143,7 +151,7 @@ def _read_finished(config: Config, benchmark: Benchmark | None) -> Classifier | 
         return None
 
 
-def _fingerprint(benchmark: Benchmark) -> str:
+def fingerprint(benchmark: Benchmark) -> str:
     """Tells other data from the same: checksums of the images and labels that are trained and measured on."""
     sums = [
         zlib.crc32(np.ascontiguousarray(array).data)
@@ -335,7 +343,7 @@ class _Run:
             "total_steps": self.total_steps,
             "data": {
                 "name": benchmark.name,
-                "fingerprint": _fingerprint(benchmark),
+                "fingerprint": fingerprint(benchmark),
                 "num_source_classes": len(benchmark.source_train.class_names),
                 "image_shape": list(self.image_shape),
                 "mean": self.mean.tolist(),

@@ -1,0 +1,273 @@
+"""Evaluates a finished run, or features of any encoder: few-shot accuracy and neural collapse, with intervals.
+
+python experiments/evaluate.py --run=runs/glyphs-wrn-10-1-…: ncc, ridge and logistic heads on the target classes.
+python experiments/evaluate.py --run=PATH --tune --theory --layers: hyperparameters by validation classes, the bounds
+of theory beside the measured error, and collapse at every depth.
+python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and `labels` [n], from any encoder.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+import ncjax
+from ncjax import cli, collapse, plots
+from ncjax.classifier import outputs
+from ncjax.data import Split
+from ncjax.errors import InputError
+from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
+from ncjax.train import Config, fingerprint, load_benchmark, read_config
+from ncjax.train.records import write_atomically
+
+THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate, and how."""
+
+    run: Path | None = None
+    """Folder of a run of pretrain.py."""
+    features: Path | None = None
+    """Instead of a run: an .npz file with arrays `features` [n, d] and `labels` [n], of target classes."""
+    data_dir: str | None = None
+    """Where the run's data is, if it is no longer where it was."""
+    step: int | None = None
+    """Checkpoint of the run; the newest by default."""
+    split: Literal["target", "validation", "source_test", "source_train"] = "target"
+    """Which classes and images of the run's data set."""
+    heads: tuple[Literal["ncc", "cosine", "ridge", "logistic"], ...] = ("ncc", "ridge", "logistic")
+    """Heads to evaluate."""
+    ways: int = 5
+    """Classes an episode."""
+    shots: tuple[int, ...] = (1, 5)
+    """Support images a class; one table row for each."""
+    queries: int = 15
+    """Query images a class."""
+    episodes: int = 10_000
+    """Number of episodes."""
+    transform: Literal["none", "l2", "centered_l2"] = "none"
+    """What is done to features first; centered_l2 subtracts the mean of source-train."""
+    support_augmentations: int = 0
+    """Random variants of each support image, under the augmentation of training; runs only."""
+    seed: int = 0
+    """Seed of the episodes."""
+    tune: bool = False
+    """Choose the hyperparameters of ridge and logistic on the validation classes; runs only."""
+    curves: bool = False
+    """Accuracy of the first head against the number of shots and of ways, with a figure."""
+    theory: bool = False
+    """Bounds and prediction of the NCC error beside the measured one, with a figure."""
+    layers: bool = False
+    """CDNV and nearest-class-mean accuracy of every stage of the network; runs only."""
+    out: Path | None = None
+    """Where the JSON goes; by default evaluation.json in the run's folder, or beside the features."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Features to evaluate, and the model behind them where there is one."""
+
+    name: str
+    features: np.ndarray
+    labels: np.ndarray
+    folder: Path
+    params: ncjax.Classifier | None = None
+    split: Split | None = None
+    validation: Split | None = None
+
+
+def load_run(options: Options) -> Subject:
+    """The classifier of a run and the chosen split of its data.
+
+    Raises:
+      InputError: no run there, its data cannot be read or is not what it was trained on, no such split.
+    """
+    assert options.run is not None
+    described = read_config(options.run)
+    config = Config(**described["config"])
+    params = ncjax.restore(options.run, options.step)
+    benchmark = load_benchmark(dataclasses.replace(config, data_dir=options.data_dir or config.data_dir))
+    if fingerprint(benchmark) != described["data"]["fingerprint"]:
+        raise InputError(
+            f"{config.dataset} gives other images than this run was trained on; "
+            "give their place with --data_dir, or evaluate from Python with your own Split"
+        )
+    split = getattr(benchmark, options.split)
+    if split is None:
+        raise InputError(f"this run's data has no {options.split} images; choose another --split")
+    return Subject(
+        f"{options.split} classes of {options.run}",
+        ncjax.features(params, split),
+        split.labels,
+        options.run,
+        params,
+        split,
+        benchmark.validation,
+    )
+
+
+def load_features(options: Options) -> Subject:
+    """Features from a file.
+
+    Raises:
+      InputError: it cannot be read, or lacks an array, or an option needs a run.
+    """
+    path = options.features
+    assert path is not None
+    for name, value in (("tune", options.tune), ("layers", options.layers), ("step", options.step)):
+        if value:
+            raise InputError(f"--{name} needs a run of pretrain.py: give --run instead of --features")
+    if options.support_augmentations or options.transform == "centered_l2":
+        raise InputError("--support_augmentations and --transform=centered_l2 need a run: give --run, not --features")
+    try:
+        with np.load(path) as arrays:
+            found = {name: arrays[name] for name in ("features", "labels")}
+    except KeyError as error:
+        raise InputError(f"{path} has no array {error}; save one with np.savez(path, features=…, labels=…)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as an .npz file: {error}") from None
+    return Subject(str(path), found["features"], found["labels"], path.parent)
+
+
+def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
+    """Prints the tables and returns what they hold."""
+    result: dict[str, Any] = {"subject": subject.name, "options": json.loads(json.dumps(vars(options), default=str))}
+    print(f"{subject.name}: {len(subject.labels)} images\n")
+    measured = collapse.measure(subject.features, subject.labels)
+    print(measured, "\n")
+    result["collapse"] = json.loads(measured.to_json())
+    reports = [report(options, subject, head, shots) for shots in options.shots for head in options.heads]
+    for one in reports:
+        print(one.summary())
+    result["episodes"] = [as_json(one) for one in reports]
+    folder = subject.folder / "figures"
+    if options.curves:
+        found = [curve(options, subject, over) for over in ("shots", "ways")]
+        print(*(f"\n{options.heads[0]}\n{one}" for one in found), sep="\n")
+        result["curves"] = {
+            one.over: [as_json(r) | {one.over: v} for v, r in zip(one.values, one.reports, strict=True)]
+            for one in found
+        }
+        plots.save(plots.plot_curves(found, f"{options.heads[0]}, {subject.name}"), folder / "curves.png")
+    if options.theory:
+        result["theory"] = theory(options, subject, folder)
+    if options.layers:
+        result["layers"] = layers(subject)
+    return result
+
+
+def report(options: Options, subject: Subject, head: str, shots: int, **changes: Any) -> EpisodeReport:
+    """Episodes with one head, tuned on validation classes where that is asked."""
+    settings: dict[str, Any] = {"ways": options.ways, "shots": shots, "queries": options.queries}
+    chosen: Any = head
+    if options.tune and head in ("ridge", "logistic"):
+        assert subject.params is not None
+        chosen = ncjax.eval.tune(
+            subject.params, subject.validation, head=head, transform=options.transform, seed=options.seed, **settings
+        )
+    settings |= {"episodes": options.episodes, "seed": options.seed, "head": chosen, "transform": options.transform}
+    settings |= changes
+    if subject.params is None:
+        return feature_episodes(subject.features, subject.labels, **settings)
+    if options.support_augmentations:
+        assert subject.split is not None
+        return ncjax.eval.episodes(
+            subject.params, subject.split, support_augmentations=options.support_augmentations, **settings
+        )
+    return feature_episodes(subject.features, subject.labels, center=subject.params.feature_mean, **settings)
+
+
+def curve(options: Options, subject: Subject, over: Any) -> AccuracyCurve:
+    """Accuracy of the first head against shots or ways."""
+    settings: dict[str, Any] = {"ways": options.ways, "shots": options.shots[-1]}
+    del settings[over]
+    center = None if subject.params is None else subject.params.feature_mean
+    return feature_curve(
+        subject.features,
+        subject.labels,
+        over=over,
+        queries=options.queries,
+        episodes=options.episodes,
+        seed=options.seed,
+        head=options.heads[0],
+        transform=options.transform,
+        center=center,
+        **settings,
+    )
+
+
+def theory(options: Options, subject: Subject, folder: Path) -> dict[str, Any]:
+    """Bounds and prediction beside the measured NCC error, on the features as they are."""
+    plain = dataclasses.replace(options, transform="none", support_augmentations=0)
+    fewest = int(np.unique(subject.labels, return_counts=True)[1].min())
+    shots = [n for n in THEORY_SHOTS if n + options.queries <= fewest]
+    if not shots:
+        raise InputError(
+            f"--theory: a class has {fewest} images, too few for 1 shot and {options.queries} queries; lower --queries"
+        )
+    found = collapse.theory(subject.features, subject.labels, ways=options.ways, shots=shots)
+    errors = [1 - report(plain, subject, "ncc", n).accuracy for n in shots]
+    print(f"\n{found.table(errors)}")
+    plots.save(plots.plot_theory(found, errors, subject.name), folder / "theory.png")
+    values = {name.strip(): [finite(v) for v in bound] for name, bound in found.bounds().items()}
+    return {"shots": shots, "bounds": values, "predicted": found.predicted.tolist(), "measured": errors}
+
+
+def layers(subject: Subject) -> list[dict[str, Any]]:
+    """Collapse at every depth, from the input's side."""
+    assert subject.params is not None
+    assert subject.split is not None
+    (stages,) = outputs(subject.params, subject.split, ("stages",))
+    rows = []
+    print("\nstage  width        CDNV  NCC accuracy")
+    for number, stage in enumerate(stages):
+        found = collapse.measure(stage, subject.labels)
+        print(f"{number:>5}  {stage.shape[1]:>5}  {found.cdnv:>10.4g}  {found.ncc_accuracy:>11.2%}")
+        rows.append({"width": stage.shape[1], "cdnv": finite(found.cdnv), "ncc_accuracy": found.ncc_accuracy})
+    return rows
+
+
+def as_json(one: EpisodeReport) -> dict[str, Any]:
+    """A report's numbers; those that are not finite are null."""
+    return {
+        **dataclasses.asdict(one.settings),
+        "accuracy": one.accuracy,
+        **{name: finite(getattr(one, name)) for name in ("ci95", "same_classes_ci95", "target_ci95")},
+        "not_converged": one.not_converged,
+        "plan_hash": one.plan_hash,
+    }
+
+
+def finite(value: float) -> float | None:
+    """A number that JSON has, or None."""
+    return float(value) if np.isfinite(value) else None
+
+
+def main() -> None:
+    """Runs what the command line says."""
+    options = tyro.cli(Options, description=__doc__, use_underscores=True)
+    cli.prepare_backend()
+    with cli.one_line_errors():
+        if (options.run is None) == (options.features is None):
+            raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
+        subject = load_run(options) if options.run is not None else load_features(options)
+        result = evaluate(options, subject)
+        default = (
+            "evaluation.json" if options.run is not None else f"{Path(str(options.features)).stem}.evaluation.json"
+        )
+        out = options.out or subject.folder / default
+        try:
+            write_atomically(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        print(f"\nwritten to {out}")
+
+
+if __name__ == "__main__":
+    main()
