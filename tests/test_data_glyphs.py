@@ -25,9 +25,9 @@ def test_every_character_is_in_every_face():
 def test_no_two_characters_look_alike():
     alike = glyphs.correlations(glyphs.CHARACTERS)
     np.fill_diagonal(alike, 0)
-    assert alike.max() < 0.9
+    assert alike.max() < 0.85
     # The criterion finds what it is there to find.
-    assert glyphs.correlations("Cc")[0, 1] > 0.9
+    assert glyphs.correlations("Cc")[0, 1] > 0.85
     assert glyphs.correlations("OО")[0, 1] > 0.99  # Latin and Cyrillic
 
 
@@ -83,5 +83,5 @@ def test_split_seed_draws_classes_and_more_sources_keep_the_target(benchmark):
 
 
 def test_more_source_classes_than_exist_is_one_line():
-    with pytest.raises(InputError, match="glyphs has 228 source classes, not 229"):
-        data.load("glyphs", num_source_classes=229)
+    with pytest.raises(InputError, match="glyphs has 182 source classes, not 183"):
+        data.load("glyphs", num_source_classes=183)

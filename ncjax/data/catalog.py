@@ -32,7 +32,7 @@ _CIFAR_LICENCE = "none stated by its makers; they ask to cite Krizhevsky, Learni
 CATALOG: dict[str, Entry] = {
     "glyphs": Entry(
         "glyphs",
-        "characters rendered from matplotlib's fonts: 64 of 228 source, 16 validation, 20 target classes by "
+        "characters rendered from matplotlib's fonts: 64 of 182 source, 16 validation, 20 target classes by "
         "split_seed, 150 images a class (source: 100 and 50), 28x28x1",
         "rendered when loaded, nothing to fetch",
         "the fonts' own: Bitstream Vera and Arev (DejaVu), SIL Open Font License (STIX)",

@@ -98,7 +98,7 @@ def prepare(
         homepage="",
         image_shape=(size, size, channels),
         class_names=tuple(class_names),
-        parts={"all": decoded},
+        parts={"images": decoded},
         count=count,
     )
     prepared = records.prepare(name, VERSION, made_from, lambda: contents)

@@ -54,10 +54,11 @@ def open_data_set(request: Request) -> DataSet:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is a single array; save `images` and `labels` together with numpy.savez")
-            return dict(file)
+            return dict(arrays)
     except ValueError as error:
         if isinstance(error, InputError):
             raise

@@ -105,6 +105,6 @@ def _contents(paths: Sequence[Path], size: int) -> records.Contents:
         homepage="https://github.com/brendenlake/omniglot",
         image_shape=(size, size, 1),
         class_names=tuple(names),
-        parts={"all": decoded},
+        parts={"images": decoded},
         count=len(drawings),
     )

@@ -1,0 +1,177 @@
+"""miniImageNet and Omniglot on small trees and archives in their layouts."""
+
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ncjax import data
+from ncjax.data import mini_imagenet, omniglot
+from ncjax.data.benchmark import Request, build
+from ncjax.errors import InputError
+
+SPLIT = json.loads((Path(mini_imagenet.__file__).parent / "splits" / "mini_imagenet.json").read_text())
+WNIDS = sorted([*SPLIT["train"], *SPLIT["val"], *SPLIT["test"]])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def _png(number, size=(30, 20)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (number, 255 - number, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _images():
+    """wnid -> three (file name, bytes); a class is one colour."""
+    return {w: [(f"{w}_{j}.png", _png(i, (30 + j, 20))) for j in range(3)] for i, w in enumerate(WNIDS)}
+
+
+def _write_tree(root):
+    for wnid, images in _images().items():
+        (root / wnid).mkdir(parents=True)
+        for name, content in images:
+            (root / wnid / name).write_bytes(content)
+    return root
+
+
+def _write_csv(root):
+    (root / "images").mkdir(parents=True)
+    images = _images()
+    for part in ("train", "val", "test"):
+        lines = ["filename,label"]
+        for wnid in SPLIT[part]:
+            for name, content in images[wnid]:
+                (root / "images" / name).write_bytes(content)
+                lines.append(f"{name},{wnid}")
+        (root / f"{part}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def _write_tar(root):
+    root.mkdir(parents=True)
+    with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as outer:
+        for wnid, images in {**_images(), "n00000001": [("other.png", _png(0))]}.items():
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w") as inner:
+                for name, content in reversed(images):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    inner.addfile(entry, io.BytesIO(content))
+            entry = tarfile.TarInfo(f"{wnid}.tar")
+            entry.size = len(buffer.getvalue())
+            outer.addfile(entry, io.BytesIO(buffer.getvalue()))
+    return root
+
+
+@pytest.mark.parametrize("write", [_write_tree, _write_csv, _write_tar])
+def test_mini_imagenet_in_every_layout(tmp_path, write):
+    benchmark = data.load("mini_imagenet", data_dir=write(tmp_path / "imagenet"), image_size=12)
+    assert benchmark.source_train.class_names == tuple(sorted(SPLIT["train"]))
+    assert benchmark.validation.class_names == tuple(sorted(SPLIT["val"]))
+    assert benchmark.target.class_names == tuple(sorted(SPLIT["test"]))
+    assert benchmark.augmentation == "crop_flip"
+    assert np.bincount(benchmark.source_train.labels).tolist() == [2] * 64
+    assert np.bincount(benchmark.source_test.labels).tolist() == [1] * 64
+    for split in (benchmark.source_train, benchmark.source_test, benchmark.validation, benchmark.target):
+        numbers = np.array([WNIDS.index(split.class_names[label]) for label in split.labels])
+        np.testing.assert_array_equal(split.images[:, 0, 0], np.stack([numbers, 255 - numbers, 0 * numbers + 7], 1))
+
+
+def test_mini_imagenet_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match=r"needs data_dir; ImageNet needs an account: get ILSVRC2012_img_train\.tar"):
+        data.load("mini_imagenet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no ImageNet images; ImageNet needs an account"):
+        data.load("mini_imagenet", data_dir=tmp_path / "empty")
+    root = _write_tree(tmp_path / "tree")
+    for file in (root / WNIDS[4]).iterdir():
+        file.unlink()
+    (root / WNIDS[4]).rmdir()
+    with pytest.raises(InputError, match=f"has 99 of miniImageNet's 100 classes; {WNIDS[4]}"):
+        data.load("mini_imagenet", data_dir=root)
+    root = _write_csv(tmp_path / "csv")
+    (root / "images" / f"{WNIDS[0]}_0.png").unlink()
+    with pytest.raises(InputError, match=r"_0\.png is listed in a csv file of .* but is not there"):
+        data.load("mini_imagenet", data_dir=root)
+    root = _write_tar(tmp_path / "tar")
+    tar = root / "ILSVRC2012_img_train.tar"
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2 + 700])
+    with pytest.raises(InputError) as raised:
+        data.load("mini_imagenet", data_dir=root)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def drawings(tmp_path):
+    """Both official archives in small, and their checksums: a character's drawings have ink in one quarter."""
+    sums = {}
+    folder = tmp_path / "omniglot"
+    folder.mkdir()
+    for part, alphabets in (("background", ("Greek", "Latin")), ("evaluation", ("Tengwar",))):
+        path = folder / f"images_{part}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for alphabet in alphabets:
+                for character in range(1, 4):
+                    for drawer in range(1, 7):
+                        pixels = np.full((105, 105), 255, np.uint8)
+                        pixels[: 40 + character, : 30 + drawer] = 0  # ink is black, at the top left
+                        buffer = io.BytesIO()
+                        Image.fromarray(pixels).convert("1").save(buffer, "PNG")
+                        name = f"images_{part}/{alphabet}/character{character:02}/{character:04}_{drawer:02}.png"
+                        archive.writestr(name, buffer.getvalue())
+        sums[path.name] = hashlib.md5(path.read_bytes()).hexdigest()
+    return folder, sums
+
+
+def _load(drawings, **options):
+    request = Request("omniglot", drawings[0], **options)
+    settings = {"num_source_classes": None, "source_test_per_class": None, "samples_per_class": None, "seed": 0}
+    return build("omniglot", omniglot.open_data_set(request, drawings[1]), augmentation="shift", **settings)
+
+
+def test_omniglot_background_is_source_and_evaluation_is_target(drawings):
+    benchmark = _load(drawings)
+    assert benchmark.source_train.num_classes == 6
+    assert benchmark.source_train.class_names[0] == "background/Greek/character01"
+    assert benchmark.target.class_names == tuple(f"evaluation/Tengwar/character0{i}" for i in (1, 2, 3))
+    assert benchmark.target.images.shape == (18, 28, 28, 1)
+    assert np.bincount(benchmark.source_test.labels).tolist() == [1] * 6
+    assert (benchmark.target.images[:, 2, 2] > 250).all()  # white ink
+    assert (benchmark.target.images[:, -2, -2] < 5).all()
+
+
+def test_rotations_are_new_classes(drawings):
+    upright, turned = _load(drawings), _load(drawings, rotations=True)
+    assert turned.source_train.num_classes == 4 * upright.source_train.num_classes
+    assert turned.target.num_classes == 4 * upright.target.num_classes
+    assert not set(turned.source_train.class_names) & set(turned.target.class_names)
+    name = upright.target.class_names[1]
+    plain = upright.target.images[upright.target.labels == 1]
+    for quarter, ending in enumerate(("", " 90°", " 180°", " 270°")):
+        label = turned.target.class_names.index(name + ending)
+        np.testing.assert_array_equal(
+            turned.target.images[turned.target.labels == label], np.rot90(plain, quarter, axes=(1, 2))
+        )
+
+
+def test_omniglot_checks_its_archives(drawings, tmp_path):
+    with pytest.raises(InputError, match="not the official 68d2efa1b9178cc56df9314c21c6e718"):
+        data.load("omniglot", data_dir=drawings[0])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"does not hold images_background\.zip and images_evaluation\.zip"):
+        _load((tmp_path / "empty", drawings[1]))
+    path = drawings[0] / "images_evaluation.zip"
+    path.write_bytes(path.read_bytes()[:-50])
+    sums = drawings[1] | {path.name: hashlib.md5(path.read_bytes()).hexdigest()}
+    with pytest.raises(InputError, match=r"cannot be read as Omniglot's images_evaluation\.zip"):
+        _load((drawings[0], sums))

@@ -1,0 +1,93 @@
+"""load, names and the command line: what every data set has in common."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ncjax import data
+from ncjax.data.__main__ import contact_sheet, main
+from ncjax.data.catalog import CATALOG
+from ncjax.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.npz"
+    labels = np.repeat(np.arange(8), 12)
+    np.savez(path, images=np.random.default_rng(0).integers(0, 256, (96, 10, 9), np.uint8), labels=labels)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "nothing"}, "unknown data set 'nothing'; choose one of glyphs, cifar_fs"),
+        ({"name": "glyphs", "num_source_classes": 1}, "num_source_classes=1: it must be at least 2"),
+        ({"name": "glyphs", "samples_per_class": 0}, "samples_per_class=0: it must be at least 1"),
+        ({"name": "glyphs", "source_test_per_class": -1}, "source_test_per_class=-1: it must be at least 0"),
+        ({"name": "glyphs", "split_seed": -1}, "split_seed=-1: it must be at least 0"),
+        ({"name": "glyphs", "image_size": 32}, "glyphs takes no image_size; it is for omniglot, mini_imagenet, folder"),
+        ({"name": "fc100", "rotations": True}, "fc100 takes no rotations; it is for omniglot"),
+        ({"name": "npz", "skip_corrupt": True}, "npz takes no skip_corrupt; it is for mini_imagenet, folder"),
+        ({"name": "cifar_fs", "data_dir": "/no/such/place"}, "data_dir '/no/such/place' does not exist"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(arguments, message):
+    with pytest.raises(InputError) as raised:
+        data.load(**arguments)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_name_has_a_module_that_opens_it():
+    from importlib import import_module
+
+    assert data.names() == tuple(CATALOG)
+    for entry in CATALOG.values():
+        assert callable(import_module(f"ncjax.data.{entry.module}").open_data_set)
+
+
+def test_a_sixth_of_each_class_is_held_out_at_least_one(small):
+    benchmark = data.load("npz", data_dir=small)
+    assert np.bincount(benchmark.source_test.labels).tolist() == [2] * 4
+    assert np.bincount(benchmark.source_train.labels).tolist() == [10] * 4
+    assert np.bincount(benchmark.target.labels).tolist() == [12] * 4
+    assert not {i.tobytes() for i in benchmark.source_train.images} & {
+        i.tobytes() for i in benchmark.source_test.images
+    }
+
+
+def test_importing_loads_neither_tensorflow_nor_tensorflow_datasets():
+    code = "import sys, ncjax.data; assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_list_names_every_data_set(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name}\n" in printed for name in data.names())
+    assert printed.count("licence:") == len(data.names())
+
+
+def test_preview_has_a_row_a_class(small, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["--preview", "npz", "--data_dir", str(small), "--output", str(sheet)]) == 0
+    assert "4 rows" in capsys.readouterr().out
+    target = data.load("npz", data_dir=small).target
+    with Image.open(sheet) as drawn:
+        assert drawn.size == (16 * (9 + 2), 4 * (10 + 2))
+        np.testing.assert_array_equal(np.asarray(drawn)[1:11, 1:10], target.images[target.labels == 0][0, ..., 0])
+    assert contact_sheet(target, columns=3).size == (33, 48)
+
+
+def test_the_command_line_says_mistakes_in_one_line(capsys, tmp_path):
+    assert main(["--preview", "npz", "--data_dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: npz needs data_dir=FILE.npz")

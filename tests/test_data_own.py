@@ -1,0 +1,183 @@
+"""The user's own images: folders and array files."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ncjax import data
+from ncjax.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _colour(i):
+    return (10 * i % 256, 255 - 10 * i, 128)
+
+
+def _tree(root, classes, *, each=6, mode="RGB", ending="png"):
+    for i, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for j in range(each):
+            colour = _colour(i) if mode == "RGB" else 10 * i
+            Image.new(mode, (20 + j, 12), colour).save(root / name / f"{j}.{ending}")
+    return root
+
+
+def test_folder_by_random_split(tmp_path):
+    root = _tree(tmp_path / "own", [f"class{i:02}" for i in range(25)])
+    benchmark = data.load("folder", data_dir=root, image_size=16)
+    sizes = [s.num_classes for s in (benchmark.source_train, benchmark.validation, benchmark.target)]
+    assert sizes == [16, 4, 5]
+    names = {n for s in (benchmark.source_train, benchmark.validation, benchmark.target) for n in s.class_names}
+    assert len(names) == 25
+    assert benchmark.augmentation == "crop_flip"
+    assert np.bincount(benchmark.source_test.labels).tolist() == [1] * 16
+    for split in (benchmark.source_train, benchmark.source_test, benchmark.target):
+        assert split.images.shape[1:] == (16, 16, 3)
+        for image, label in zip(split.images, split.labels, strict=True):
+            expected = _colour(int(split.class_names[label].removeprefix("class")))
+            np.testing.assert_array_equal(image, np.broadcast_to(expected, image.shape))
+
+
+def test_folder_by_given_split_and_grey_stays_grey(tmp_path):
+    _tree(tmp_path / "own" / "source", ["a", "b", "c"], mode="L")
+    _tree(tmp_path / "own" / "target", ["d", "e"], mode="L", ending="jpg")
+    benchmark = data.load("folder", data_dir=tmp_path / "own")
+    assert benchmark.source_train.class_names == ("a", "b", "c")
+    assert benchmark.target.class_names == ("d", "e")
+    assert benchmark.validation is None
+    assert benchmark.target.images.shape == (12, 84, 84, 1)
+    assert benchmark.augmentation == "shift"
+
+
+def test_folder_is_read_again_from_the_prepared_files_until_an_image_changes(tmp_path, cache):
+    root = _tree(tmp_path / "own", "abcdef")
+    first = data.load("folder", data_dir=root, image_size=8)
+    data.load("folder", data_dir=root, image_size=8)
+    assert len(list(cache.glob("local/*/folder/*"))) == 1
+    Image.new("RGB", (9, 9), (1, 2, 3)).save(root / first.target.class_names[0] / "0.png")
+    again = data.load("folder", data_dir=root, image_size=8)
+    assert again.target.images[0, 0, 0].tolist() == [1, 2, 3]
+    assert len(list(cache.glob("local/*/folder/*"))) == 2
+
+
+def test_palette_alpha_and_sixteen_bit_images_are_handled_and_said(tmp_path, capsys):
+    root = _tree(tmp_path / "own", "abcd")
+    Image.new("RGB", (8, 8), (200, 0, 0)).convert("P").save(root / "a" / "palette.png")
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(root / "a" / "transparent.png")
+    Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(root / "a" / "deep.png")
+    Image.new("L", (8, 8), 77).save(root / "a" / "grey.png")
+    benchmark = data.load("folder", data_dir=root, image_size=8, source_test_per_class=0)
+    split = benchmark.target if "a" in benchmark.target.class_names else benchmark.source_train
+    pixels = {tuple(i[0, 0].tolist()) for i in split.images[split.labels == split.class_names.index("a")]}
+    assert {(255, 255, 255), (128, 128, 128), (77, 77, 77)} < pixels
+    assert any(abs(p[0] - 200) < 30 and p[1] < 30 for p in pixels)
+    said = capsys.readouterr().err
+    assert "1 of mode P" in said
+    assert "1 of mode RGBA" in said
+    assert "what is transparent became white" in said
+
+
+def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
+    root = _tree(tmp_path / "own", "abcd")
+    whole = (root / "a" / "3.png").read_bytes()
+    (root / "a" / "3.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"a/3\.png cannot be read as an image .* skip_corrupt") as raised:
+        data.load("folder", data_dir=root, image_size=8)
+    assert "\n" not in str(raised.value)
+    assert not [f for f in cache.rglob("*") if f.is_file()]
+    benchmark = data.load("folder", data_dir=root, image_size=8, skip_corrupt=True)
+    assert "left out 1 images that cannot be read" in capsys.readouterr().err
+    splits = (benchmark.source_train, benchmark.source_test, benchmark.target)
+    assert sum(len(s) for s in splits) == 4 * 6 - 1
+
+
+def test_folder_mistakes_are_one_line(tmp_path):
+    def load(root):
+        return data.load("folder", data_dir=root, image_size=8)
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no sub-folders"):
+        load(tmp_path / "empty")
+    _tree(tmp_path / "hollow", "abcd")
+    (tmp_path / "hollow" / "e").mkdir()
+    with pytest.raises(InputError, match=r"class folder .*e has no images"):
+        load(tmp_path / "hollow")
+    _tree(tmp_path / "twice" / "source", "abc")
+    _tree(tmp_path / "twice" / "target", "cd")
+    with pytest.raises(InputError, match=r"class 'c' is in more than one of source, target"):
+        load(tmp_path / "twice")
+    _tree(tmp_path / "half" / "source", "abc")
+    with pytest.raises(InputError, match="needs source and target folders"):
+        load(tmp_path / "half")
+    with pytest.raises(InputError, match="there are 3 classes; at least 4"):
+        load(_tree(tmp_path / "few", "abc"))
+    with pytest.raises(InputError, match=r"class '.' of folder has 1 images"):
+        load(_tree(tmp_path / "single", "abcd", each=1))
+    with pytest.raises(InputError, match="folder needs data_dir=PATH"):
+        data.load("folder")
+
+
+def _npz(path, **arrays):
+    rng = np.random.default_rng(0)
+    every = {
+        "images": rng.integers(0, 256, (60, 8, 8, 3), np.uint8),
+        "labels": np.repeat([-5, 3, 7, 100, 101, 102], 10),
+    } | arrays
+    np.savez(path, **{k: v for k, v in every.items() if v is not None})
+    return path
+
+
+def test_npz_with_split_and_names(tmp_path):
+    split = np.repeat(["target", "source", "source", "validation", "target", "source"], 10)
+    names = np.array(["minus", "three", "seven", "x", "y", "z"])
+    path = _npz(tmp_path / "own.npz", split=split, class_names=names)
+    benchmark = data.load("npz", data_dir=path, source_test_per_class=3)
+    assert benchmark.source_train.class_names == ("three", "seven", "z")
+    assert benchmark.validation.class_names == ("x",)
+    assert benchmark.target.class_names == ("minus", "y")
+    images = np.load(path)["images"]
+    np.testing.assert_array_equal(benchmark.target.images, np.concatenate([images[:10], images[40:50]]))
+    assert benchmark.target.labels.tolist() == [0] * 10 + [1] * 10
+    assert np.bincount(benchmark.source_test.labels).tolist() == [3] * 3
+
+
+def test_npz_without_split_and_grey(tmp_path):
+    path = _npz(tmp_path / "own.npz", images=np.zeros((60, 5, 5), np.uint8))
+    benchmark = data.load("npz", data_dir=path)
+    assert benchmark.source_train.images.shape[1:] == (5, 5, 1)
+    assert benchmark.augmentation == "shift"
+    assert {*benchmark.source_train.class_names, *benchmark.target.class_names} == {"-5", "3", "7", "100", "101", "102"}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"labels": None}, "it needs `images` and `labels`"),
+        ({"images": np.zeros((60, 8, 8, 3), np.float32)}, r"float32 \[60, 8, 8, 3\]; it must be uint8"),
+        ({"images": np.zeros((60, 8, 8, 2), np.uint8)}, "2 channels; it must have 1"),
+        ({"labels": np.zeros(59, int)}, r"`labels` of .* is int64 \[59\]; it must be integers \[60\]"),
+        ({"images": np.array([np.zeros((2, 2)), np.zeros((3, 3))], object)}, "images of several sizes"),
+        ({"class_names": np.array(list("abcdd")[:5])}, "5 names for 6 different labels"),
+        ({"class_names": np.array(list("abcdda"))}, "has 'a' more than once"),
+        ({"split": np.array(["source"] * 59 + ["target"])}, "class '102' of .* is in source and target"),
+        ({"split": np.array(["source"] * 60)}, "has no target images"),
+        ({"split": np.array(["train"] * 60)}, "must be 'source', 'validation' or 'target'"),
+    ],
+)
+def test_npz_mistakes_are_one_line(tmp_path, arrays, message):
+    with pytest.raises(InputError, match=message) as raised:
+        data.load("npz", data_dir=_npz(tmp_path / "own.npz", **arrays))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_truncated_npz_is_one_line(tmp_path):
+    path = _npz(tmp_path / "own.npz")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"numpy\.savez") as raised:
+        data.load("npz", data_dir=path)
+    assert "\n" not in str(raised.value)
