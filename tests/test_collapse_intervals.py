@@ -1,0 +1,182 @@
+"""Intervals: the jackknife against one by hand, and coverage by simulation."""
+
+import importlib
+
+import jax
+import numpy as np
+import oracles_collapse as oracles
+import pytest
+from oracles_collapse import clusters
+from scipy import stats
+
+from ncjax.collapse import intervals, measure, through_layers
+from ncjax.collapse.intervals import _balanced_groups, _number_of_groups
+from ncjax.errors import InputError
+
+NAMES = (
+    "cdnv",
+    "debiased_cdnv",
+    "directional_cdnv",
+    "nc1",
+    "nc1_quotient",
+    "nc2_equinorm",
+    "nc2_equiangular",
+    "ncc_accuracy",
+)
+
+
+def by_hand(name, whole, parts, over):
+    """The 95 % interval from the metrics of all samples and of those with each part left out."""
+    value, values = whole[name], np.array([part[name] for part in parts])
+    if name in ("ncc_accuracy", "nc4") and over == "samples":
+        low, high = stats.binomtest(round(value * 48), 48).proportion_ci(method="wilson")
+        return low, high, value
+    ratio = "cdnv" in name or "nc1" in name
+    if ratio:
+        value, values = np.log(value), np.log(values)
+    g = len(values)
+    error = np.sqrt((g - 1) * np.mean((values - values.mean()) ** 2))
+    centre = g * value - (g - 1) * values.mean() if ratio and over == "samples" else value
+    ends = np.array([-1, 1]) * stats.t.ppf(0.975, g - 1) * error + centre
+    if ratio:
+        return *np.exp(ends), np.exp(centre)
+    return *np.clip(ends, 0, 1), centre
+
+
+@pytest.mark.parametrize("over", ["samples", "classes"])
+def test_intervals_are_those_by_hand(over, monkeypatch):
+    x, y, w, b = clusters(6, 8, 7, sd=1.2)
+    part = y
+    if over == "samples":
+        part = np.empty_like(y)
+        for c in range(6):
+            part[y == c] = np.arange(8)
+        module = importlib.import_module("ncjax.collapse.intervals")
+        monkeypatch.setattr(module, "_balanced_groups", lambda *_: part.astype(np.int32))
+    whole = oracles.all_metrics(x, y, w, b)
+    parts = []
+    for p in range(part.max() + 1):
+        head = (w, b) if over == "samples" else (np.delete(w, p, 0), np.delete(b, p))
+        parts.append(oracles.all_metrics(x[part != p], y[part != p], *head))
+    got = intervals(x, 10 * y - 7, weights=w, bias=b, over=over)
+    assert got.groups == len(parts)
+    for name in (*NAMES, "nc4"):
+        low, high, centre = by_hand(name, whole, parts, over)
+        np.testing.assert_allclose(getattr(got, name), (low, high, centre), rtol=2e-4, atol=1e-6, err_msg=name)
+    assert got.cdnv_median is None
+    assert "not smooth" in str(got)
+    assert f"intervals over {over}: they cover the drawing of {over}" in str(got)
+
+
+def test_groups_are_balanced_within_classes():
+    position = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [40, 60, 47]))
+    counts = np.bincount(position)
+    groups = _number_of_groups(counts)
+    assert 20 <= groups <= 40
+    group = _balanced_groups(position, counts, groups, seed=1)
+    for c in range(3):
+        assert np.ptp(np.bincount(group[position == c], minlength=groups)) <= 1
+    assert (group != _balanced_groups(position, counts, groups, seed=2)).any()
+
+
+def coverage(draw, truth, over, repeats):
+    """The share of 90 % intervals that hold the truth, by name."""
+    hits = dict.fromkeys(truth, 0)
+    for seed in range(repeats):
+        x, y = draw(np.random.default_rng(seed))
+        got = intervals(x, y, over=over, confidence=0.9, seed=seed)
+        for name, value in truth.items():
+            interval = getattr(got, name)
+            hits[name] += interval.low <= value <= interval.high
+    return {name: count / repeats for name, count in hits.items()}
+
+
+@pytest.mark.parametrize("geometry", range(3))
+def test_intervals_over_samples_cover_the_population(geometry):
+    k, d = 5, 6
+    rng = np.random.default_rng(geometry)
+    means, sd = rng.normal(size=(k, d)) + 3.0, np.linspace(0.5, 1.0, k)[:, None]
+
+    def draw(rng, n=40):
+        y = np.repeat(np.arange(k), n)
+        return (means[y] + sd[y] * rng.normal(size=(len(y), d))).astype(np.float32), y
+
+    population = oracles.all_metrics(*draw(rng, 40_000))
+    truth = {name: population[name] for name in NAMES}
+    found = coverage(draw, truth, "samples", 300)
+    # 300 repeats of a true 90 % stay within ± 5 points at 3 standard errors.
+    for name in NAMES:
+        assert 0.85 <= found[name] <= 0.97, (name, found)
+    # The plain value is not where the population is, which is why the interval moves its centre.
+    plain = [measure(*draw(np.random.default_rng(s))).cdnv for s in range(50)]
+    assert np.mean(plain) < 0.99 * truth["cdnv"]
+
+
+def test_intervals_over_classes_cover_the_expected_value():
+    k, d, n = 16, 8, 40
+
+    def draw(rng):
+        y = np.repeat(np.arange(k), n)
+        means, sd = rng.normal(size=(k, d)), np.exp(rng.normal(size=(k, 1)) / 4)
+        return (1.3 * means[y] + sd[y] * rng.normal(size=(k * n, d))).astype(np.float32), y
+
+    samples = [measure(*draw(np.random.default_rng(10_000 + s))) for s in range(800)]
+    truth = {name: np.mean([getattr(c, name) for c in samples]) for name in NAMES}
+    assert np.isfinite(list(truth.values())).all()
+    found = coverage(draw, truth, "classes", 200)
+    # NC1 and the angles are of the k classes together: leaving one out changes them by more than drawing
+    # them anew.
+    for name in NAMES:
+        assert 0.83 <= found[name] <= (1.0 if name in ("nc1", "nc2_equiangular") else 0.97), (name, found)
+
+
+def test_infinite_metrics_have_no_interval_and_say_why():
+    x, y, _, _ = clusters(4, 6, 5)
+    x[y == 2] = x[y == 1]
+    got = intervals(x, y, over="classes")
+    assert got.cdnv is None
+    assert "infinite" in got.reasons["cdnv"]
+    alone = intervals(*clusters(4, 6, 5, sd=1e-3)[:2], over="classes")
+    assert "does not change" in alone.reasons["ncc_accuracy"]
+    assert got.nc1_quotient is not None
+    assert "takes a head" in got.reasons["nc4"]
+
+
+def test_sharded_intervals_are_those_of_one_device(on_devices):
+    x, y, w, b = clusters(5, 9, 6)
+    one = intervals(x, y, weights=w, bias=b)
+    with jax.set_mesh(on_devices(8)):
+        eight = intervals(x, y, weights=w, bias=b)
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(eight, name), getattr(one, name), rtol=1e-4)
+
+
+def test_bad_input_is_named():
+    x, y, _, _ = clusters(4, 6, 5)
+    for kwargs, message in [
+        ({"over": "pairs"}, "give 'samples' or 'classes'"),
+        ({"confidence": 95}, "between 0 and 1"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            intervals(x, y, **kwargs)
+    with pytest.raises(InputError, match="fewer than 4 samples of class 0, 1"):
+        intervals(x[:9], np.arange(9) // 3 % 3)
+    with pytest.raises(InputError, match="2 classes: an interval over classes takes 3"):
+        intervals(x, y % 2, over="classes")
+    x[3] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        intervals(x, y)
+
+
+def test_collapse_through_layers_finds_the_depth():
+    stages = [clusters(5, 30, d, sd=sd)[0] for d, sd in ((3, 2.0), (16, 0.8), (24, 0.05), (24, 0.01))]
+    y = clusters(5, 30, 3)[1]
+    layers = through_layers(stages, y, tolerance=0.02)
+    assert layers.effective_depth == 3 if layers.ncc_accuracy[1] < 0.98 else 2
+    np.testing.assert_allclose(layers.cdnv, [measure(x, y).cdnv for x in stages], rtol=1e-6)
+    assert (np.diff(layers.cdnv) < 0).all()
+    assert "effective depth: stage" in str(layers)
+    assert through_layers(stages[:1], y).effective_depth is None
+    assert "no stage" in str(through_layers(stages[:1], y))
+    with pytest.raises(InputError, match="no stages"):
+        through_layers([], y)
