@@ -1,9 +1,9 @@
 """Finding, fetching and checking the files that data sets are made from."""
 
 import hashlib
+import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -72,7 +72,7 @@ def download(url: str, expected_md5: str) -> Path:
         if found != expected_md5:
             raise InputError(f"what {url} sent has MD5 checksum {found}, not the official {expected_md5}; {advice}")
         part.replace(path)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise InputError(f"cannot download {url} to {path.parent}: {reason}; {advice}") from error
     finally:

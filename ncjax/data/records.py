@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from ncjax.data.benchmark import ClassImages
 from ncjax.errors import InputError
 
 _READ_AT_ONCE = 1024
+_SCRATCH = ".incomplete-"
+_ABANDONED_AFTER = 24 * 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,10 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
     what = contents()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=folder.parent))
+        for left in folder.parent.glob(f"{_SCRATCH}*"):
+            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder.parent))
     except OSError as error:
         raise InputError(
             f"cannot write to the cache folder {folder.parent}: {error.strerror}; name another with NCJAX_CACHE_DIR"
