@@ -30,7 +30,7 @@ def fit_logistic(
     value, p = loss_and_p(theta)
     for _ in range(200):
         gradient = C * (p - onehot).T @ z + penalty * theta
-        if np.abs(gradient).max() <= tolerance * max(1.0, np.abs(theta).max()):
+        if np.abs(gradient).max() == 0:
             break
         hessian = np.zeros((ways, width, ways, width))
         for a in range(ways):
@@ -38,8 +38,9 @@ def fit_logistic(
                 h = p[:, a] * ((a == b) - p[:, b])
                 hessian[a, :, b, :] = C * (z * h[:, None]).T @ z
             hessian[a, :, a, :] += np.diag(penalty)
-        flat = hessian.reshape(ways * width, ways * width)
-        step = np.linalg.lstsq(flat, gradient.ravel(), rcond=1e-15)[0].reshape(ways, width)
+        # The same number added to every intercept changes nothing: this keeps their sum at zero.
+        hessian[:, -1, :, -1] += C
+        step = np.linalg.solve(hessian.reshape(ways * width, ways * width), gradient.ravel()).reshape(ways, width)
         length = 1.0
         while length > 1e-10:
             new_value, new_p = loss_and_p(theta - length * step)
@@ -47,6 +48,29 @@ def fit_logistic(
                 break
             length /= 2
         theta, value, p = theta - length * step, new_value, new_p
+        if np.abs(step).max() <= tolerance * np.abs(theta).max():
+            break
     weights = theta[:, :-1] @ vt
     bias = theta[:, -1] - weights @ x.mean(0)
     return weights, bias - bias.mean()
+
+
+def ncc_scores(support: np.ndarray, labels: np.ndarray, query: np.ndarray, ways: int) -> np.ndarray:
+    """Minus the squared distance [M,W] to the mean of each class."""
+    support, query = np.asarray(support, np.float64), np.asarray(query, np.float64)
+    means = np.stack([support[labels == w].mean(axis=0) for w in range(ways)])
+    return -((query[:, None] - means) ** 2).sum(axis=-1)
+
+
+def cosine_scores(support: np.ndarray, labels: np.ndarray, query: np.ndarray, ways: int) -> np.ndarray:
+    """The cosine [M,W] with the mean of each class."""
+    support, query = np.asarray(support, np.float64), np.asarray(query, np.float64)
+    means = np.stack([support[labels == w].mean(axis=0) for w in range(ways)])
+    norms = np.linalg.norm(query, axis=1)[:, None] * np.linalg.norm(means, axis=1)
+    return query @ means.T / np.where(norms > 0, norms, np.inf)
+
+
+def jackknife_half_width(per_episode: np.ndarray, classes: np.ndarray, k: int, t: float) -> float:
+    """Delete-one-class jackknife, one replicate at a time."""
+    replicates = np.array([per_episode[~(classes == c).any(axis=1)].mean() for c in range(k)])
+    return t * np.sqrt((k - 1) / k * ((replicates - replicates.mean()) ** 2).sum())

@@ -118,6 +118,8 @@ def same_classes_interval(
     different episodes with the same image, so that the noise of few episodes an image does not enter; the variance
     of drawing the episodes is then added once.
 
+    A first order: it is too narrow where n_c is not well above S + Q, and unsteady below a few thousand episodes.
+
     Args:
         per_episode: Accuracies [E].
         classes: int [E,W].
@@ -160,6 +162,9 @@ def same_classes_interval(
         return math.nan
     query_variance = ratio(by_class(query_sum**2) - query_squares, query_pairs)
     support_variance = ratio(by_class(support_sum**2) - support_squares, support_pairs)
+    # The class mean comes from the same episodes, which takes their variance over their number off every pair.
+    held = np.bincount(classes.ravel(), minlength=num_classes)
+    support_variance += ratio(support_squares / shots, held * (held - 1.0))
     covariance = ratio(by_class(query_sum * support_sum), by_class(query_count * support_count))
 
     weight = ways * shots

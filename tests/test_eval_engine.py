@@ -1,0 +1,235 @@
+"""Reports equal a loop over the plan in NumPy, on any number of devices, and compile once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles_eval as oracles
+import pytest
+
+from ncjax.errors import InputError
+from ncjax.eval import EpisodePlan, arrays, feature_curve, feature_episodes, feature_tune, heads
+
+LABELS = np.repeat(np.arange(7), [30, 25, 40, 28, 33, 30, 26])
+SETTINGS = {"ways": 3, "shots": 4, "queries": 6, "episodes": 150}
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((7, 12))[LABELS] + 1.5 * rng.standard_normal((len(LABELS), 12)) + 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("queries", [6, "all"])
+def test_a_report_is_a_loop_over_its_plan(features, queries):
+    settings = SETTINGS | {"queries": queries, "seed": 3}
+    plan = EpisodePlan.sample(LABELS, **settings)
+    report = feature_episodes(features, LABELS, **settings)
+    confusion = np.zeros((7, 7), int)
+    for e in range(150):
+        classes = LABELS[plan.support_index[e, :, 0]]
+        support = features[plan.support_index[e]].reshape(12, -1)
+        shares = []
+        for w, rows in enumerate(plan.query_index[e]):
+            rows = rows[rows >= 0]
+            taken = oracles.ncc_scores(support, np.repeat(np.arange(3), 4), features[rows], 3).argmax(axis=1)
+            np.add.at(confusion, (classes[w], classes[taken]), 1)
+            shares.append(np.mean(taken == w))
+        assert report.per_episode[e] == pytest.approx(np.mean(shares), abs=1e-6)
+        np.testing.assert_array_equal(report.classes[e], classes)
+    np.testing.assert_array_equal(report.confusion, confusion)
+    np.testing.assert_allclose(report.per_class, confusion.diagonal() / confusion.sum(axis=1))
+    assert report.accuracy == pytest.approx(report.per_episode.mean(), abs=1e-6)
+    assert report.plan_hash == plan.hash
+    replayed = feature_episodes(features, LABELS, plan=plan)
+    np.testing.assert_array_equal(replayed.per_episode, report.per_episode)
+    np.testing.assert_array_equal(replayed.confusion, report.confusion)
+    assert replayed.same_classes_ci95 == pytest.approx(report.same_classes_ci95, rel=1e-5)
+    assert replayed.settings == report.settings
+
+
+@pytest.mark.parametrize("head", ["ncc", "logistic"])
+def test_any_number_of_devices_and_any_chunk(features, head, on_devices, monkeypatch):
+    one = feature_episodes(features, LABELS, head=head, **SETTINGS)
+    with jax.set_mesh(on_devices(8)):
+        eight = feature_episodes(features, LABELS, head=head, **SETTINGS)
+    monkeypatch.setattr(arrays, "chunk_size", lambda *_: 7)
+    small = feature_episodes(features, LABELS, head=head, **SETTINGS)
+    for other in (eight, small):
+        np.testing.assert_array_equal(other.classes, one.classes)
+        np.testing.assert_array_equal(other.per_episode, one.per_episode)
+        np.testing.assert_array_equal(other.confusion, one.confusion)
+        assert other.same_classes_ci95 == pytest.approx(one.same_classes_ci95, rel=1e-5)
+
+
+def test_new_contents_do_not_compile_again(features):
+    traces = []
+
+    def solve(support, labels, query, ways, *, scale):
+        traces.append(1)
+        logits, info = heads.ncc()(support, labels, query, ways)
+        return scale * logits, info
+
+    def run(features, labels, scale, seed):
+        return feature_episodes(
+            features, labels, head=heads.Head("own", solve, {"scale": scale}), seed=seed, **SETTINGS
+        )
+
+    run(features, LABELS, 1.0, 0)
+    first = len(traces)
+    assert first >= 1
+    run(features + 1, LABELS, 2.0, 1)
+    run(features, LABELS[::-1], np.float32(3), 2**32 - 1)
+    run(jnp.asarray(features), LABELS.astype(np.int64) + 5, jnp.float32(4), 7)
+    assert len(traces) == first
+
+
+def test_features_and_labels_of_any_kind(features):
+    expected = feature_episodes(features, LABELS, **SETTINGS)
+    names = np.array(list("abcdefg"))
+    for x, y in (
+        (features.astype(np.float64), LABELS),
+        (jnp.asarray(features), jnp.asarray(LABELS)),
+        (features.tolist(), names[LABELS]),
+        (features, 10 * LABELS + 3),
+    ):
+        report = feature_episodes(x, y, **SETTINGS)
+        np.testing.assert_array_equal(report.per_episode, expected.per_episode)
+    assert feature_episodes(features, names[LABELS], **SETTINGS).class_names == tuple("abcdefg")
+    assert feature_episodes(jnp.asarray(features, jnp.bfloat16), LABELS, **SETTINGS).accuracy == pytest.approx(
+        expected.accuracy, abs=0.02
+    )
+
+
+def test_a_head_of_the_users_own(features):
+    def nearest_neighbour(support, labels, query, ways):
+        distance = jnp.square(query[:, None] - support).sum(axis=-1)
+        return -jax.ops.segment_min(distance.T, labels, ways).T, {"nearest": distance.min()}
+
+    report = feature_episodes(features, LABELS, head=nearest_neighbour, **SETTINGS)
+    one_shot = SETTINGS | {"shots": 1}
+    assert report.settings.head == "nearest_neighbour"
+    assert report.info["nearest"].shape == (150,)
+    np.testing.assert_array_equal(
+        feature_episodes(features, LABELS, head=nearest_neighbour, **one_shot).per_episode,
+        feature_episodes(features, LABELS, **one_shot).per_episode,
+    )
+
+
+@pytest.mark.parametrize("head", [*heads.HEADS])
+def test_noise_scores_chance(head):
+    # Independent images: any leak of support into query, or of the way's number into the head, shows.
+    noise = np.random.default_rng(1).standard_normal((40 * 60, 24))
+    report = feature_episodes(noise, np.repeat(np.arange(40), 60), head=head, shots=2, episodes=4000)
+    assert abs(report.accuracy - 0.2) <= report.target_ci95
+    assert report.target_ci95 < 0.02
+
+
+@pytest.mark.parametrize("head", [*heads.HEADS])
+def test_identical_images_score_chance(head):
+    report = feature_episodes(np.ones((200, 8)), np.repeat(np.arange(10), 20), head=head, shots=2, episodes=64)
+    np.testing.assert_allclose(report.per_episode, 0.2, atol=1e-6)
+
+
+def test_transforms_reach_the_head(features):
+    center = features.mean(axis=0)
+    moved = features - center
+    unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    expected = feature_episodes(unit, LABELS, head="ridge", **SETTINGS)
+    report = feature_episodes(features, LABELS, head="ridge", transform="centered_l2", center=center, **SETTINGS)
+    np.testing.assert_allclose(report.per_episode, expected.per_episode, atol=1e-6)
+    assert report.settings.transform == "centered_l2"
+
+
+def test_compare_is_paired(features):
+    a = feature_episodes(features, LABELS, head="ridge", **SETTINGS)
+    b = feature_episodes(features, LABELS, head="cosine", **SETTINGS)
+    difference = a.per_episode.astype(float) - b.per_episode
+    paired = a.compare(b)
+    assert paired.difference == pytest.approx(a.accuracy - b.accuracy, abs=1e-9)
+    spread = difference.std(ddof=1) / np.sqrt(150)
+    assert paired.ci95 == pytest.approx(1.976 * spread, rel=1e-3)
+    assert paired.ci95 < a.ci95
+    other = feature_episodes(features, LABELS, **SETTINGS | {"seed": 1})
+    with pytest.raises(InputError, match="different episodes"):
+        a.compare(other)
+
+
+def test_text(features):
+    report = feature_episodes(features, LABELS, head="logistic", **SETTINGS)
+    start = f"3-way 4-shot logistic(C=1): {100 * report.accuracy:.2f} ± {100 * report.ci95:.2f} % (150 episodes)"
+    assert str(report) == start
+    summary = report.summary()
+    for words in ("other episodes from these same images", "new images of these same", "new classes and new images"):
+        assert words in summary
+    assert str(feature_episodes(features, LABELS, **SETTINGS)).startswith("3-way 4-shot ncc: ")
+
+
+def test_curves(features):
+    shots = feature_curve(features, LABELS, over="shots", ways=3, queries=6, episodes=100)
+    assert shots.values == (1, 2, 5, 10)  # 20 + 6 images are more than the smallest class has
+    assert (np.diff(shots.accuracy) > 0).all()
+    ways = feature_curve(features, LABELS, over="ways", queries=6, shots=2, episodes=100)
+    assert ways.values == (2, 5, 7)
+    assert (np.diff(ways.accuracy) < 0).all()
+    assert np.isnan(ways.interval("target_ci95")[-1])
+    assert "new classes" in str(ways)
+    with pytest.raises(InputError, match="class 1 has 25 images"):
+        feature_curve(features, LABELS, over="shots", values=[20], ways=3, queries=6, episodes=10)
+    with pytest.raises(InputError, match="depth"):
+        feature_curve(features, LABELS, over="depth")
+    with pytest.raises(InputError, match="values="):
+        feature_curve(features, LABELS, over="shots", shots=3)
+
+
+def test_tuning_takes_the_best_value(features):
+    settings = {"ways": 3, "shots": 1, "queries": 6, "episodes": 200}
+    values = [100.0, 1.0, 1e-3]
+    accuracy = [feature_episodes(features, LABELS, head=heads.ridge(v), **settings).accuracy for v in values]
+    assert len(set(accuracy)) > 1
+    chosen = feature_tune(features, LABELS, head="ridge", values=values, **settings)
+    assert chosen.hyperparameters == {"alpha": values[int(np.argmax(accuracy))]}
+    assert feature_tune(features, LABELS, head="logistic", values=[0.5], **settings) == heads.logistic(0.5)
+    with pytest.raises(InputError, match="ncc"):
+        feature_tune(features, LABELS, head="ncc")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ways": 8}, "ways=8, but there are only 7 classes"),
+        ({"ways": 1}, "ways=1"),
+        ({"shots": 0}, "shots=0"),
+        ({"queries": 0}, "queries=0"),
+        ({"queries": "most"}, "most"),
+        ({"episodes": 0}, "episodes=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"shots": 20}, "class 1 has 25 images, an episode needs 26 of a class"),
+        ({"shots": 25, "queries": "all"}, "class 1 has 25 images, an episode needs 26"),
+        ({"head": "svm"}, "unknown head 'svm'"),
+        ({"transform": "whiten"}, "unknown transform 'whiten'"),
+        ({"transform": "centered_l2"}, "center="),
+        ({"transform": "centered_l2", "center": np.zeros(5)}, "center has shape"),
+        ({"transform": "centered_l2", "center": np.full(12, np.nan)}, "center is not finite"),
+        ({"episodes": 2**30}, "overflow"),
+    ],
+)
+def test_bad_settings(features, change, words):
+    with pytest.raises(InputError, match=words):
+        feature_episodes(features, LABELS, **SETTINGS | change)
+
+
+def test_bad_features(features):
+    broken = features.copy()
+    broken[[5, 9], 3] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"2 of 212 rows .* the first is row 5"):
+        feature_episodes(broken, LABELS, **SETTINGS)
+    with pytest.raises(InputError, match="not finite"):
+        feature_episodes(features.astype(np.float64) * 1e300, LABELS, **SETTINGS)
+    with pytest.raises(InputError, match=r"\(212, 3, 4\)"):
+        feature_episodes(features.reshape(212, 3, 4), LABELS, **SETTINGS)
+    with pytest.raises(InputError, match="212 rows of features but 211 labels"):
+        feature_episodes(features, LABELS[1:], **SETTINGS)
+    with pytest.raises(InputError, match="float"):
+        feature_episodes(features, LABELS.astype(float), **SETTINGS)
+    with pytest.raises(InputError, match="other labels"):
+        feature_episodes(features, LABELS, plan=EpisodePlan.sample(LABELS[::-1], **SETTINGS))

@@ -1,0 +1,125 @@
+"""Episodes are drawn without replacement, uniformly, and as a pure function of seed and number."""
+
+from itertools import permutations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncjax.errors import InputError
+from ncjax.eval import EpisodePlan
+from ncjax.eval.sampling import _draw
+
+UNBALANCED = np.repeat(np.arange(6), [9, 30, 12, 9, 200, 17])
+PINNED_SUPPORT = [[[49, 39], [4, 6]], [[260, 264], [4, 5]]]
+PINNED_QUERY = [[[43, 40, 44], [8, 0, 1]], [[270, 274, 269], [0, 7, 3]]]
+PINNED_HASH = "52d387f017d8a4fa"
+
+
+def test_images_of_an_episode_are_distinct_and_of_one_class_a_way():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(UNBALANCED)
+    plan = EpisodePlan.sample(labels, ways=4, shots=3, queries=6, episodes=500)
+    rows = np.concatenate([plan.support_index, plan.query_index], axis=2)
+    assert rows.shape == (500, 4, 9)
+    assert rows.dtype == np.int32
+    classes = labels[rows]
+    np.testing.assert_array_equal(classes, classes[:, :, :1].repeat(9, axis=2))
+    assert all(len(set(episode.ravel())) == 36 for episode in rows)
+    assert all(len(set(ways)) == 4 for ways in classes[:, :, 0])
+
+
+def test_every_ordered_sample_is_equally_likely():
+    draws = 60_000
+    bits = jax.random.bits(jax.random.key(0), (draws, 3), jnp.uint32)
+    drawn = np.asarray(_draw(bits, jnp.full(draws, 5)))
+    orders = list(permutations(range(5), 3))
+    code = {order: i for i, order in enumerate(orders)}
+    count = np.bincount([code[tuple(row)] for row in drawn.tolist()], minlength=60)
+    chi2 = np.sum((count - draws / 60) ** 2 / (draws / 60))
+    assert chi2 < 98.3  # the 99.9 % quantile with 59 degrees of freedom
+
+
+@pytest.mark.parametrize("drawn", [1, 2, 17, 40, 100])
+def test_a_draw_decodes_its_lehmer_code(drawn: int):
+    bits = np.random.default_rng(drawn).integers(0, 2**32, (8, drawn), dtype=np.uint32)
+    size = np.array([100, 100, 101, 117, 200, 1000, 5000, 70_000])
+    found = np.asarray(_draw(jnp.asarray(bits), jnp.asarray(size, jnp.int32)))
+    for row, count, result in zip(bits, size, found, strict=True):
+        left = list(range(count))
+        assert [left.pop(int(b) % len(left)) for b in row] == result.tolist()
+
+
+def test_classes_and_images_are_drawn_over_their_own_counts():
+    plan = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=20_000)
+    rows = np.concatenate([plan.support_index, plan.query_index], axis=2)
+    held = np.bincount(UNBALANCED[rows[:, :, 0]].ravel(), minlength=6)
+    # A class is in an episode with probability 1/2.
+    assert np.abs(held - 10_000).max() < 4 * np.sqrt(20_000 / 4)
+    for index, drawn in ((plan.support_index, 2), (plan.query_index, 4)):
+        count = np.bincount(index.ravel(), minlength=len(UNBALANCED))
+        for c in range(6):
+            of_class = count[c == UNBALANCED]
+            share = drawn / len(of_class)
+            spread = np.sqrt(held[c] * share * (1 - share))
+            assert np.abs(of_class - held[c] * share).max() < 5 * spread
+
+
+def test_an_episode_depends_on_seed_and_number_alone():
+    few = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=7, seed=5)
+    many = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=700, seed=5)
+    other = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=7, seed=6)
+    np.testing.assert_array_equal(few.support_index, many.support_index[:7])
+    np.testing.assert_array_equal(few.query_index, many.query_index[:7])
+    assert not np.array_equal(few.support_index, other.support_index)
+
+
+def test_a_seed_means_the_same_episodes_for_ever():
+    # Written down once; a change that alters these must raise SAMPLER_VERSION.
+    plan = EpisodePlan.sample(UNBALANCED, ways=2, shots=2, queries=3, episodes=2, seed=11)
+    assert plan.support_index.tolist() == PINNED_SUPPORT
+    assert plan.query_index.tolist() == PINNED_QUERY
+    assert plan.hash == PINNED_HASH
+
+
+def test_more_shots_keep_classes_and_queries_and_add_support():
+    small = EpisodePlan.sample(UNBALANCED, ways=3, shots=1, queries=4, episodes=50)
+    large = EpisodePlan.sample(UNBALANCED, ways=3, shots=5, queries=4, episodes=50)
+    np.testing.assert_array_equal(small.query_index, large.query_index)
+    np.testing.assert_array_equal(small.support_index, large.support_index[:, :, :1])
+
+
+def test_all_queries_are_what_the_support_leaves():
+    plan = EpisodePlan.sample(UNBALANCED, ways=3, shots=4, queries="all", episodes=200)
+    assert plan.query_index.shape == (200, 3, 196)
+    for support, query in zip(plan.support_index.reshape(-1, 4), plan.query_index.reshape(-1, 196), strict=True):
+        c = UNBALANCED[support[0]]
+        inside = query[query >= 0]
+        assert (query[len(inside) :] == -1).all()
+        assert sorted([*support, *inside]) == np.flatnonzero(c == UNBALANCED).tolist()
+
+
+def test_a_plan_outlives_its_process(tmp_path):
+    for queries in (4, "all"):
+        plan = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=queries, episodes=9, seed=2**32 - 1)
+        plan.save(tmp_path / "plan.npz")
+        again = EpisodePlan.load(tmp_path / "plan.npz")
+        np.testing.assert_array_equal(again.support_index, plan.support_index)
+        np.testing.assert_array_equal(again.query_index, plan.query_index)
+        assert again.hash == plan.hash
+        assert again.queries == queries
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(InputError, match="not a plan"):
+        EpisodePlan.load(tmp_path / "other.npz")
+
+
+def test_the_hash_tells_settings_and_labels_apart():
+    base = {"ways": 3, "shots": 2, "queries": 4, "episodes": 5, "seed": 0}
+    plans = [EpisodePlan.sample(UNBALANCED, **base)]
+    for change in ({"ways": 4}, {"shots": 3}, {"queries": 5}, {"queries": "all"}, {"episodes": 6}, {"seed": 1}):
+        plans.append(EpisodePlan.sample(UNBALANCED, **base | change))
+    plans.append(EpisodePlan.sample(UNBALANCED[::-1], **base))
+    assert len({plan.hash for plan in plans}) == len(plans)
+    named = np.array(["cat", "dog", "eel", "fox", "gnu", "hen"])[UNBALANCED]
+    assert EpisodePlan.sample(named, **base).hash == plans[0].hash
