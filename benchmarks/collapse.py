@@ -1,0 +1,243 @@
+"""Collapse metrics: ncjax beside vectorised NumPy and torch, and how ncjax grows with classes, dimensions, samples.
+
+    python benchmarks/collapse.py            # 20 classes × 600 × 256, every implementation in one run
+    python benchmarks/collapse.py --growth   # ncjax alone, to 10,000 classes; each size in a process of its own
+
+Times are the least of many rounds in which the implementations take turns, so that a busy machine slows all alike;
+ratios are to ncjax. Compile time is apart. torch is left out where it is not installed. The torch and NumPy versions
+compute the same definitions without loops over samples, in float32, means first and then centred residuals.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ncjax.collapse import ClassMoments, cdnv, measure
+from ncjax.collapse.measure import summary_of_samples
+from ncjax.collapse.residuals import Head
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+TASKS = ("cdnv", "cdnv + nc1-nc4", "directional", "all")
+
+
+def samples(k, n, d, seed=0):
+    """Features [k·n, d], shuffled labels and a head."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(k), n)).astype(np.int32)
+    features = rng.standard_normal((k, d), np.float32)[labels] + rng.standard_normal((k * n, d), np.float32)
+    return features, labels, rng.standard_normal((k, d), np.float32)
+
+
+def numpy_metrics(task, x, y, w):
+    k = len(w)
+    one_hot = np.zeros((len(y), k), np.float32)
+    one_hot[np.arange(len(y)), y] = 1.0
+    count = one_hot.sum(0)
+    mean = one_hot.T @ x / count[:, None]
+    r = x - mean[y]
+    centred = mean - mean.mean(0)
+    gram = centred @ centred.T
+    square = np.maximum(np.diag(gram)[:, None] + np.diag(gram) - 2 * gram, 0)
+    off = ~np.eye(k, dtype=bool)
+    out = {}
+    var = one_hot.T @ np.einsum("nd,nd->n", r, r) / count
+    if task != "directional":
+        out["cdnv"] = ((var[:, None] + var)[off] / (2 * square[off])).mean()
+    if task == "cdnv":
+        return out
+    p = r @ centred.T
+    if task != "cdnv + nc1-nc4":
+        towards = p - p[np.arange(len(y)), y][:, None]
+        along = one_hot.T @ towards**2 / count[:, None]
+        out["directional"] = (along[off] / square[off] ** 2).mean()
+    if task == "directional":
+        return out
+    v, s, _ = np.linalg.svd(centred.T, full_matrices=False)
+    z = r @ (v[:, : k - 1] / s[: k - 1])
+    out["nc1"] = (one_hot.T @ np.einsum("nr,nr->n", z, z) / count).mean()
+    norm = np.linalg.norm(centred, axis=1)
+    out["nc2_equinorm"] = norm.std() / norm.mean()
+    cosine = gram / norm[:, None] / norm
+    out["nc2_equiangular"] = np.abs(cosine[off] + 1 / (k - 1)).mean()
+    out["nc3"] = np.linalg.norm(w / np.linalg.norm(w) - centred / np.linalg.norm(centred))
+    nearest = (square[y] - 2 * p).argmin(1)
+    out["nc4"] = ((x @ w.T).argmax(1) == nearest).mean()
+    return out
+
+
+def torch_metrics(task, x, y, w):
+    k = len(w)
+    count = torch.bincount(y, minlength=k).float()
+    mean = torch.zeros(k, x.shape[1]).index_add_(0, y, x) / count[:, None]
+    r = x - mean[y]
+    centred = mean - mean.mean(0)
+    gram = centred @ centred.T
+    square = (gram.diagonal()[:, None] + gram.diagonal() - 2 * gram).clamp(min=0)
+    off = ~torch.eye(k, dtype=torch.bool)
+    out = {}
+    var = torch.zeros(k).index_add_(0, y, (r * r).sum(1)) / count
+    if task != "directional":
+        out["cdnv"] = ((var[:, None] + var)[off] / (2 * square[off])).mean()
+    if task == "cdnv":
+        return out
+    p = r @ centred.T
+    if task != "cdnv + nc1-nc4":
+        towards = p - p.gather(1, y[:, None])
+        along = torch.zeros(k, k).index_add_(0, y, towards**2) / count[:, None]
+        out["directional"] = (along[off] / square[off] ** 2).mean()
+    if task == "directional":
+        return out
+    v, s, _ = torch.linalg.svd(centred.T, full_matrices=False)
+    z = r @ (v[:, : k - 1] / s[: k - 1])
+    out["nc1"] = (torch.zeros(k).index_add_(0, y, (z * z).sum(1)) / count).mean()
+    norm = centred.norm(dim=1)
+    out["nc2_equinorm"] = norm.std(correction=0) / norm.mean()
+    out["nc2_equiangular"] = ((gram / norm[:, None] / norm)[off] + 1 / (k - 1)).abs().mean()
+    out["nc3"] = (w / w.norm() - centred / centred.norm()).norm()
+    out["nc4"] = ((x @ w.T).argmax(1) == (square[y] - 2 * p).argmin(1)).float().mean()
+    return out
+
+
+def ncjax_metrics(task, x, y, w):
+    """What of `summary_of_samples` the task asks for; XLA leaves the rest out."""
+    k = w.shape[0]
+    if task == "cdnv":
+        return {"cdnv": cdnv(x, y, k)}
+    parts = summary_of_samples(x, y, Head(w, jnp.zeros(k)), k)
+    off = ~jnp.eye(k, dtype=bool)
+
+    def mean(pairs):
+        return jnp.sum(jnp.where(off, pairs, 0.0)) / (k * (k - 1))
+
+    out = {}
+    if task != "directional":
+        out["cdnv"] = mean(parts["cdnv_pairs"])
+    if task != "cdnv + nc1-nc4":
+        out["directional"] = mean(parts["directional_cdnv_pairs"])
+    if task != "directional":
+        out |= {name: parts[name] for name in ("nc1", "nc2_equinorm", "nc2_equiangular", "nc3")}
+        out["nc4"] = parts["agree"] / x.shape[0]
+    return out
+
+
+def compare(k: int, n: int, d: int, rounds: int) -> None:
+    """Every task by every implementation, the same numbers out of each."""
+    x, y, w = samples(k, n, d)
+    arrays = {"ncjax": tuple(map(jnp.asarray, (x, y, w))), "numpy": (x, y, w)}
+    if torch is not None:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        arrays["torch"] = (torch.from_numpy(x), torch.from_numpy(y).long(), torch.from_numpy(w))
+    print(f"{k} classes × {n} × {d} float32, {jax.devices()[0].device_kind}, best of {rounds} rounds in turn, ms")
+    print(f"{'':<16}{'compile':>10}" + "".join(f"{name:>10}{'ratio':>8}" for name in arrays))
+    for task in TASKS:
+        start = time.perf_counter()
+        compiled = jax.jit(partial(ncjax_metrics, task)).lower(*arrays["ncjax"]).compile()
+        compile_time = time.perf_counter() - start
+        run: dict[str, Callable] = {
+            "ncjax": lambda *a, c=compiled: jax.block_until_ready(c(*a)),
+            "numpy": partial(numpy_metrics, task),
+            "torch": partial(torch_metrics, task),
+        }
+        best = dict.fromkeys(arrays, np.inf)
+        for i in range(rounds):
+            for name, a in arrays.items():
+                for _ in range(3):
+                    start = time.perf_counter()
+                    found = run[name](*a)
+                    best[name] = min(best[name], time.perf_counter() - start)
+                if i == 0:
+                    reference = found if name == "ncjax" else reference
+                    for metric, value in found.items():
+                        np.testing.assert_allclose(float(value), float(reference[metric]), rtol=1e-3)
+        row = f"{task:<16}{compile_time * 1e3:>10.0f}"
+        for name in arrays:
+            row += f"{best[name] * 1e3:>10.2f}{best[name] / best['ncjax']:>8.1f}"
+        print(row)
+    best = min(timed(lambda: measure(arrays["ncjax"][0], y, weights=w)) for _ in range(rounds * 3))
+    print(f"{'measure()':<26}{best * 1e3:>10.2f}   every metric, checks and copies to the host")
+
+
+def timed(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def grow_one(kind: str, k: int, n: int, d: int) -> None:
+    """Prints one line of JSON: the time and peak memory of one size."""
+    if kind == "measure":
+        x, y, w = samples(k, n, d)
+        x = jnp.asarray(x)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        first = timed(lambda: measure(x, y, weights=w))
+        best = min(timed(lambda: measure(x, y, weights=w)) for _ in range(3 if k < 5000 else 1))
+    else:
+        # One pass of ClassMoments over batches that never exist together; the memory does not depend on how many.
+        batch, steps = 8192, max(1, k * n // 8192)
+        update = jax.jit(ClassMoments.update, donate_argnums=0)
+        x, y = jax.random.normal(jax.random.key(0), (batch, d)), jnp.arange(batch, dtype=jnp.int32) % k
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        moments = ClassMoments.empty(k, d)
+        first = timed(lambda: jax.block_until_ready(update(ClassMoments.empty(k, d), x, y)))
+
+        def one_pass():
+            nonlocal moments
+            for _ in range(steps):
+                moments = update(moments, x, y)
+            jax.block_until_ready(moments)
+
+        best = timed(one_pass)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"first_s": first, "again_s": best, "features_mb": k * n * d * 4 / 2**20,
+                      "peak_mb": after / 2**10, "added_mb": (after - before) / 2**10}))  # fmt: skip
+
+
+def growth() -> None:
+    sizes = [("measure", k, 600, 256) for k in (5, 20, 80)]
+    sizes += [("measure", 20, 600, d) for d in (64, 640, 2048)] + [("measure", 20, n, 256) for n in (100, 3000)]
+    sizes += [("measure", 1000, 20, 512), ("measure", 10_000, 4, 128)]
+    sizes += [("moments", 1000, 1280, 2048), ("moments", 10_000, 128, 512)]
+    print(f"{'':<10}{'classes':>8}{'samples':>9}{'d':>6}{'first s':>9}{'again s':>9}{'features MB':>13}{'peak MB':>9}")
+    for kind, k, n, d in sizes:
+        out = subprocess.run(
+            [sys.executable, __file__, "--one", kind, str(k), str(n), str(d)],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        r = json.loads(out.stdout.splitlines()[-1])
+        print(
+            f"{kind:<10}{k:>8}{k * n:>9}{d:>6}{r['first_s']:>9.3f}{r['again_s']:>9.4f}"
+            f"{r['features_mb']:>13.0f}{r['peak_mb']:>9.0f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        grow_one(args.one[0], *map(int, args.one[1:]))
+    elif args.growth:
+        growth()
+    else:
+        compare(20, 600, 256, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
