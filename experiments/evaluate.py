@@ -224,13 +224,11 @@ def layers(subject: Subject) -> list[dict[str, Any]]:
     assert subject.params is not None
     assert subject.split is not None
     (stages,) = outputs(subject.params, subject.split, ("stages",))
-    rows = []
-    print("\nstage  width        CDNV  NCC accuracy")
-    for number, stage in enumerate(stages):
-        found = collapse.measure(stage, subject.labels)
-        print(f"{number:>5}  {stage.shape[1]:>5}  {found.cdnv:>10.4g}  {found.ncc_accuracy:>11.2%}")
-        rows.append({"width": stage.shape[1], "cdnv": finite(found.cdnv), "ncc_accuracy": found.ncc_accuracy})
-    return rows
+    found = collapse.through_layers(stages, subject.labels)
+    print(f"\n{found}")
+    return [
+        {"width": stage.d, "cdnv": finite(stage.cdnv), "ncc_accuracy": stage.ncc_accuracy} for stage in found.stages
+    ]
 
 
 def as_json(one: EpisodeReport) -> dict[str, Any]:

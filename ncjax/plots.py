@@ -109,10 +109,10 @@ def plot_theory(theory: Theory, measured: Sequence[float], title: str = "") -> F
       measured: the measured error, a fraction for each number of shots.
       title: what stands above the panel.
     """
-    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.8), layout="constrained")
     axes = figure.subplots()
-    for (name, values), style in zip(theory.bounds().items(), ("-", "--", "-.", ":", (0, (5, 1))), strict=True):
-        axes.plot(theory.shots, values, linestyle=style, marker=".", color="gray", label=f"bound: {name.strip()}")
+    for number, (name, values) in enumerate(theory.bounds().items(), 2):
+        axes.plot(theory.shots, values, ".--", color=f"C{number}", label=f"bound: {name.strip()}")
     axes.plot(theory.shots, theory.predicted, "s-", color="C1", label="predicted from second moments (no bound)")
     axes.plot(theory.shots, measured, "o-", color="C0", label="measured")
     axes.axhline(1, color="C3", linewidth=1)

@@ -89,16 +89,16 @@ def draw(character: str, count: int, seed: int = 0) -> np.ndarray:
     which = rng.integers(len(bank), size=count)
 
     # Where each pixel of an image comes from, about the centre and in final pixels: an affine map and a smooth wave.
-    angle = rng.uniform(-0.25, 0.25, count)
-    shear = rng.uniform(-0.2, 0.2, count)
-    stretch = np.exp(rng.uniform(-0.2, 0.2, (count, 2)))
+    angle = rng.uniform(-0.2, 0.2, count)
+    shear = rng.uniform(-0.15, 0.15, count)
+    stretch = np.exp(rng.uniform(-0.15, 0.15, (count, 2)))
     cos, sin = np.cos(angle), np.sin(angle)
     affine = np.empty((count, 2, 2))
     affine[:, 0] = np.stack([cos, sin], 1) * stretch[:, :1]
     affine[:, 1] = np.stack([-sin + shear * cos, cos + shear * sin], 1) * stretch[:, 1:]
     grid = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")).reshape(2, -1) - (SIZE - 1) / 2
     source = (affine @ grid).astype(np.float32)
-    source += rng.uniform(-2, 2, (count, 2, 1)).astype(np.float32)
+    source += rng.uniform(-1.5, 1.5, (count, 2, 1)).astype(np.float32)
     frequency = rng.uniform(-0.3, 0.3, (count, 2, 2))
     phase = rng.uniform(0, 2 * np.pi, (count, 2, 1))
     source += np.sin((frequency @ grid + phase).astype(np.float32))
@@ -108,8 +108,8 @@ def draw(character: str, count: int, seed: int = 0) -> np.ndarray:
     row, column = pixel.clip(0, SIZE * _ZOOM - 1).transpose(1, 0, 2)
     ink = np.where(inside, bank[which[:, None], row, column], 0).astype(np.float32)
 
-    brightness = rng.uniform(0.6, 1.0, (count, 1)).astype(np.float32)
-    noise = rng.standard_normal(ink.shape, np.float32) * rng.uniform(5, 25, (count, 1)).astype(np.float32)
+    brightness = rng.uniform(0.7, 1.0, (count, 1)).astype(np.float32)
+    noise = rng.standard_normal(ink.shape, np.float32) * rng.uniform(5, 20, (count, 1)).astype(np.float32)
     return (ink * brightness + noise).clip(0, 255).astype(np.uint8).reshape(count, SIZE, SIZE, 1)
 
 

@@ -1,0 +1,160 @@
+"""The commands that users type, as they type them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / script), *arguments],
+        cwd=cwd,
+        env=os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_NUM_CPU_DEVICES": "2"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small data set of one's own, images.npz, and a finished run of it, run/."""
+    path = tmp_path_factory.mktemp("user")
+    parts = {
+        "source": tiny.split(6, 24, seed=1),
+        "validation": tiny.split(5, 21, seed=2),
+        "target": tiny.split(5, 21, seed=3),
+    }
+    np.savez(
+        path / "images.npz",
+        images=np.concatenate([part.images for part in parts.values()]),
+        labels=np.concatenate([part.labels + 10 * i for i, part in enumerate(parts.values())]),
+        split=np.concatenate([np.full(len(part.labels), name) for name, part in parts.items()]),
+    )
+    done = pretrain(path)
+    assert done.returncode == 0, done.stderr
+    (path / "printed").write_text(done.stdout)
+    return path
+
+
+def pretrain(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    own = ("--dataset=npz", f"--data_dir={path / 'images.npz'}", "--preset=smoke", "--workdir=run")
+    return command("pretrain.py", *own, "--measure_episodes=100", *arguments, cwd=path)
+
+
+def test_pretrain_prints_a_table_and_leaves_a_run(folder: Path) -> None:
+    printed = (folder / "printed").read_text()
+    assert "CDNV target" in printed
+    assert "run     run" in printed
+    for name in ("config.json", "metrics.jsonl", "timing.jsonl", "figures/collapse.png", "checkpoints"):
+        assert (folder / "run" / name).exists()
+    cache = folder / "cache" / "ncjax" / "compiled"
+    assert cache.stat().st_mode & 0o077 == 0  # compiled programs are for this user's eyes and hands only
+
+
+def test_a_finished_run_prints_its_table_again(folder: Path) -> None:
+    before = (folder / "run" / "metrics.jsonl").read_bytes()
+    again = pretrain(folder)
+    assert again.returncode == 0
+    assert again.stdout == (folder / "printed").read_text()
+    assert "step/s" not in again.stderr  # it did not train
+    assert (folder / "run" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
+    done = command(
+        "evaluate.py", "--run=run", "--episodes=200", "--queries=10", "--tune", "--theory", "--layers", "--curves",
+        "--shots", "1", "5", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for words in ("5-way 5-shot ncc:", "ridge(alpha=", "logistic(C=", "vacuous", "effective depth", "new classes"):
+        assert words in done.stdout
+    written = json.loads((folder / "run" / "evaluation.json").read_text())
+    assert len(written["episodes"]) == 6
+    assert len(written["layers"]) == 5
+    assert {"accuracy", "ci95", "target_ci95", "plan_hash"} <= written["episodes"][0].keys()
+    for figure in ("curves", "theory"):
+        assert (folder / "run" / "figures" / f"{figure}.png").exists()
+
+
+def test_evaluate_features_from_anywhere(folder: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    np.savez(folder / "mine.npz", features=features, labels=np.repeat(np.arange(80, 90), 20))
+    done = command("evaluate.py", "--features=mine.npz", "--episodes=500", "--heads", "ncc", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((folder / "mine.evaluation.json").read_text())
+    assert written["collapse"]["k"] == 10
+    chance = written["episodes"][0]
+    assert abs(chance["accuracy"] - 0.2) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("pretrain.py", ["--dataset=nothing"], "unknown data set 'nothing'; choose one of"),
+        ("pretrain.py", ["--network=resnet-1000"], "no network is called 'resnet-1000'; known:"),
+        ("pretrain.py", ["--learning_rate=-1"], "learning_rate=-1.0: it must be positive"),
+        ("pretrain.py", ["--dataset=cifar_fs", "--data_dir=."], "cifar-100-python"),
+        ("pretrain.py", ["--num_source_classes=5000"], "5000"),
+        ("pretrain.py", ["--workdir=run"], "holds another run"),
+        ("pretrain.py", ["--workdir=images.npz/run"], "cannot write to images.npz/run"),
+        ("evaluate.py", [], "give either --run=PATH of a run, or --features=FILE.npz"),
+        ("evaluate.py", ["--run=nowhere"], "nowhere holds no run"),
+        ("evaluate.py", ["--features=images.npz"], "has no array"),
+        ("evaluate.py", ["--run=run", "--ways=50"], "50"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(script: str, arguments: list[str], words: str, folder: Path) -> None:
+    done = command(script, *arguments, cwd=folder)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert words in last
+    assert "Traceback" not in done.stderr
+    assert not (folder / "runs").exists()  # nothing half-written
+
+
+def test_help_says_a_line_for_every_flag(tmp_path: Path) -> None:
+    done = command("pretrain.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for flag in ("--dataset", "--data_dir", "--network", "--epochs", "--learning_rate", "--workdir", "--seeds"):
+        assert flag in done.stdout
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_75_and_the_same_command_continues(folder: Path, tmp_path: Path) -> None:
+    arguments = [
+        sys.executable, str(ROOT / "experiments" / "pretrain.py"), "--dataset=npz",
+        f"--data_dir={folder / 'images.npz'}", "--preset=smoke", "--min_steps=400", "--workdir=run",
+        "--measure_episodes=50", "--measurements=0",
+    ]  # fmt: skip
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "JAX_NUM_CPU_DEVICES": "2"}
+    running = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    timing = tmp_path / "run" / "timing.jsonl"
+    while running.poll() is None and not (timing.exists() and '"steps"' in timing.read_text()):
+        pass
+    running.send_signal(signal.SIGTERM)
+    _, messages = running.communicate()
+    assert running.returncode == 75
+    assert "the same command continues" in messages.splitlines()[-1]
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [0, 400]
+
+
+def test_import_leaves_tensorflow_and_tfds_out() -> None:
+    code = "import ncjax, sys; print([m for m in ('tensorflow', 'tensorflow_datasets') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
