@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_continues(folder: Path,
     running = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     timing = tmp_path / "run" / "timing.jsonl"
     while running.poll() is None and not (timing.exists() and '"steps"' in timing.read_text()):
-        pass
+        time.sleep(0.1)
     running.send_signal(signal.SIGTERM)
     _, messages = running.communicate()
     assert running.returncode == 75

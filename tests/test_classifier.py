@@ -1,0 +1,91 @@
+"""The classifier that users pass about: features in order, encoders from elsewhere, mistakes."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from jax.sharding import Mesh
+
+import ncjax
+from ncjax.classifier import extract, outputs
+from ncjax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def params() -> ncjax.Classifier:
+    network = tiny.network()
+    variables = network.init(jax.random.key(0), (12, 12, 1))
+    return ncjax.Classifier(variables, jnp.asarray([0.4]), jnp.asarray([0.2]), network=network, augmentation="shift")
+
+
+def test_rows_stay_in_order_whatever_the_batch(params: ncjax.Classifier, on_devices: Callable[[int], Mesh]) -> None:
+    images = tiny.split(6, 5, seed=1).images  # 30 images: no batch below divides them
+    whole = ncjax.features(params, images)
+    assert whole.shape == (30, 288)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(jax.jit(extract)(params, images), whole, rtol=1e-5, atol=1e-6)
+    for batch_size in (1, 7, 29, 1000):
+        np.testing.assert_allclose(ncjax.features(params, images, batch_size=batch_size), whole, rtol=1e-5, atol=1e-6)
+    with jax.set_mesh(on_devices(8)):
+        np.testing.assert_allclose(ncjax.features(params, images, batch_size=7), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_are_centred_and_scaled(params: ncjax.Classifier) -> None:
+    images = tiny.split(2, 2, seed=1).images
+    normalised = (images.astype(np.float32) / 255 - 0.4) / 0.2
+    output, _ = params.network.apply(params.variables, normalised)
+    np.testing.assert_allclose(ncjax.logits(params, images), output.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_a_pytree(params: ncjax.Classifier) -> None:
+    images = jnp.asarray(tiny.split(2, 2, seed=1).images)
+    doubled = jax.tree.map(lambda a: jnp.stack([a, a]), params)
+    both = jax.vmap(extract, in_axes=(0, None))(doubled, images)
+    np.testing.assert_allclose(both[0], both[1])
+    again = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(params))
+    assert again.network == params.network
+    assert again.augmentation == "shift"
+
+
+def test_an_encoder_from_elsewhere() -> None:
+    split = tiny.split(5, 20, seed=1)
+
+    def encode(variables: jax.Array, images: jax.Array) -> jax.Array:
+        return images.reshape(len(images), -1) @ variables
+
+    projection = jax.random.normal(jax.random.key(0), (144, 10))
+    params = ncjax.Classifier.from_callable(encode, projection, mean=0.5, std=0.25)
+    expected = ((split.images.reshape(100, -1) / 255.0 - 0.5) / 0.25) @ np.asarray(projection, np.float64)
+    np.testing.assert_allclose(ncjax.features(params, split), expected, rtol=1e-4, atol=1e-3)
+    report = ncjax.eval.episodes(params, split, shots=5, queries=5, episodes=100)
+    assert report.accuracy > 0.8
+    with pytest.raises(InputError, match="no logits"):
+        ncjax.logits(params, split)
+
+
+def test_an_encoder_that_does_not_pool() -> None:
+    params = ncjax.Classifier.from_callable(lambda variables, images: images * variables, jnp.ones(()))
+    with pytest.raises(InputError, match=r"it must make \[4, d\]: pool or flatten"):
+        ncjax.features(params, tiny.split(2, 2, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((3, 12, 12, 1), np.float32), r"uint8 array \[n, h, w, c\] of pixels 0..255, not float32"),
+        (np.zeros((12, 12, 1), np.uint8), "not uint8"),
+        ([1, 2], "not list"),
+        (np.zeros((0, 12, 12, 1), np.uint8), "no images"),
+    ],
+)
+def test_images_of_another_kind(params: ncjax.Classifier, images: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ncjax.features(params, images)
+
+
+def test_a_batch_of_nothing(params: ncjax.Classifier) -> None:
+    with pytest.raises(InputError, match="batch_size=0"):
+        outputs(params, tiny.split(2, 2, seed=1), ("features",), batch_size=0)
