@@ -8,6 +8,7 @@ import pytest
 from ncjax import models
 from ncjax.errors import InputError
 from ncjax.models.layers import batch_norm_act
+from ncjax.models.resnet12 import drop_block
 
 # millions of parameters in Zagoruyko & Komodakis 2016 (CIFAR-10: 10 classes, 3 channels), tables 4 and 5
 PUBLISHED = {
@@ -27,6 +28,32 @@ def test_parameter_counts_are_the_published_ones(name: str, millions: float) -> 
     assert round(models.num_parameters(shapes) / 1e6, 1) == pytest.approx(millions, abs=0.051)
 
 
+# numbers of parameters of the features alone, or of all for the transformers, in the field's reference code
+REFERENCE = [
+    ("conv4", (84, 84, 3), 113_088, True),  # prototypical networks, PyTorch
+    ("resnet12", (84, 84, 3), 12_424_320, True),  # Tian et al. 2020, PyTorch
+    ("vit-12-192-16", (224, 224, 3), 5_717_416 - 2 * 192, False),  # ViT-Ti/16 less its class token and position
+    ("vit-12-384-16", (224, 224, 3), 22_050_664 - 2 * 384, False),  # ViT-S/16 likewise
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "expected", "features_only"), REFERENCE)
+def test_parameter_counts_are_those_of_the_reference_code(
+    name: str, shape: tuple[int, int, int], expected: int, features_only: bool
+) -> None:
+    network = models.create(name, 1000)
+    params = jax.eval_shape(lambda: network.init(jax.random.key(0), shape))["params"]
+    head = params["head"]
+    found = models.num_parameters({"params": params})
+    assert found - features_only * models.num_parameters({"params": head}) == expected
+
+
+def test_mlp_parameter_count() -> None:
+    variables = models.create("mlp-3-32", 7).init(jax.random.key(0), (12, 12, 1))
+    layers = 144 * 32 + 2 * 32 * 32 + 3 * 2 * 32
+    assert models.num_parameters(variables) == layers + 32 * 7 + 7
+
+
 def test_without_shortcuts_only_the_projections_are_gone() -> None:
     with_, without = (
         jax.eval_shape(lambda name=name: models.create(name, 10).init(jax.random.key(0), (32, 32, 3)))
@@ -36,19 +63,27 @@ def test_without_shortcuts_only_the_projections_are_gone() -> None:
     assert models.num_parameters(with_) - models.num_parameters(without) == projections
 
 
-@pytest.mark.parametrize("name", ["wrn-10-1", "conv-10-1"])
-@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
-def test_outputs_and_modes(name: str, shape: tuple[int, int, int]) -> None:
+STAGES = {
+    "wrn-10-1": [16, 16, 32, 64, 64],
+    "conv-10-1": [16, 16, 32, 64, 64],
+    "conv4": [64, 64, 64, 64, 64],
+    "mlp-3-32": [32, 32, 32],
+    "resnet12-dropblock": [64, 160, 320, 640],
+}
+
+
+@pytest.mark.parametrize(("name", "widths"), STAGES.items())
+@pytest.mark.parametrize("shape", [(28, 28, 1), (16, 16, 3)])
+def test_outputs_and_modes(name: str, widths: list[int], shape: tuple[int, int, int]) -> None:
     network = models.create(name, 7)
     variables = network.init(jax.random.key(0), shape)
     images = jax.random.normal(jax.random.key(1), (4, *shape))
     evaluate = jax.jit(lambda v, x: network.apply(v, x))
-    train = jax.jit(lambda v, x: network.apply(v, x, train=True))
+    train = jax.jit(lambda v, x: network.apply(v, x, train=True, key=jax.random.key(2)))
 
     output, unchanged = evaluate(variables, images)
     assert output.logits.shape == (4, 7)
-    assert output.features.shape == (4, 64)
-    assert [stage.shape for stage in output.stages] == [(4, 16), (4, 16), (4, 32), (4, 64), (4, 64)]
+    assert [stage.shape for stage in output.stages] == [(4, width) for width in widths]
     np.testing.assert_array_equal(output.stages[-1], output.features)
     jax.tree.map(np.testing.assert_array_equal, unchanged, variables["batch_stats"])
     weights, bias = network.head(variables)
@@ -98,7 +133,39 @@ def test_batch_norm_gradient_is_that_of_automatic_differentiation(slope: float |
             np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["resnet-9", "wrn-27-4", "wrn-28", "wrn-4-1", "conv-10-0", ""])
+def test_a_transformer_has_no_batch_statistics_and_tells_of_patches_that_do_not_fit() -> None:
+    network = models.create("vit-2-64-4", 7)
+    variables = network.init(jax.random.key(0), (12, 12, 1))
+    images = jax.random.normal(jax.random.key(1), (4, 12, 12, 1))
+    output, batch_stats = network.apply(variables, images, train=True)
+    assert batch_stats == {}
+    assert [stage.shape for stage in output.stages] == [(4, 64)] * 4
+    alone, _ = network.apply(variables, images[:1])
+    np.testing.assert_allclose(alone.features, output.features[:1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="patches of 4 pixels do not tile images of 30 x 30"):
+        network.init(jax.random.key(0), (30, 30, 1))
+
+
+def test_drop_block_drops_squares_in_training_only() -> None:
+    x = jnp.ones((400, 10, 10, 3))
+    kept = drop_block(jax.random.key(0), x, 0.1, 3)
+    share = float(jnp.mean(kept == 0))
+    assert 0.07 < share < 0.11  # a tenth, less the overlap of squares
+    np.testing.assert_allclose(jnp.mean(kept), 1.0, rtol=1e-5)  # scaled up by what fell
+    lone = np.asarray(kept[:, :, :, 0] == 0)
+    horizontal_runs = lone[:, :, 1:] & lone[:, :, :-1]
+    assert horizontal_runs.sum() > 0.6 * lone.sum()  # what falls, falls beside its neighbours
+
+    network = models.create("resnet12-dropblock", 5)
+    variables = network.init(jax.random.key(0), (16, 16, 1))
+    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 1))
+    train = jax.jit(lambda key: network.apply(variables, images, train=True, key=key)[0].features)
+    assert not np.allclose(train(jax.random.key(1)), train(jax.random.key(2)))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet-9", "mlp-0-8", "vit-2-65-4", "wrn-27-4", "wrn-28", "wrn-4-1", "conv-10-0", ""]
+)
 def test_unknown_names_are_refused_with_what_is_known(name: str) -> None:
-    with pytest.raises(InputError, match=r"known|6n \+ 4"):
+    with pytest.raises(InputError, match=r"known|6n \+ 4|at least 1"):
         models.create(name, 10)

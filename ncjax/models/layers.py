@@ -17,6 +17,11 @@ def at_least_float32(dtype: Any) -> Any:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+def pooled(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    """The mean over space, in float32 or wider."""
+    return jnp.mean(x.astype(at_least_float32(x.dtype)), axis=(1, 2))
+
+
 def _affine(
     x: Float[Array, "... c"],
     mean: Float[Array, "c"],

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from ncjax.errors import InputError
-from ncjax.models.layers import BatchNormAct, at_least_float32, he_normal
+from ncjax.models.layers import BatchNormAct, at_least_float32, he_normal, pooled
 from ncjax.models.network import Output
 
 
@@ -57,17 +57,15 @@ class WideResNet(nn.Module):
     def __call__(self, images: Array, train: bool) -> Output:
         """Logits, features [n, 64 * width] and stages of normalised images [n, h, w, c]."""
         x = nn.Conv(16, (3, 3), padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype)(images)
-        stages = [x]
+        stages = [pooled(x)]
         for group in range(3):
             for block in range((self.depth - 4) // 6):
                 stride = 2 if group > 0 and block == 0 else 1
                 x = _Block(16 * self.width * 2**group, stride, self.shortcuts, self.dtype)(x, train)
-                stages.append(x)
-        stages.append(BatchNormAct()(x, train))
-        wide = at_least_float32(self.dtype)
-        pooled = tuple(jnp.mean(stage.astype(wide), axis=(1, 2)) for stage in stages)
-        logits = nn.Dense(self.num_classes, dtype=wide, name="head")(pooled[-1])
-        return Output(logits, pooled[-1], pooled)
+                stages.append(pooled(x))
+        stages.append(pooled(BatchNormAct()(x, train)))
+        logits = nn.Dense(self.num_classes, dtype=at_least_float32(self.dtype), name="head")(stages[-1])
+        return Output(logits, stages[-1], tuple(stages))
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> WideResNet | None:

@@ -1,0 +1,39 @@
+"""`conv4`, the four-layer network of width 64 of the first few-shot papers.
+
+Vinyals et al. 2016, https://arxiv.org/abs/1606.04080; Snell, Swersky & Zemel 2017, https://arxiv.org/abs/1703.05175:
+four times (3x3 convolution, batch norm, ReLU, 2x2 max pooling); the features are the flattened result.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array
+
+from ncjax.models.layers import BatchNormAct, at_least_float32, he_normal, pooled
+from ncjax.models.network import Output
+
+
+class Conv4(nn.Module):
+    """Four convolutions of width 64. Stages: each of them, and the flattened features."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Output:
+        """Logits, features [n, 64 (h // 16) (w // 16)] and stages of normalised images [n, h, w, c]."""
+        x, stages = images, []
+        for _ in range(4):
+            x = nn.Conv(64, (3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)(x)
+            x = nn.max_pool(BatchNormAct()(x, train), (2, 2), (2, 2))
+            stages.append(pooled(x))
+        wide = at_least_float32(self.dtype)
+        features = x.reshape(len(x), -1).astype(wide)
+        logits = nn.Dense(self.num_classes, dtype=wide, name="head")(features)
+        return Output(logits, features, (*stages, features))
+
+
+def from_name(name: str, num_classes: int, dtype: Any) -> Conv4 | None:
+    """The module that `conv4` names; None for another name."""
+    return Conv4(num_classes, dtype) if name == "conv4" else None

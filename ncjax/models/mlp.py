@@ -1,0 +1,48 @@
+"""`mlp-depth-width`: fully connected layers on the pixels."""
+
+import re
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array
+
+from ncjax.errors import InputError
+from ncjax.models.layers import BatchNormAct, at_least_float32
+from ncjax.models.network import Output
+
+
+class MLP(nn.Module):
+    """`depth` times (linear layer, batch norm, ReLU). Stages: each layer."""
+
+    num_classes: int
+    depth: int
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Output:
+        """Logits, features [n, width] and stages of normalised images [n, h, w, c]."""
+        wide = at_least_float32(self.dtype)
+        x, stages = images.reshape(len(images), -1), []
+        for _ in range(self.depth):
+            x = nn.Dense(self.width, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x)
+            x = BatchNormAct()(x, train)
+            stages.append(x.astype(wide))
+        logits = nn.Dense(self.num_classes, dtype=wide, name="head")(stages[-1])
+        return Output(logits, stages[-1], tuple(stages))
+
+
+def from_name(name: str, num_classes: int, dtype: Any) -> MLP | None:
+    """The module that `mlp-depth-width` names; None for a name of another form.
+
+    Raises:
+      InputError: for a depth or width of 0.
+    """
+    match = re.fullmatch(r"mlp-(\d+)-(\d+)", name)
+    if match is None:
+        return None
+    depth, width = int(match[1]), int(match[2])
+    if depth < 1 or width < 1:
+        raise InputError(f"network {name!r}: depth and width must be at least 1; for example mlp-4-256")
+    return MLP(num_classes, depth, width, dtype)
