@@ -160,7 +160,7 @@ def assert_no_bound_violated(values, error, spread, names, rows=slice(None)):
         assert np.sum(bound[stated] < 1) > 0.05 * np.sum(stated), name
 
 
-@pytest.mark.parametrize("count", [48, pytest.param(240, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [32, pytest.param(240, marks=pytest.mark.slow)])
 def test_no_bound_is_violated_and_the_prediction_is_near(count):
     seeds = np.arange(count)
     values, error, spread = compared(seeds, gaussian, 3.0)
@@ -168,20 +168,19 @@ def test_no_bound_is_violated_and_the_prediction_is_near(count):
     assert_no_bound_violated(values, error, spread, ["galanti_2022_spherical"], seeds % 4 < 2)
     gap = np.abs(values["predicted"] - error)
     assert np.median(gap) < 0.001
-    # With few shots in few directions of unequal variance, margins are products of few Gaussians, not
-    # Gaussian.
     assert (np.mean(gap[seeds % 4 < 2], axis=0) < [0.015, 0.008, 0.006, 0.006]).all()
-    assert (np.mean(gap[seeds % 4 >= 2], axis=0) < [0.06, 0.03, 0.02, 0.015]).all()
+    if count == 240:  # what `predict` says of itself, where the margins are products of few Gaussians
+        assert (np.mean(gap[seeds % 4 >= 2], axis=0) < [0.05, 0.025, 0.018, 0.013]).all()
 
 
-@pytest.mark.parametrize("count", [16, pytest.param(160, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [32, pytest.param(160, marks=pytest.mark.slow)])
 def test_no_bound_is_violated_by_skewed_features(count):
     values, error, spread = compared(range(count), skewed, 9.0)
     assert_no_bound_violated(values, error, spread, BOUNDS)
 
 
 def test_two_way_prediction_is_near_the_simulated_error():
-    values, error, _ = compared(range(16), gaussian, 3.0, k=2, episodes=1000)
+    values, error, _ = compared(range(12), gaussian, 3.0, k=2, episodes=1000)
     # With one task of both classes, the two predictions integrate the same chance in two ways.
     np.testing.assert_allclose(values["predicted"], values["predicted_two_way"], atol=4e-3)
     assert np.mean(np.abs(values["predicted_two_way"] - error)) < 0.01
@@ -209,9 +208,9 @@ def test_degenerate_geometries_are_said_to_be_so():
     assert np.isinf(constant.luthra_2025).all()
     np.testing.assert_allclose(constant.luthra_2026_any_shots, 2.0)  # every pair's term is 1
     assert "vacuous" in str(constant)
-    x, y, _, _ = clusters(4, 5, 6)
+    x, y, _, _ = clusters(4, 5, 3)
     means, _ = oracles.means_and_variances(x, y)
-    collapsed = theory(means[y].astype(np.float32), y, ways=4, shots=(1, 10))
+    collapsed = theory(means[y].astype(np.float32), y, ways=3, shots=(1, 10))
     for name in (*BOUNDS, "predicted", "predicted_two_way"):
         np.testing.assert_allclose(getattr(collapsed, name)[1], 0.0, atol=1e-7)
 
@@ -227,18 +226,18 @@ def test_a_pair_about_which_chebyshev_says_nothing_counts_as_one():
 
 
 def test_table_and_bad_input():
-    x, y, _, _ = clusters(6, 30, 8, sd=0.1)
-    said = theory(x, y, ways=4, shots=(1, 10))
+    x, y, _, _ = clusters(4, 30, 3, sd=0.1)
+    said = theory(x, y, ways=3, shots=(1, 10))
     table = said.table(measured=[0.25, 0.125])
-    assert "4 ways of 6 classes" in table
+    assert "3 ways of 4 classes" in table
     assert table.splitlines()[-1].split() == ["measured", "0.2500", "0.1250"]
     assert "–" in table  # the theorem of 2026 is not stated for 1 shot
     for kwargs, message in [
-        ({"ways": 7}, "ways=7 of 6 classes"),
+        ({"ways": 5}, "ways=5 of 4 classes"),
         ({"shots": (0, 1)}, "at least 1"),
         ({"shots": ()}, "one or more"),
     ]:
         with pytest.raises(InputError, match=message):
-            theory(x, y, **kwargs)
+            theory(x, y, **({"ways": 3} | kwargs))
     with pytest.raises(InputError, match="without labels"):
         theory(x)

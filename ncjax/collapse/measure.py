@@ -158,8 +158,9 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
     k = len(labels.classes)
     upper = ~np.tri(k, dtype=bool)
     pairs = parts["cdnv_pairs"].copy()
-    values = pairs[upper].astype(np.float64)
-    worst = np.unravel_index(np.argmax(np.where(upper, pairs, -1.0)), pairs.shape)
+    values = pairs[upper]  # row by row
+    row = int(np.searchsorted(np.cumsum(np.arange(k - 1, 0, -1)), np.argmax(values), side="right"))
+    worst = row, row + 1 + int(np.argmax(pairs[row, row + 1 :]))
     debiased = parts["debiased_cdnv_pairs"]
     np.fill_diagonal(pairs, np.nan)
     directional, directional_mean = None, None
@@ -179,7 +180,7 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
         return int(parts[name]) / int(labels.counts.sum()) if name in parts else None
 
     return Collapse(
-        cdnv=float(values.mean()),
+        cdnv=float(values.mean(dtype=np.float64)),
         cdnv_median=float(np.median(values)),
         cdnv_worst=float(values.max()),
         worst_pair=(int(labels.classes[worst[0]]), int(labels.classes[worst[1]])),
