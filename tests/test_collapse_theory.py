@@ -167,9 +167,9 @@ def test_no_bound_is_violated_and_the_prediction_is_near(count):
     assert_no_bound_violated(values, error, spread, BOUNDS)
     assert_no_bound_violated(values, error, spread, ["galanti_2022_spherical"], seeds % 4 < 2)
     gap = np.abs(values["predicted"] - error)
-    assert np.median(gap) < 0.001
-    assert (np.mean(gap[seeds % 4 < 2], axis=0) < [0.015, 0.008, 0.006, 0.006]).all()
-    if count == 240:  # what `predict` says of itself, where the margins are products of few Gaussians
+    assert (np.mean(gap, axis=0) < [0.05, 0.03, 0.02, 0.02]).all()
+    if count == 240:  # what the docstring of `predict` says
+        assert (np.mean(gap[seeds % 4 < 2], axis=0) < [0.01, 0.004, 0.003, 0.003]).all()
         assert (np.mean(gap[seeds % 4 >= 2], axis=0) < [0.05, 0.025, 0.018, 0.013]).all()
 
 
