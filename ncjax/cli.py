@@ -1,5 +1,6 @@
 """What the command-line scripts share: the compilation cache, one-line errors, exit codes."""
 
+import logging
 import os
 import signal
 import sys
@@ -19,11 +20,12 @@ EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
 
 
 def prepare_backend() -> None:
-    """Uses all CPU cores, and keeps compiled programs in the user's cache folder, private to the user.
+    """Uses all CPU cores, keeps orbax quiet, and keeps compiled programs in the user's cache folder, private to the user.
 
     To be called before anything touches the JAX backend. `JAX_COMPILATION_CACHE_DIR` chooses another folder.
     """
     devices.use_all_cores()
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of its own ordinary doings
     if jax.config.values["jax_compilation_cache_dir"] is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "ncjax" / "compiled"

@@ -15,7 +15,6 @@ from tiny import network as tiny_network
 from ncjax import devices
 from ncjax.train import Config
 from ncjax.train.step import (
-    Progress,
     TrainData,
     TrainState,
     epoch_order,
@@ -51,9 +50,8 @@ def _run_steps(mesh: Mesh, count: int, dtype: jnp.dtype) -> TrainState:
     state = as_dtype(initial_state(network, tx, 0, (12, 12, 1)), dtype)
     state = jax.device_put(state, devices.replicated(mesh))
     trainer = make_trainer(network, tx, mesh, training_data(dtype), "shift", CONFIG.batch_size, 0)
-    progress = jax.device_put(Progress.zero(), devices.replicated(mesh))
     order = jnp.concatenate([trainer.order(epoch)[:126] for epoch in range(4)])
-    state, _ = trainer.run(state, progress, order, 0, count)
+    state, _ = trainer.run(state, order, 0, count)
     return jax.device_get(state)
 
 
@@ -146,7 +144,7 @@ def test_the_first_step_that_is_not_finite_is_named(on_devices: Callable[[int], 
     tx = optax.chain(optax.scale_by_schedule(lambda step: jnp.where(step == 2, jnp.inf, -0.01)))
     state = initial_state(network, tx, 0, (12, 12, 1))
     trainer = make_trainer(network, tx, mesh, training_data(), "none", 16, 0)
-    _, progress = trainer.run(state, Progress.zero(), trainer.order(0), 0, 6)
+    _, progress = trainer.run(state, trainer.order(0), 0, 6)
     assert int(progress.first_bad_step) == 3  # the update of step 2 is infinite, the loss of step 3 not finite
 
 

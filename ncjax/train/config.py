@@ -75,7 +75,7 @@ class Config:
 # https://arxiv.org/abs/2003.11539): 100 epochs at batch 64 from a learning rate of 0.05, a tenth of it twice.
 _PRESETS: dict[str, dict[str, Any]] = {
     "small": {
-        "network": "wrn-10-1", "epochs": 10, "min_steps": 1500, "learning_rate": 0.1, "schedule": "cosine",
+        "network": "wrn-10-1", "epochs": 10, "min_steps": 2000, "learning_rate": 0.1, "schedule": "cosine",
     },
     "paper": {
         "network": "wrn-28-4", "epochs": 100, "min_steps": 10_000, "learning_rate": 0.05, "schedule": "step",

@@ -28,7 +28,7 @@ from ncjax.train import records as files
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.config import Config, identity, resolve
 from ncjax.train.measurement import Measurement, Record
-from ncjax.train.step import Progress, TrainData, Trainer, TrainState, initial_state, make_trainer, optimizer
+from ncjax.train.step import TrainData, Trainer, TrainState, initial_state, make_trainer, optimizer
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -273,7 +273,7 @@ class _Run:
         next_mark = next(mark for mark in self.marks if mark > step)
         count = min(chunk, next_mark - step, -(-(self.images - offset) // batch))
         start = time.monotonic()
-        state, sums = trainer.run(state, Progress.zero(), trainer.order(epoch), offset, count)
+        state, sums = trainer.run(state, trainer.order(epoch), offset, count)
         seen = jax.device_get(sums)
         seconds = time.monotonic() - start
         if seen.first_bad_step >= 0:

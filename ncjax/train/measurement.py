@@ -107,7 +107,7 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
         k = len(subset.split.class_names)
         if name == "target":
             # every target image takes part in episodes; collapse is measured on as many as in the other sets
-            (all_features,) = outputs(params, subset.split, ("features",))
+            all_features, _ = outputs(params, subset.split, ("features", "logits"))  # the program of the other sets
             found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
         else:
             features, logits = outputs(params, subset.split.images[subset.rows], ("features", "logits"))

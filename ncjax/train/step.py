@@ -154,7 +154,7 @@ class Trainer:
 
     mesh: Mesh
     order: Callable[[int], Array]
-    run: Callable[[TrainState, Progress, Array, int, int], tuple[TrainState, Progress]]
+    run: Callable[[TrainState, Array, int, int], tuple[TrainState, Progress]]
 
 
 def one_call_a_step(mesh: Mesh) -> bool:
@@ -178,8 +178,8 @@ def make_trainer(
     """Compiles what a run needs.
 
     Returns:
-      `order(epoch)`, see `epoch_order`; and `run(state, progress, order, offset, count) -> (state, progress)`, which
-      takes `count` steps from position `offset` of `order`, donates `state` and `progress`, and does not wait.
+      `order(epoch)`, see `epoch_order`; and `run(state, order, offset, count) -> (state, progress)`, which takes
+      `count` steps from position `offset` of `order`, donates `state`, and does not wait.
     """
     n = len(data.labels)
     everywhere = devices.replicated(mesh)
@@ -202,10 +202,8 @@ def make_trainer(
     many = compile_(steps, donate_argnums=5)
     one_by_one = one_call_a_step(mesh)
 
-    def run(
-        state: TrainState, progress: Progress, order: Array, offset: int, count: int
-    ) -> tuple[TrainState, Progress]:
-        carry = (state, progress)
+    def run(state: TrainState, order: Array, offset: int, count: int) -> tuple[TrainState, Progress]:
+        carry = (state, jax.device_put(Progress.zero(), everywhere))
         if not one_by_one:
             return many(data, seed_array, order, jnp.int32(offset), jnp.int32(count), carry)
         for i in range(count):
