@@ -20,7 +20,7 @@ EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
 
 
 def prepare_backend() -> None:
-    """Uses all CPU cores, keeps orbax quiet, and keeps compiled programs in the user's cache folder, private to the user.
+    """Uses all CPU cores, quiets orbax, and keeps compiled programs in a cache folder private to the user.
 
     To be called before anything touches the JAX backend. `JAX_COMPILATION_CACHE_DIR` chooses another folder.
     """

@@ -1,5 +1,6 @@
 """Eight CPU devices for the sharding tests; every test runs on one of them unless it sets a larger mesh."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 
 import jax
@@ -8,6 +9,10 @@ from jax.sharding import AxisType, Mesh
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Tests build the same programs over and over: a training step for each run, for example.
+_compiled = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", _compiled.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def make_mesh(count: int) -> Mesh:
