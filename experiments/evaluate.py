@@ -59,6 +59,8 @@ class Options:
     """Seed of the episodes."""
     tune: bool = False
     """Choose the hyperparameters of ridge and logistic on the validation classes; runs only."""
+    intervals: bool = False
+    """Intervals of the measures of collapse, over samples and over classes."""
     curves: bool = False
     """Accuracy of the first head against the number of shots and of ways, with a figure."""
     theory: bool = False
@@ -142,19 +144,28 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     measured = collapse.measure(subject.features, subject.labels)
     print(measured, "\n")
     result["collapse"] = json.loads(measured.to_json())
+    if options.intervals:
+        for over in ("samples", "classes"):
+            found = collapse.intervals(subject.features, subject.labels, over=over)
+            print(found, "\n")
+            result[f"collapse_ci95_over_{over}"] = {
+                name: [finite(value.low), finite(value.high)]
+                for name, value in vars(found).items()
+                if isinstance(value, collapse.Interval)
+            }
     reports = [report(options, subject, head, shots) for shots in options.shots for head in options.heads]
     for one in reports:
         print(one.summary())
     result["episodes"] = [as_json(one) for one in reports]
     folder = subject.folder / "figures"
     if options.curves:
-        found = [curve(options, subject, over) for over in ("shots", "ways")]
-        print(*(f"\n{options.heads[0]}\n{one}" for one in found), sep="\n")
+        traced = [curve(options, subject, over) for over in ("shots", "ways")]
+        print(*(f"\n{options.heads[0]}\n{one}" for one in traced), sep="\n")
         result["curves"] = {
             one.over: [as_json(r) | {one.over: v} for v, r in zip(one.values, one.reports, strict=True)]
-            for one in found
+            for one in traced
         }
-        plots.save(plots.plot_curves(found, f"{options.heads[0]}, {subject.name}"), folder / "curves.png")
+        plots.save(plots.plot_curves(traced, f"{options.heads[0]}, {subject.name}"), folder / "curves.png")
     if options.theory:
         result["theory"] = theory(options, subject, folder)
     if options.layers:

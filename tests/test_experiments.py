@@ -76,10 +76,19 @@ def test_a_finished_run_prints_its_table_again(folder: Path) -> None:
 def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
     done = command(
         "evaluate.py", "--run=run", "--episodes=200", "--queries=10", "--tune", "--theory", "--layers", "--curves",
+        "--intervals",
         "--shots", "1", "5", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for words in ("5-way 5-shot ncc:", "ridge(alpha=", "logistic(C=", "vacuous", "effective depth", "new classes"):
+    for words in (
+        "5-way 5-shot ncc:",
+        "intervals over classes",
+        "ridge(alpha=",
+        "logistic(C=",
+        "vacuous",
+        "effective depth",
+        "new classes",
+    ):
         assert words in done.stdout
     written = json.loads((folder / "run" / "evaluation.json").read_text())
     assert len(written["episodes"]) == 6

@@ -26,7 +26,7 @@ _SHAPES = ("nc2_equinorm", "nc2_equiangular")
 _ACCURACIES = ("nc4", "ncc_accuracy")
 _FEWEST_SAMPLES, _FEWEST_CLASSES, _MOST_GROUPS = 4, 3, 40
 _COVERS = {
-    "samples": "the drawing of samples within these classes",
+    "samples": "the drawing of samples within these classes, about the value that infinitely many would give",
     "classes": "the drawing of classes like these, as many",
 }
 _NO_INTERVAL = {
