@@ -142,7 +142,7 @@ def test_transforms_reach_the_head(features):
 
 def test_compare_is_paired(features):
     a = feature_episodes(features, LABELS, head="ridge", **SETTINGS)
-    b = feature_episodes(features, LABELS, head="cosine", **SETTINGS)
+    b = feature_episodes(features, LABELS, head=heads.ridge(3.0), **SETTINGS)
     difference = a.per_episode.astype(float) - b.per_episode
     paired = a.compare(b)
     assert paired.difference == pytest.approx(a.accuracy - b.accuracy, abs=1e-9)
@@ -221,7 +221,7 @@ def test_bad_settings(features, change, words):
 def test_bad_features(features):
     broken = features.copy()
     broken[[5, 9], 3] = np.nan, np.inf
-    with pytest.raises(InputError, match=r"2 of 212 rows .* the first is row 5"):
+    with pytest.raises(InputError, match=r"2 of 212 rows .*the first is row 5"):
         feature_episodes(broken, LABELS, **SETTINGS)
     with pytest.raises(InputError, match="not finite"):
         feature_episodes(features.astype(np.float64) * 1e300, LABELS, **SETTINGS)

@@ -41,7 +41,7 @@ def test_every_ordered_sample_is_equally_likely():
     assert chi2 < 98.3  # the 99.9 % quantile with 59 degrees of freedom
 
 
-@pytest.mark.parametrize("drawn", [1, 2, 17, 40, 100])
+@pytest.mark.parametrize("drawn", [1, 17, 100])
 def test_a_draw_decodes_its_lehmer_code(drawn: int):
     bits = np.random.default_rng(drawn).integers(0, 2**32, (8, drawn), dtype=np.uint32)
     size = np.array([100, 100, 101, 117, 200, 1000, 5000, 70_000])

@@ -50,7 +50,8 @@ def check_features(features: Any, labels: Any) -> np.ndarray:
         raise InputError(f"features have shape {array.shape}; give one row an image, [n, d]")
     if len(array) != len(labels):
         raise InputError(f"{len(array)} rows of features but {len(labels)} labels; give one label a row")
-    array = array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what overflows is told below
+        array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
         raise InputError(

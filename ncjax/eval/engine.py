@@ -108,7 +108,7 @@ def _evaluate_part(
         )
         x = source.support(support, jax.random.fold_in(source_key, number))
         q = source.query(query)
-        labels = jnp.repeat(jnp.arange(shape.ways, dtype=jnp.int32), x.shape[1])
+        labels = np.repeat(np.arange(shape.ways, dtype=np.int32), x.shape[1])
         logits, info = head(x.reshape(-1, x.shape[-1]), labels, q.reshape(-1, q.shape[-1]), shape.ways)
         predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32).reshape(query.shape)
         return episode_classes, support, query, predicted, info

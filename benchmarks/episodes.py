@@ -1,0 +1,221 @@
+"""Episodes a second beside what a user would pick instead, on the same plan, in one run.
+
+    python benchmarks/episodes.py                     # the table; peers where they are installed
+    python benchmarks/episodes.py --devices=2         # on two CPU devices
+    python benchmarks/episodes.py --growth            # how time and memory grow with episodes, ways, shots and d
+    python benchmarks/episodes.py --bandwidth=3350    # GB/s of an accelerator: its share that gathering reaches
+
+Features are 20 classes x 600 x 256 float32 of Gaussian classes; 5-way, 15 queries. Times are of steady state (the
+best of several calls), sampling included unless said; compile time is a column of its own.
+"""
+
+import argparse
+import importlib.util
+import resource
+import time
+import warnings
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+WAYS, SHOTS, QUERIES, CLASSES, EACH, DIM = 5, 5, 15, 20, 600, 256
+
+
+def make_features(dim: int = DIM, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(CLASSES), EACH)
+    means = rng.standard_normal((CLASSES, dim)) * 3 / np.sqrt(dim)
+    return (means[labels] + rng.standard_normal((len(labels), dim))).astype(np.float32), labels
+
+
+def best(call: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def ours(features: np.ndarray, labels: np.ndarray, episodes: int, repeats: int = 5, **settings) -> tuple[float, float]:
+    """Seconds of the best call, and what the first call took beyond it (compilation)."""
+    from ncjax.eval import feature_episodes
+
+    settings = {"ways": WAYS, "shots": SHOTS, "queries": QUERIES, "episodes": episodes} | settings
+    first = best(lambda: feature_episodes(features, labels, seed=0, **settings), 1)
+    seeds = iter(range(1, repeats + 1))
+    steady = best(lambda: feature_episodes(features, labels, seed=next(seeds), **settings), repeats)
+    return steady, first - steady
+
+
+def numpy_ncc(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> None:
+    """What one writes without a library: sample, average, measure, one episode at a time."""
+    rng = np.random.default_rng(0)
+    of_class = [np.flatnonzero(labels == c) for c in range(CLASSES)]
+    target = np.repeat(np.arange(WAYS), QUERIES)
+    accuracy = np.empty(episodes)
+    for e in range(episodes):
+        rows = np.stack(
+            [rng.choice(of_class[c], shots + QUERIES, replace=False) for c in rng.choice(CLASSES, WAYS, replace=False)]
+        )
+        centre = features[rows[:, :shots]].mean(axis=1)
+        query = features[rows[:, shots:]].reshape(-1, features.shape[1])
+        distance = (query**2).sum(1)[:, None] - 2 * query @ centre.T + (centre**2).sum(1)
+        accuracy[e] = (distance.argmin(axis=1) == target).mean()
+
+
+def scikit_learn(make: Callable, features: np.ndarray, plan, episodes: int) -> None:
+    target = np.repeat(np.arange(WAYS), plan.support_index.shape[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for e in range(episodes):
+            support = features[plan.support_index[e].ravel()]
+            make().fit(support, target).predict(features[plan.query_index[e].ravel()])
+
+
+def torch_batched(head: str, features: np.ndarray, plan, batch: int = 64) -> Callable[[], None]:
+    """Batched torch over the plan's rows; sampling is not in its time."""
+    import torch
+
+    x = torch.from_numpy(features)
+    support = torch.from_numpy(plan.support_index).long().flatten(1)
+    query = torch.from_numpy(plan.query_index).long().flatten(1)
+    shots = plan.support_index.shape[2]
+    onehot = 2 * torch.eye(WAYS).repeat_interleave(shots, 0) - 1
+    target = torch.arange(WAYS).repeat_interleave(QUERIES)
+
+    def run() -> None:
+        with torch.no_grad():
+            for s, q in zip(support.split(batch), query.split(batch), strict=True):
+                xs, xq = x[s], x[q]
+                if head == "ncc":
+                    scores = -torch.cdist(xq, xs.view(len(s), WAYS, shots, -1).mean(2))
+                else:
+                    mean = xs.mean(1, keepdim=True)
+                    xs = xs - mean
+                    gram = xs @ xs.mT + torch.eye(xs.shape[1])
+                    y = onehot - onehot.mean(0)
+                    dual = torch.cholesky_solve(y.expand(len(s), -1, -1), torch.linalg.cholesky(gram))
+                    scores = (xq - mean) @ (xs.mT @ dual) + onehot.mean(0)
+                (scores.argmax(-1) == target).float().mean(1)
+
+    return run
+
+
+def easyfsl_evaluate(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> Callable[[], None]:
+    import torch
+    from easyfsl.datasets import FeaturesDataset
+    from easyfsl.methods import PrototypicalNetworks
+    from easyfsl.methods.utils import evaluate
+    from easyfsl.samplers import TaskSampler
+    from torch.utils.data import DataLoader
+
+    data = FeaturesDataset(labels.tolist(), torch.from_numpy(features), [str(c) for c in range(CLASSES)])
+    sampler = TaskSampler(data, WAYS, shots, QUERIES, episodes)
+    loader = DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
+    model = PrototypicalNetworks(torch.nn.Identity())
+    return lambda: evaluate(model, loader, device="cpu", use_tqdm=False)
+
+
+def row(name: str, rate: float, base: float | None, note: str = "") -> None:
+    ratio = "" if base is None else f"ncjax is {base / rate:8.1f} x"
+    print(f"  {name:<44} {rate:>10,.0f} episodes/s  {ratio}  {note}", flush=True)
+
+
+def table(episodes: int, peers: bool, bandwidth: float | None) -> None:
+    from ncjax.eval import EpisodePlan
+
+    features, labels = make_features()
+    gathered = 4 * DIM * WAYS * (SHOTS + QUERIES)
+    # Differences, squares and sums of the distances, and the class means.
+    operations = 3 * WAYS * QUERIES * WAYS * DIM + WAYS * SHOTS * DIM
+    for shots in (1, 5):
+        plan = EpisodePlan.sample(labels, ways=WAYS, shots=shots, queries=QUERIES, episodes=2000)
+        for head, transform in (("ncc", "none"), ("ridge", "none"), ("logistic", "l2"), ("logistic", "none")):
+            steady, compiling = ours(features, labels, episodes, shots=shots, head=head, transform=transform)
+            rate = episodes / steady
+            print(f"{WAYS}-way {shots}-shot {head}, transform {transform}")
+            row("ncjax", rate, None, f"compile {compiling:.1f} s")
+            if shots == SHOTS and head == "ncc":
+                share = (
+                    "" if bandwidth is None else f", {100 * rate * gathered / bandwidth / 1e9:.1f} % of the bandwidth"
+                )
+                print(
+                    f"    gathers {gathered / 1e3:.0f} kB and computes {operations / 1e3:.0f} k operations an episode: "
+                    f"{rate * gathered / 1e9:.1f} GB/s{share}, {rate * operations / 1e9:.1f} GFLOP/s"
+                )
+            if not peers:
+                continue
+            x = features
+            if transform == "l2":
+                x = features / np.linalg.norm(features, axis=1, keepdims=True)
+            if head == "ncc":
+                row(
+                    "NumPy loop, with sampling",
+                    1000 / best(lambda s=shots: numpy_ncc(features, labels, s, 1000), 3),
+                    rate,
+                )
+            if importlib.util.find_spec("sklearn") and head != "ncc":
+                from sklearn.linear_model import LogisticRegression, RidgeClassifier
+
+                make = RidgeClassifier if head == "ridge" else lambda: LogisticRegression(max_iter=1000)
+                seconds = best(lambda m=make, x=x, p=plan: scikit_learn(m, x, p, 200), 2)
+                row("scikit-learn, each episode, without sampling", 200 / seconds, rate)
+            if importlib.util.find_spec("torch") and head in ("ncc", "ridge"):
+                run = torch_batched(head, features, plan)
+                run()
+                row("batched torch, without sampling", 2000 / best(run, 5), rate)
+            if importlib.util.find_spec("easyfsl") and head == "ncc":
+                row("easyfsl evaluate()", 300 / best(easyfsl_evaluate(features, labels, shots, 300), 2), rate)
+
+
+def growth(most_episodes: int) -> None:
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    features, labels = make_features()
+    print(f"episodes (5-way 5-shot ncc); resident memory with the features loaded: {peak():.2f} GiB")
+    episodes = 1000
+    while episodes <= most_episodes:
+        steady, compiling = ours(features, labels, episodes, repeats=2)
+        print(
+            f"  {episodes:>9,}: {steady:8.3f} s, {1e6 * steady / episodes:6.1f} us each, "
+            f"compile {compiling:.1f} s, peak memory {peak():.2f} GiB",
+            flush=True,
+        )
+        episodes *= 10
+    for name, values in (("ways", (2, 5, 10, 20)), ("shots", (1, 5, 20, 50))):
+        for head in ("ncc", "ridge", "logistic"):
+            for value in values:
+                steady, compiling = ours(features, labels, 1024, repeats=2, head=head, **{name: value})
+                print(
+                    f"  {head:<8} {name}={value:<3} {1e6 * steady / 1024:9.1f} us each, compile {compiling:.1f} s",
+                    flush=True,
+                )
+    for head in ("ncc", "ridge", "logistic"):
+        for dim in (64, 256, 640, 2048):
+            wide, _ = make_features(dim)
+            steady, compiling = ours(wide, labels, 1024, repeats=2, head=head)
+            print(f"  {head:<8} d={dim:<5} {1e6 * steady / 1024:9.1f} us each, compile {compiling:.1f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=1, help="CPU devices")
+    parser.add_argument("--episodes", type=int, default=20_000)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--most-episodes", type=int, default=1_000_000)
+    parser.add_argument("--bandwidth", type=float, help="GB/s")
+    flags = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", flags.devices)
+    print(f"{jax.device_count()} x {jax.devices()[0].device_kind}")
+    if flags.growth:
+        growth(flags.most_episodes)
+    else:
+        table(flags.episodes, not flags.no_peers, flags.bandwidth)
+
+
+if __name__ == "__main__":
+    main()
