@@ -203,6 +203,8 @@ def test_many_seeds_are_complete_runs_and_each_is_its_lone_run(finished: Path, t
     assert_same_end(tmp_path / "seeds" / "seed_0", finished)
     losses = [read_records(tmp_path / "seeds" / f"seed_{i}")[-1]["loss"] for i in (0, 1)]
     assert losses[0] != losses[1]
+    with pytest.raises(InputError, match="holds a run of one seed; choose another --workdir for 3 seeds"):
+        run(finished, seeds=3)
 
 
 def test_without_source_test_its_keys_are_absent(tmp_path: Path) -> None:

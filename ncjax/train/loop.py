@@ -98,6 +98,8 @@ def load_benchmark(config: Config) -> Benchmark:
 
 def _pretrain_seeds(config: Config, benchmark: Benchmark | None) -> Classifier:
     assert config.workdir is not None
+    if (config.workdir / "config.json").exists():
+        raise InputError(f"{config.workdir} holds a run of one seed; choose another --workdir for {config.seeds} seeds")
     classifiers = []
     for i in range(config.seeds):
         one = dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
@@ -250,6 +252,7 @@ class _Run:
                         checkpoints.save(state, {"records": records, "feature_mean": None})
                         saved = time.monotonic()
                 if step == self.total_steps:
+                    bar.set_postfix_str("mean feature")
                     break
                 before = step
                 state, step, chunk = self._advance(trainer, state, step, chunk, bar)
