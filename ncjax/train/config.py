@@ -58,7 +58,7 @@ class Config:
     """Omniglot only: a character turned by 90, 180 and 270 degrees is three more classes."""
     skip_corrupt: bool = False
     """Folders of images only: leave out images that cannot be read, and count them, instead of stopping."""
-    measurements: int = 8
+    measurements: int = 6
     """Number of measurements in the run, about geometrically spaced, beside those at the start and the end."""
     measure_per_class: int = 100
     """Most images a class in the measurement of collapse, the same in all three sets where they have as many."""
