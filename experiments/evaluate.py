@@ -8,10 +8,12 @@ python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and
 
 import dataclasses
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 import tyro
 
@@ -82,6 +84,8 @@ class Subject:
     params: ncjax.Classifier | None = None
     split: Split | None = None
     validation: Split | None = None
+    weights: jax.Array | None = None
+    bias: jax.Array | None = None
 
 
 def load_run(options: Options) -> Subject:
@@ -103,14 +107,16 @@ def load_run(options: Options) -> Subject:
     split = getattr(benchmark, options.split)
     if split is None:
         raise InputError(f"this run's data has no {options.split} images; choose another --split")
+    head = params.network.head(params.variables) if options.split.startswith("source") else (None, None)
     return Subject(
-        f"{options.split} classes of {options.run}",
+        f"{options.split}, all images, of {options.run}",
         ncjax.features(params, split),
         split.labels,
         options.run,
         params,
         split,
         benchmark.validation,
+        *head,
     )
 
 
@@ -127,12 +133,14 @@ def load_features(options: Options) -> Subject:
             raise InputError(f"--{name} needs a run of pretrain.py: give --run instead of --features")
     if options.support_augmentations or options.transform == "centered_l2":
         raise InputError("--support_augmentations and --transform=centered_l2 need a run: give --run, not --features")
+    if path.suffix != ".npz":
+        raise InputError(f"{path} is no .npz file; save one with np.savez(path, features=…, labels=…)")
     try:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in ("features", "labels")}
     except KeyError as error:
         raise InputError(f"{path} has no array {error}; save one with np.savez(path, features=…, labels=…)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}") from None
     return Subject(str(path), found["features"], found["labels"], path.parent)
 
@@ -141,7 +149,7 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     """Prints the tables and returns what they hold."""
     result: dict[str, Any] = {"subject": subject.name, "options": json.loads(json.dumps(vars(options), default=str))}
     print(f"{subject.name}: {len(subject.labels)} images\n")
-    measured = collapse.measure(subject.features, subject.labels)
+    measured = collapse.measure(subject.features, subject.labels, weights=subject.weights, bias=subject.bias)
     print(measured, "\n")
     result["collapse"] = json.loads(measured.to_json())
     if options.intervals:
@@ -263,6 +271,8 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__, use_underscores=True)
     cli.prepare_backend()
     with cli.one_line_errors():
+        if not options.heads or not options.shots:
+            raise InputError("give at least one of --heads and one of --shots")
         if (options.run is None) == (options.features is None):
             raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
         subject = load_run(options) if options.run is not None else load_features(options)

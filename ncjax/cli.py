@@ -1,5 +1,6 @@
 """What the command-line scripts share: the compilation cache, one-line errors, exit codes."""
 
+import errno
 import logging
 import os
 import signal
@@ -47,7 +48,11 @@ def one_line_errors() -> Iterator[None]:
     except Interrupted as stop:
         _stop(str(stop), EXIT_TERMINATED if stop.signal == signal.SIGTERM else EXIT_CTRL_C)
     except KeyboardInterrupt:
-        _stop("interrupted; the same command continues from the last checkpoint", EXIT_CTRL_C)
+        _stop("interrupted", EXIT_CTRL_C)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        _stop(f"error: {error.filename or 'a file'} could not be written: {error.strerror}", EXIT_USAGE)
 
 
 def _stop(message: str, code: int) -> None:

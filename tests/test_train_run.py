@@ -16,7 +16,7 @@ from conftest import make_mesh
 
 from ncjax import features, logits, models, restore
 from ncjax.errors import InputError
-from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, table
+from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, table
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
 from ncjax.train.step import Trainer
@@ -136,12 +136,93 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(finished: Pa
     shutil.copytree(finished, workdir)
     # as if killed after the checkpoint of step 16, which then was damaged
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
-    for file in (workdir / "checkpoints" / "16" / "variables").rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[:10])
+    damage(workdir / "checkpoints" / "16")
     with pytest.warns(UserWarning, match="checkpoint of step 16 cannot be read"):
         run(workdir)
     assert_same_end(workdir, finished)
+
+
+def damage(checkpoint: Path) -> None:
+    for file in (checkpoint / "variables").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+
+
+def test_a_damaged_last_checkpoint_is_written_again(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    damage(workdir / "checkpoints" / str(STEPS))
+    with pytest.raises(InputError, match=f"checkpoint of step {STEPS} .* cannot be read"):
+        restore(workdir)
+    with pytest.warns(UserWarning, match=f"checkpoint of step {STEPS} cannot be read"):
+        run(workdir)
+    assert_same_end(workdir, finished)
+
+
+def test_when_no_checkpoint_can_be_read_nothing_is_lost(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    for checkpoint in (workdir / "checkpoints").iterdir():
+        damage(checkpoint)
+    before = (workdir / "metrics.jsonl").read_bytes()
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(InputError, match=r"no checkpoint in .* can be read; delete"),
+    ):
+        run(workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
+    stopped: bool, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the last step, and a checkpoint due at it."""
+    original = _Run._advance
+
+    def advance(self: _Run, *arguments: Any) -> Any:
+        result = original(self, *arguments)
+        if stopped and result[1] == STEPS:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(_Run, "_advance", advance)
+    monkeypatch.setattr("ncjax.train.loop._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):  # the run is done, but whoever called it must hear of the signal
+            run(tmp_path / "run")
+    else:
+        run(tmp_path / "run")
+    assert_same_end(tmp_path / "run", finished)
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(self: _Run, stop: list[int]) -> None:
+        with pytest.raises(InputError, match="another process is at work in"):
+            run(tmp_path / "run")
+
+    monkeypatch.setattr(_Run, "_train", train)
+    run(tmp_path / "run")
+
+
+def test_what_a_kill_at_the_start_leaves_is_no_obstacle(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json.partial").write_text("{")
+    (workdir / ".lock").write_text("")
+    run(workdir)
+    assert_same_end(workdir, finished)
+
+
+def test_presets_and_what_a_user_says() -> None:
+    assert resolve(Config()).min_steps == 1500
+    assert resolve(Config(epochs=1)).min_steps == 0
+    assert resolve(Config(epochs=1, min_steps=7)).min_steps == 7
+    assert resolve(Config(preset="paper", dataset="cifar_fs")).network == "wrn-28-4"
+    spelled_out = resolve(Config())
+    assert resolve(dataclasses.replace(spelled_out, preset="paper", workdir=None)).workdir == spelled_out.workdir
+    assert resolve(Config(data_dir="here")).data_dir == str(Path.cwd() / "here")
+    assert resolve(Config(seed=1)).workdir != resolve(Config()).workdir
 
 
 def test_another_run_in_the_folder_is_refused_with_what_differs(finished: Path) -> None:
@@ -181,6 +262,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         ({"momentum": 1.0}, "momentum=1.0: it must be below 1"),
         ({"epochs": 0}, "epochs=0: it must be at least 1"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0: it must be at least 0"),
+        ({"seed": 2**32}, "seed=4294967296: it must be at most 4294967295"),
+        ({"schedule": "linear"}, "schedule='linear': choose one of cosine, step, constant"),
         ({"batch_size": 127}, "batch_size=127 is more than the 126 training images"),
     ],
 )

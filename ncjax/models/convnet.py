@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array
 
+from ncjax.errors import InputError
 from ncjax.models.layers import BatchNormAct, at_least_float32, he_normal, pooled
 from ncjax.models.network import Output
 
@@ -22,7 +23,15 @@ class Conv4(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        """Logits, features [n, 64 (h // 16) (w // 16)] and stages of normalised images [n, h, w, c]."""
+        """Logits, features [n, 64 (h // 16) (w // 16)] and stages of normalised images [n, h, w, c].
+
+        Raises:
+          InputError: for images of less than 16 pixels.
+        """
+        if min(images.shape[1:3]) < 16:
+            raise InputError(
+                f"conv4 halves images four times: {images.shape[1]} x {images.shape[2]} is too small for it"
+            )
         x, stages = images, []
         for _ in range(4):
             x = nn.Conv(64, (3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)(x)

@@ -23,16 +23,16 @@ def pooled(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
 
 
 def _affine(
-    x: Float[Array, "... c"],
+    wide: Float[Array, "... c"],
     mean: Float[Array, "c"],
     var: Float[Array, "c"],
     scale: Float[Array, "c"],
     bias: Float[Array, "c"],
     epsilon: float,
-) -> tuple[Array, Array]:
-    """The multiplier and offset that normalise `x`, in its data type."""
+) -> Float[Array, "... c"]:
+    """`wide`, in the type of the statistics, normalised, scaled and shifted: one multiply-add."""
     multiplier = scale * jax.lax.rsqrt(var + epsilon)
-    return multiplier.astype(x.dtype), (bias - mean * multiplier).astype(x.dtype)
+    return wide * multiplier + (bias - mean * multiplier)
 
 
 def _activate(pre: Array, slope: float | None) -> Array:
@@ -77,8 +77,8 @@ def _batch_norm_act_forward(
     # mean, so that nothing is lost here; the metrics of collapse never use this formula.
     mean = jnp.mean(wide, axes)
     var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
-    multiplier, offset = _affine(x, mean, var, scale, bias, epsilon)
-    return (_activate(x * multiplier + offset, slope), mean, var), (x, mean, var, scale, bias)
+    out = _activate(_affine(wide, mean, var, scale, bias, epsilon), slope).astype(x.dtype)
+    return (out, mean, var), (x, mean, var, scale, bias)
 
 
 def _batch_norm_act_backward(
@@ -88,17 +88,17 @@ def _batch_norm_act_backward(
     grad = gradients[0]
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
-    multiplier, offset = _affine(x, mean, var, scale, bias, epsilon)
+    wide = x.astype(mean.dtype)
+    grad = grad.astype(mean.dtype)
     if slope is not None:
-        grad = jnp.where(x * multiplier + offset > 0, grad, slope * grad)
-    wide = grad.astype(mean.dtype)
+        grad = jnp.where(_affine(wide, mean, var, scale, bias, epsilon) > 0, grad, slope * grad)
     inverse = jax.lax.rsqrt(var + epsilon)
-    grad_bias = jnp.sum(wide, axes)
-    grad_scale = jnp.sum(wide * (x.astype(mean.dtype) - mean), axes) * inverse
+    grad_bias = jnp.sum(grad, axes)
+    grad_scale = jnp.sum(grad * (wide - mean), axes) * inverse
     # dx = scale/sd (g - mean(g) - x̂ mean(g x̂)), as one multiply-add of g and x
     of_x = -inverse * grad_scale / count
     constant = -grad_bias / count - mean * of_x
-    dx = (scale * inverse) * (wide + x.astype(mean.dtype) * of_x + constant)
+    dx = (scale * inverse) * (grad + wide * of_x + constant)
     return dx.astype(x.dtype), grad_scale.astype(scale.dtype), grad_bias.astype(bias.dtype)
 
 
@@ -127,8 +127,9 @@ class BatchNormAct(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            multiplier, offset = _affine(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
-            return _activate(x * multiplier + offset, self.slope)
+            wide = x.astype(at_least_float32(x.dtype))
+            normal = _affine(wide, running_mean.value, running_var.value, scale, bias, self.epsilon)
+            return _activate(normal, self.slope).astype(x.dtype)
         out, mean, var = batch_norm_act(x, scale, bias, self.slope, self.epsilon)
         if not self.is_initializing():
             for running, batch in ((running_mean, mean), (running_var, var)):

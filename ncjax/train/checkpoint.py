@@ -23,11 +23,15 @@ class Checkpoints:
     up to s). Order, augmentation and data position are functions of the seed and s, and need no place in it.
     """
 
-    def __init__(self, folder: Path, *, keep_all: bool = False) -> None:
+    def __init__(self, folder: Path, *, keep_all: bool = False, read_only: bool = False) -> None:
+        if read_only and not folder.is_dir():
+            raise InputError(f"no checkpoint in {folder}: has the run been started?")
         keep = _policies.PreserveAll() if keep_all else _policies.LatestN(3)
+        # what a killed run left unfinished is removed, but never by a reader, which may meet a run that is writing
         self._manager = ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
+            folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=not read_only
         )
+        self._damaged: set[int] = set()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -43,20 +47,28 @@ class Checkpoints:
         return [checkpoint.step for checkpoint in self._manager.checkpoints]
 
     def save(self, state: TrainState, progress: dict[str, Any], *, wait: bool = False) -> None:
-        """Writes a checkpoint of `state`, in the background unless `wait`; one of the same step is left as it is."""
+        """Writes a checkpoint of `state`, in the background unless `wait`.
+
+        One of the same step is left as it is, unless it could not be read.
+        """
         step = int(state.step)
-        if step not in self.steps:
-            # as text, since orbax's own JSON does not keep the order of keys
-            text = {"json": json.dumps(progress)}
-            parts = {"variables": state.variables, "optimizer": state.optimizer, "progress": text}
-            pending = self._manager.save_checkpointables_async(step, parts, force=True)
-            if wait and pending is not None:
-                pending.result()
+        if step in self.steps and step not in self._damaged:
+            return
+        # as text, since orbax's own JSON does not keep the order of keys
+        text = {"json": json.dumps(progress)}
+        parts = {"variables": state.variables, "optimizer": state.optimizer, "progress": text}
+        pending = self._manager.save_checkpointables_async(step, parts, force=True, overwrite=step in self._damaged)
+        self._damaged.discard(step)
+        if wait and pending is not None:
+            pending.result()
 
     def load_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that can be read, in the shapes, types and placement of `like`; None if there is none.
 
         One that cannot be read is named in a warning, and the one before it is tried.
+
+        Raises:
+          InputError: if there are checkpoints and none can be read.
         """
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
         for step in reversed(self.steps):
@@ -70,11 +82,16 @@ class Checkpoints:
                     "going back to the one before",
                     stacklevel=2,
                 )
+                self._damaged.add(step)
                 continue
             state = TrainState(
                 jax.device_put(jnp.int32(step), like.step.sharding), parts["variables"], parts["optimizer"]
             )
             return state, json.loads(parts["progress"]["json"])
+        if self._damaged:
+            raise InputError(
+                f"no checkpoint in {self._manager.directory} can be read; delete the run's folder to start again"
+            )
         return None
 
     def load_variables(self, abstract: Any, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

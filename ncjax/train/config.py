@@ -5,7 +5,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ncjax.errors import InputError
 
@@ -23,7 +23,7 @@ class Config:
     preset: Literal["small", "paper", "smoke"] = "small"
     """Sizes for a laptop (small), of the paper (paper), or only to see that everything runs (smoke)."""
     epochs: int | None = None
-    """Passes over the source-train images."""
+    """Passes over the source-train images; the preset's own number has a floor in steps beside it."""
     min_steps: int | None = None
     """Least number of steps, however few images there are."""
     batch_size: int = 64
@@ -39,7 +39,7 @@ class Config:
     augmentation: Literal["none", "crop_flip", "shift"] | None = None
     """Augmentation of training images; by default the data set's own."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What convolutions are computed in during training; everything else, measurement included, is float32."""
+    """Of activations and convolutions in training; parameters, statistics, loss and measurement are float32."""
     seed: int = 0
     """Seed of initialisation, order and augmentation."""
     seeds: int = 1
@@ -65,7 +65,7 @@ class Config:
     measure_episodes: int = 2000
     """Few-shot episodes of each kind at each measurement."""
     keep_checkpoints: bool = False
-    """Keep a checkpoint of every measurement, not only the last three."""
+    """Keep all checkpoints, among them one of every measurement, not only the last three."""
     workdir: Path | None = None
     """Folder of the run; by default runs/<dataset>-<network>-<digest of the configuration>."""
 
@@ -75,7 +75,7 @@ class Config:
 # https://arxiv.org/abs/2003.11539): 100 epochs at batch 64 from a learning rate of 0.05, a tenth of it twice.
 _PRESETS: dict[str, dict[str, Any]] = {
     "small": {
-        "network": "wrn-10-1", "epochs": 10, "min_steps": 2000, "learning_rate": 0.1, "schedule": "cosine",
+        "network": "wrn-10-1", "epochs": 10, "min_steps": 1500, "learning_rate": 0.1, "schedule": "cosine",
     },
     "paper": {
         "network": "wrn-28-4", "epochs": 100, "min_steps": 10_000, "learning_rate": 0.05, "schedule": "step",
@@ -84,22 +84,38 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "network": "wrn-10-1", "epochs": 1, "min_steps": 20, "learning_rate": 0.1, "schedule": "cosine",
     },
 }  # fmt: skip
-_PRESET_OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {}
+_PRESET_OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {("small", "glyphs"): {"epochs": 20}}
 
 
 def resolve(config: Config) -> Config:
-    """Fills in what the preset decides and names the workdir.
+    """Fills in what the preset decides, makes data_dir absolute and names the workdir.
+
+    Whoever gives the number of epochs gets that many, without the preset's floor in steps.
 
     Raises:
       InputError: for a value outside its range; the message names the setting.
     """
+    _check_choices(config)
+    if config.epochs is not None and config.min_steps is None:
+        config = dataclasses.replace(config, min_steps=0)
+    if config.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
     presets = _PRESETS[config.preset] | _PRESET_OF_DATASET.get((config.preset, config.dataset), {})
     config = dataclasses.replace(config, **{k: v for k, v in presets.items() if getattr(config, k) is None})
     _check(config)
     if config.workdir is None:
         digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
-        config = dataclasses.replace(config, workdir=Path("runs") / f"{config.dataset}-{config.network}-{digest}")
-    return config
+        return dataclasses.replace(config, workdir=Path("runs") / f"{config.dataset}-{config.network}-{digest}")
+    return dataclasses.replace(config, workdir=Path(config.workdir).expanduser())
+
+
+def _check_choices(config: Config) -> None:
+    for name, hint in get_type_hints(Config).items():
+        literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
+        choices = [choice for literal in literals for choice in get_args(literal)]
+        value = getattr(config, name)
+        if choices and value is not None and value not in choices:
+            raise InputError(f"{name}={value!r}: choose one of {', '.join(choices)}")
 
 
 def _check(config: Config) -> None:
@@ -114,6 +130,9 @@ def _check(config: Config) -> None:
             raise InputError(f"{name}={value}: it must be at least {least}")
     if config.learning_rate is None or not 0 < config.learning_rate < float("inf"):
         raise InputError(f"learning_rate={config.learning_rate}: it must be positive and finite")
+    for name, most in (("seed", 2**32 - config.seeds), ("split_seed", 2**32 - 1)):
+        if getattr(config, name) > most:
+            raise InputError(f"{name}={getattr(config, name)}: it must be at most {most}")
     if not config.momentum < 1:
         raise InputError(f"momentum={config.momentum}: it must be below 1")
 
@@ -124,9 +143,8 @@ def identity(config: Config) -> dict[str, Any]:
     The folder that the data comes from counts only where it names the data.
     """
     fields = dataclasses.asdict(config)
-    del fields["workdir"], fields["keep_checkpoints"]
-    if config.dataset in ("folder", "npz") and config.data_dir is not None:
-        fields["data_dir"] = str(Path(config.data_dir).expanduser().resolve())
-    else:
+    # a preset has become the settings that it stands for
+    del fields["workdir"], fields["keep_checkpoints"], fields["preset"]
+    if config.dataset not in ("folder", "npz"):
         del fields["data_dir"]
     return fields

@@ -1,7 +1,9 @@
 """The training loop: `pretrain` and `restore`."""
 
 import dataclasses
+import fcntl
 import json
+import os
 import platform
 import signal
 import threading
@@ -32,6 +34,7 @@ from ncjax.train.step import TrainData, Trainer, TrainState, initial_state, make
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
+_LOCK = ".lock"
 
 
 class Interrupted(Exception):
@@ -46,8 +49,12 @@ class Interrupted(Exception):
         self.signal = number
 
 
+class Refused(InputError):
+    """A folder in which this run may not be written."""
+
+
 class Diverged(InputError):
-    """The loss or its gradient was not finite."""
+    """The loss or the weights were not finite."""
 
 
 def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifier:
@@ -100,10 +107,14 @@ def _pretrain_seeds(config: Config, benchmark: Benchmark | None) -> Classifier:
     assert config.workdir is not None
     if (config.workdir / "config.json").exists():
         raise InputError(f"{config.workdir} holds a run of one seed; choose another --workdir for {config.seeds} seeds")
-    classifiers = []
-    for i in range(config.seeds):
-        one = dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
-        classifiers.append(pretrain(one, benchmark=benchmark))
+    each = [
+        dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
+        for i in range(config.seeds)
+    ]
+    finished = [_read_finished(one, benchmark) for one in each]  # says of every folder what is wrong with it
+    if benchmark is None and None in finished:
+        benchmark = load_benchmark(config)
+    classifiers = [pretrain(one, benchmark=benchmark) for one in each]
     return classifiers[0]
 
 
@@ -117,12 +128,16 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     Raises:
       InputError: if the folder holds no run, or no checkpoint of that step.
     """
+    if not (Path(workdir) / "config.json").exists() and (Path(workdir) / "seed_0").is_dir():
+        raise InputError(
+            f"{workdir} holds runs of many seeds; give one of them, for example {Path(workdir) / 'seed_0'}"
+        )
     described = files.read_config(workdir)
     network = models.create(described["config"]["network"], described["data"]["num_source_classes"])
     abstract = jax.eval_shape(lambda: network.init(jax.random.key(0), tuple(described["data"]["image_shape"])))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
-    with Checkpoints(Path(workdir) / "checkpoints") as checkpoints:
+    with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
         variables, progress = checkpoints.load_variables(abstract, step)
     return Classifier(
         variables,
@@ -135,22 +150,58 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
 
 
 def _read_finished(config: Config, benchmark: Benchmark | None) -> Classifier | None:
-    """The classifier of a run that has nothing left to do; None for any other."""
-    assert config.workdir is not None
-    if not (config.workdir / "config.json").exists() or not (config.workdir / "metrics.jsonl").exists():
-        return None
-    described = files.read_config(config.workdir)
-    if described["identity"] != identity(config):
-        return None
-    if benchmark is not None and described["data"]["fingerprint"] != fingerprint(benchmark):
-        return None
-    recorded = (config.workdir / "metrics.jsonl").read_text().splitlines()
-    if not recorded or json.loads(recorded[-1])["step"] != described["total_steps"]:
-        return None
+    """The classifier of a run that has nothing left to do; None for any other.
+
+    Raises:
+      InputError: if the folder holds another run, or nothing can be written where it should be.
+    """
+    workdir = config.workdir
+    assert workdir is not None
     try:
-        return restore(config.workdir, described["total_steps"])
-    except InputError:  # its last checkpoint is missing or damaged: an earlier one continues
+        if not (workdir / "config.json").exists():
+            _check_free(workdir)
+            return None
+        described = files.read_config(workdir)
+        _same_settings(described, identity(config), workdir)
+        if benchmark is not None:
+            _same_data(described, benchmark, workdir)
+        if files.read_records(workdir)[-1]["step"] != described["total_steps"]:
+            return None
+        return restore(workdir, described["total_steps"])
+    except InputError as error:
+        # a run that has only begun, or whose last checkpoint or records are damaged: an earlier checkpoint continues
+        if isinstance(error, Refused):
+            raise
         return None
+    except OSError as error:
+        raise Refused(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from None
+
+
+def _check_free(workdir: Path) -> None:
+    """Looks, without writing, whether a run may begin here."""
+    if workdir.is_dir() and any(path.suffix != ".partial" and path.name != _LOCK for path in workdir.iterdir()):
+        raise Refused(f"{workdir} is not empty and holds no run; choose another --workdir")
+    above = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise Refused(f"cannot write to {workdir}: {above} is not a folder; choose another --workdir")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise Refused(f"cannot write to {workdir}: no permission in {above}; choose another --workdir")
+
+
+def _same_settings(old: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
+    before = old.get("identity", {})
+    differs = [
+        f"{key} {before.get(key)!r} there, {now.get(key)!r} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differs:
+        raise Refused(f"{workdir} holds another run ({'; '.join(differs)}); choose another --workdir")
+
+
+def _same_data(old: dict[str, Any], benchmark: Benchmark, workdir: Path) -> None:
+    if old.get("data", {}).get("fingerprint") != fingerprint(benchmark):
+        raise Refused(f"{workdir} holds another run (other images or labels); choose another --workdir")
 
 
 def fingerprint(benchmark: Benchmark) -> str:
@@ -167,7 +218,10 @@ def fingerprint(benchmark: Benchmark) -> str:
 def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, of pixels in 0..1, float32 [c]."""
     channels = images.shape[-1]
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)])
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), 1024):  # bincount widens its input eightfold
+        for c in range(channels):
+            counts[c] += np.bincount(images[start : start + 1024, ..., c].ravel(), minlength=256)
     shares = counts / counts.sum(-1, keepdims=True)
     values = np.arange(256) / 255
     mean = shares @ values
@@ -194,7 +248,8 @@ class _Run:
         if config.batch_size % self.mesh.size:
             near = max(config.batch_size // self.mesh.size, 1) * self.mesh.size
             raise InputError(
-                f"batch_size={config.batch_size} does not divide over {self.mesh.size} devices; set it to {near}"
+                f"batch_size={config.batch_size} does not divide over {self.mesh.size} devices; set it to {near}, "
+                "or on a CPU JAX_NUM_CPU_DEVICES=1"
             )
         self.image_shape = tuple(train.images.shape[1:])
         self.mean, self.std = _pixel_statistics(train.images)
@@ -204,12 +259,16 @@ class _Run:
         assert config.min_steps is not None
         # measured, restored and handed out in float32, whatever the precision of training
         self.network = models.create(config.network, num_classes)
+        jax.eval_shape(lambda: self.network.init(jax.random.key(0), self.image_shape))  # images that do not fit it
         self.total_steps = max(-(-config.epochs * self.images // config.batch_size), config.min_steps)
         self.measurement: Measurement = measuring.plan(benchmark, config)
         self.marks = measuring.steps_to_measure(self.total_steps, self.images / config.batch_size, config.measurements)
 
     def train(self) -> Classifier:
-        self._claim_workdir()
+        with self._claim_workdir(), _deferred_signals() as stop:
+            return self._train(stop)
+
+    def _train(self, stop: list[int]) -> Classifier:
         config = self.config
         tx = optimizer(config, self.total_steps)
         assert config.network is not None
@@ -228,8 +287,7 @@ class _Run:
             loaded = checkpoints.load_newest(initial)
             state, progress = loaded if loaded is not None else (initial, {"records": [], "feature_mean": None})
             files.write_records(self.workdir, progress["records"])
-            with _deferred_signals() as stop:
-                return self._loop(trainer, checkpoints, state, progress["records"], stop)
+            return self._loop(trainer, checkpoints, state, progress["records"], stop)
 
     def _loop(
         self,
@@ -254,12 +312,13 @@ class _Run:
                 if step == self.total_steps:
                     bar.set_postfix_str("mean feature")
                     break
-                before = step
                 state, step, chunk = self._advance(trainer, state, step, chunk, bar)
+                if step == self.total_steps:
+                    continue  # the end writes its own checkpoint, with all that belongs in it
                 if stop:
                     checkpoints.save(state, {"records": records, "feature_mean": None}, wait=True)
                     raise Interrupted(step, stop[0])
-                if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS and step > before:
+                if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                     checkpoints.save(state, {"records": records, "feature_mean": None})
                     saved = time.monotonic()
         classifier = self._classifier(state)
@@ -281,7 +340,7 @@ class _Run:
         seconds = time.monotonic() - start
         if seen.first_bad_step >= 0:
             raise Diverged(
-                f"the loss or its gradient was not finite at step {seen.first_bad_step} of {self.total_steps} "
+                f"the loss or the weights were not finite at step {seen.first_bad_step} of {self.total_steps} "
                 f"(learning_rate={self.config.learning_rate}); checkpoints up to then are kept in {self.workdir}; "
                 "try a lower learning_rate in a new workdir"
             )
@@ -313,23 +372,28 @@ class _Run:
             augmentation=self.augmentation,
         )
 
-    def _claim_workdir(self) -> None:
-        """Makes the run's folder, or checks that it holds this very run.
+    @contextmanager
+    def _claim_workdir(self) -> Iterator[None]:
+        """Makes the run's folder and keeps other processes out of it.
 
         Raises:
-          InputError: if it holds another, or cannot be written.
+          Refused: if it holds other data, another process is at work in it, or it cannot be written.
         """
-        described = self._describe()
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
+            lock = (self.workdir / _LOCK).open("w")
+        except OSError as error:
+            raise Refused(f"cannot write to {self.workdir}: {error.strerror}; choose another --workdir") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Refused(f"another process is at work in {self.workdir}; wait for it or stop it") from None
             path = self.workdir / "config.json"
             if path.exists():
-                _same_run(files.read_config(self.workdir), described, self.workdir)
-            elif any(self.workdir.iterdir()):
-                raise InputError(f"{self.workdir} is not empty and holds no run; choose another --workdir")
-            files.write_atomically(path, json.dumps(described, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write to {self.workdir}: {error.strerror}; choose another --workdir") from None
+                _same_data(files.read_config(self.workdir), self.benchmark, self.workdir)
+            files.write_atomically(path, json.dumps(self._describe(), indent=2) + "\n")
+            yield
 
     def _describe(self) -> dict[str, Any]:
         benchmark = self.benchmark
@@ -365,19 +429,6 @@ class _Run:
         }
 
 
-def _same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
-    before, now = old.get("identity", {}), new["identity"]
-    differs = [
-        f"{key} {before.get(key)!r} there, {now.get(key)!r} here"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if old.get("data", {}).get("fingerprint") != new["data"]["fingerprint"]:
-        differs.append("other images or labels")
-    if differs:
-        raise InputError(f"{workdir} holds another run ({'; '.join(differs)}); choose another --workdir")
-
-
 @contextmanager
 def _deferred_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them, so that the loop can save; a second one does kill.
@@ -402,3 +453,5 @@ def _deferred_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if received:  # too late for this run, which is done: what comes after it hears of it
+        signal.raise_signal(received[0])

@@ -60,6 +60,8 @@ def plan(benchmark: Benchmark, config: Config) -> Measurement:
     Raises:
       InputError: if a class has a single image, where a variance is meant.
     """
+    if len(benchmark.target.class_names) < 2:
+        raise InputError("there is one target class; few-shot episodes and CDNV need at least 2")
     named = {
         "source_train": benchmark.source_train,
         "source_test": benchmark.source_test,
@@ -113,7 +115,7 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
             features, logits = outputs(params, subset.split.images[subset.rows], ("features", "logits"))
             found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
             if name == "source_train":
-                record["loss"] = _cross_entropy(logits, labels)
+                record["loss"] = _finite(_cross_entropy(logits, labels))
             record[f"{name}/accuracy"] = float(np.mean(logits.argmax(-1) == labels))
         record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
     for head in HEADS:

@@ -85,7 +85,7 @@ def table(records: Sequence[Record]) -> str:
     header += [key.removeprefix("target/") for key in shown]
     rows = [header]
     for record in records:
-        row = [f"{record['epoch']:.4g}", str(record["step"]), f"{record['loss']:.4f}"]
+        row = [f"{record['epoch']:.4g}", str(record["step"]), _number(record["loss"])]
         row += [_number(record[f"{name}/cdnv"]) for name in sets]
         row += [f"{record[f'{name}/accuracy']:.4f}" for name in accuracies]
         row += [f"{100 * (record[key] or 0):.2f} ± {100 * (record[f'{key}/ci95'] or 0):.2f}" for key in shown]

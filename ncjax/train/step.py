@@ -41,7 +41,7 @@ class Progress:
     Attributes:
       loss: the sum of the batches' mean losses.
       correct: images whose class had the highest score.
-      first_bad_step: the first step whose loss or gradient was not finite; -1 if there was none.
+      first_bad_step: the first step whose loss, or whose result, was not finite; -1 if there was none.
     """
 
     loss: Float[Array, ""]
@@ -139,7 +139,8 @@ def train_step(
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
     updates, opt_state = tx.update(grads, state.optimizer, state.variables["params"])
     params = optax.apply_updates(state.variables["params"], updates)
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    # a norm is finite only if every entry is; the new state's, so that no bad state is ever saved
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm((params, batch_stats)))
     progress = Progress(
         loss=loss.astype(jnp.float32),
         correct=jnp.sum(jnp.argmax(logits, -1).astype(labels.dtype) == labels, dtype=jnp.int32),
