@@ -86,13 +86,12 @@ def test_other_weights_do_not_compile_again(params, split):
         assert len(traces) == first
 
 
-@pytest.mark.parametrize("augmentations", [0, 2])
 @pytest.mark.parametrize("head", ["ncc", "cosine", "ridge", "logistic"])
-def test_noise_scores_chance(params, head, augmentations):
+def test_noise_scores_chance_with_augmented_support(params, head):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(40), 24).astype(np.int32)
     noise = Split(rng.integers(0, 256, (960, 12, 12, 1)).astype(np.uint8), labels, tuple(map(str, range(40))))
-    report = episodes(params, noise, head=head, support_augmentations=augmentations, shots=1, queries=8, episodes=1000)
+    report = episodes(params, noise, head=head, support_augmentations=2, shots=1, queries=8, episodes=1000)
     assert abs(report.accuracy - 0.2) <= report.target_ci95
     assert report.target_ci95 < 0.03
 
