@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,9 @@ def read_records(workdir: str | Path) -> list[Record]:
     Raises:
       InputError: if the folder holds no records, or they cannot be read.
     """
-    path = Path(workdir) / "metrics.jsonl"
-    try:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-    except FileNotFoundError:
-        raise InputError(
-            f"{workdir} holds no run: there is no metrics.jsonl in it; give the folder that pretrain.py named"
-        ) from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    records = _read(workdir, "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
     if not records:
-        raise InputError(f"{path} is empty: the run has not yet been measured")
+        raise InputError(f"{Path(workdir) / 'metrics.jsonl'} is empty: the run has not yet been measured")
     return records
 
 
@@ -59,12 +51,16 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     Raises:
       InputError: if the folder holds no run, or the file cannot be read.
     """
-    path = Path(workdir) / "config.json"
+    return _read(workdir, "config.json", json.loads)
+
+
+def _read(workdir: str | Path, name: str, parse: Callable[[str], Any]) -> Any:
+    path = Path(workdir) / name
     try:
-        return json.loads(path.read_text())
+        return parse(path.read_text())
     except FileNotFoundError:
         raise InputError(
-            f"{workdir} holds no run: there is no config.json in it; give the folder that pretrain.py named"
+            f"{workdir} holds no run: there is no {name} in it; give the folder that pretrain.py named"
         ) from None
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
