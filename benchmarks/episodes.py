@@ -79,8 +79,8 @@ def torch_batched(head: str, features: np.ndarray, plan, batch: int = 64) -> Cal
     import torch
 
     x = torch.from_numpy(features)
-    support = torch.from_numpy(plan.support_index).long().flatten(1)
-    query = torch.from_numpy(plan.query_index).long().flatten(1)
+    support = torch.tensor(plan.support_index).long().flatten(1)
+    query = torch.tensor(plan.query_index).long().flatten(1)
     shots = plan.support_index.shape[2]
     onehot = 2 * torch.eye(WAYS).repeat_interleave(shots, 0) - 1
     target = torch.arange(WAYS).repeat_interleave(QUERIES)
@@ -101,21 +101,6 @@ def torch_batched(head: str, features: np.ndarray, plan, batch: int = 64) -> Cal
                 (scores.argmax(-1) == target).float().mean(1)
 
     return run
-
-
-def easyfsl_evaluate(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> Callable[[], None]:
-    import torch
-    from easyfsl.datasets import FeaturesDataset
-    from easyfsl.methods import PrototypicalNetworks
-    from easyfsl.methods.utils import evaluate
-    from easyfsl.samplers import TaskSampler
-    from torch.utils.data import DataLoader
-
-    data = FeaturesDataset(labels.tolist(), torch.from_numpy(features), [str(c) for c in range(CLASSES)])
-    sampler = TaskSampler(data, WAYS, shots, QUERIES, episodes)
-    loader = DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
-    model = PrototypicalNetworks(torch.nn.Identity())
-    return lambda: evaluate(model, loader, device="cpu", use_tqdm=False)
 
 
 def row(name: str, rate: float, base: float | None, note: str = "") -> None:
@@ -166,8 +151,6 @@ def table(episodes: int, peers: bool, bandwidth: float | None) -> None:
                 run = torch_batched(head, features, plan)
                 run()
                 row("batched torch, without sampling", 2000 / best(run, 5), rate)
-            if importlib.util.find_spec("easyfsl") and head == "ncc":
-                row("easyfsl evaluate()", 300 / best(easyfsl_evaluate(features, labels, shots, 300), 2), rate)
 
 
 def growth(most_episodes: int) -> None:
