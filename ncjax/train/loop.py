@@ -433,20 +433,21 @@ class _Run:
 def _deferred_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them, so that the loop can save; a second one does kill.
 
-    Only the main thread may do so; elsewhere nothing is collected.
+    Only the main thread may do so; elsewhere nothing is collected. A signal that the process was started to ignore, as
+    a shell's background jobs ignore SIGINT, stays ignored.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, previous[signal.Signals(number)])
 
-    for number in numbers:
+    for number in previous:
         signal.signal(number, note)
     try:
         yield received
