@@ -28,6 +28,8 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__, use_underscores=True)
     cli.prepare_backend()
     with cli.one_line_errors():
+        if config.distributed:
+            cli.join_processes()
         config = resolve(config)
         assert config.workdir is not None
         pretrain(config)

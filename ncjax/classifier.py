@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from ncjax import devices
@@ -107,10 +108,15 @@ def extract(params: Classifier, images: UInt8[Array, "n h w c"]) -> Float[Array,
     return apply(params, images).features
 
 
-@partial(jax.jit, static_argnames="fields")
-def _compiled(params: Classifier, images: UInt8[Array, "n h w c"], fields: tuple[str, ...]) -> tuple[Any, ...]:
+@partial(jax.jit, static_argnames=("fields", "mesh"))
+def _compiled(
+    params: Classifier, images: UInt8[Array, "n h w c"], fields: tuple[str, ...], mesh: Mesh
+) -> tuple[Any, ...]:
     output = apply(params, images)
-    return tuple(getattr(output, field) for field in fields)
+    # gathered, so that every host can read all of it
+    return jax.lax.with_sharding_constraint(
+        tuple(getattr(output, field) for field in fields), devices.replicated(mesh)
+    )
 
 
 def _pixels(images_or_split: Split | np.ndarray | Array) -> np.ndarray | Array:
@@ -157,7 +163,7 @@ def outputs(
         count = len(batch)
         if count < batch_size:
             batch = np.concatenate([batch, np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)])
-        out = _compiled(params, jax.device_put(batch, devices.sharded(mesh)), fields)
+        out = _compiled(params, jax.device_put(batch, devices.sharded(mesh)), fields, mesh)
         parts.append(jax.tree.map(lambda a, count=count: a[:count], out))
     return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
 

@@ -38,6 +38,30 @@ def prepare_backend() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def join_processes() -> None:
+    """Makes this process one of several that run together, before anything touches the JAX backend.
+
+    SLURM, Open MPI and TPU pod slices say by themselves who takes part; elsewhere JAX_COORDINATOR_ADDRESS
+    (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. A process that dies ends the others: at once
+    where they wait for its numbers, else after half a minute without a sign of life.
+
+    Raises:
+      InputError: if the other processes are not known or cannot be reached.
+    """
+    number, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    try:
+        jax.distributed.initialize(
+            num_processes=None if number is None else int(number),
+            process_id=None if index is None else int(index),
+            heartbeat_timeout_seconds=30,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"distributed: the processes of this run did not find each other ({str(error).splitlines()[0]}); start it "
+            "with srun or on a TPU pod slice, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from None
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turns mistakes and interruptions into one line on standard error and an exit code: 2, 130 or 75."""
@@ -49,6 +73,13 @@ def one_line_errors() -> Iterator[None]:
         _stop(str(stop), EXIT_TERMINATED if stop.signal == signal.SIGTERM else EXIT_CTRL_C)
     except KeyboardInterrupt:
         _stop("interrupted", EXIT_CTRL_C)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0]
+        message = f"error: another process of this run is gone ({reason}); start all of them again to continue"
+        print(message, file=sys.stderr, flush=True)
+        os._exit(EXIT_TERMINATED)  # at once: the ordinary way out would wait for the others
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,9 +20,11 @@ from conftest import make_mesh
 from ncjax import features, logits, models, restore
 from ncjax.errors import InputError
 from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, table
+from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
-from ncjax.train.step import Trainer
+from ncjax.train.speed import check_precision
+from ncjax.train.trainer import Trainer
 
 STEPS = 24
 
@@ -206,9 +210,10 @@ def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(self: _Run, stop: list[int]) -> None:
+    def train(self: _Run, stop: list[int]) -> list[None]:
         with pytest.raises(InputError, match="another process is at work in"):
             run(tmp_path / "run")
+        return [None]
 
     monkeypatch.setattr(_Run, "_train", train)
     run(tmp_path / "run")
@@ -269,6 +274,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         ({"learning_rate": -0.1}, "learning_rate=-0.1: it must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"momentum": 1.0}, "momentum=1.0: it must be below 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0: it must be below 1"),
+        ({"mixup": 0.2, "cdnv_penalty": 0.1}, "mixup and cdnv_penalty exclude each other"),
         ({"epochs": 0}, "epochs=0: it must be at least 1"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0: it must be at least 0"),
         ({"seed": 2**32}, "seed=4294967296: it must be at most 4294967295"),
@@ -290,13 +297,102 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_numbers(tmp_path: Path
         run(tmp_path / "run", batch_size=20)
 
 
-def test_many_seeds_are_complete_runs_and_each_is_its_lone_run(finished: Path, tmp_path: Path) -> None:
+def test_many_seeds_are_complete_runs_and_resume_exactly(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one seed's checkpoint was written and the next one's was not."""
     run(tmp_path / "seeds", seeds=2)
-    assert_same_end(tmp_path / "seeds" / "seed_0", finished)
-    losses = [read_records(tmp_path / "seeds" / f"seed_{i}")[-1]["loss"] for i in (0, 1)]
-    assert losses[0] != losses[1]
-    with pytest.raises(InputError, match="holds a run of one seed; choose another --workdir for 3 seeds"):
+    whole = [tmp_path / "seeds" / f"seed_{i}" for i in (0, 1)]
+    records = [read_records(folder) for folder in whole]
+    assert records[0][-1]["loss"] != records[1][-1]["loss"]
+    for alone, together in zip(read_records(finished), records[0], strict=True):
+        assert alone["step"] == together["step"]
+        assert alone["loss"] == pytest.approx(together["loss"], rel=1e-3)
+
+    original = Checkpoints.save
+
+    def save(self: Checkpoints, state: Any, progress: dict[str, Any], *, wait: bool = False) -> None:
+        if int(state.step) == 16 and "seed_1" in str(self.folder):
+            raise KeyboardInterrupt
+        original(self, state, progress, wait=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "again", seeds=2)
+    assert (tmp_path / "again" / "seed_0" / "checkpoints" / "16").exists()
+    assert not (tmp_path / "again" / "seed_1" / "checkpoints" / "16").exists()
+    run(tmp_path / "again", seeds=2)
+    for folder in whole:
+        assert_same_end(tmp_path / "again" / folder.name, folder)
+
+    with pytest.raises(InputError, match="holds the runs of 2 seeds, 3 were asked for; choose another --workdir"):
+        run(tmp_path / "seeds", seeds=3)
+    with pytest.raises(InputError, match="holds the runs of 2 seeds, not of one"):
+        run(tmp_path / "seeds")
+    with pytest.raises(InputError, match="holds a run of one seed, 3 were asked for; choose another --workdir"):
         run(finished, seeds=3)
+
+
+def test_a_disk_that_is_full_leaves_the_older_checkpoints_whole(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Checkpoints.save
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(self: Checkpoints, state: Any, progress: dict[str, Any], *, wait: bool = False) -> None:
+        if int(state.step) == 16:  # from here on no file can grow, as if there were no room left
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+        original(self, state, progress, wait=True)
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        try:
+            with pytest.raises(InputError, match=r"could not be written .* the same command continues"):
+                run(tmp_path / "run")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+    assert restore(tmp_path / "run").feature_mean is None
+    run(tmp_path / "run")
+    assert_same_end(tmp_path / "run", finished)
+
+
+def test_a_disk_without_room_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
+    with pytest.raises(InputError, match="has 1 MiB free, its checkpoints need 16 MiB"):
+        run(tmp_path / "run")
+
+
+def test_bfloat16_is_refused_where_the_device_lacks_it() -> None:
+    def mesh_of(capability: str) -> Any:
+        device = SimpleNamespace(platform="gpu", compute_capability=capability, device_kind="Tesla V100")
+        return SimpleNamespace(devices=np.asarray([device]))
+
+    with pytest.raises(InputError, match=r"Tesla V100 .* has no bfloat16; set float32"):
+        check_precision(mesh_of("7.0"), "bfloat16")
+    check_precision(mesh_of("7.0"), "float32")
+    check_precision(mesh_of("9.0"), "bfloat16")
+
+
+def test_tensorboard_and_timing_hold_what_they_should(finished: Path, tmp_path: Path) -> None:
+    run(tmp_path / "run", tensorboard=True, profile=True)
+    assert_same_end(tmp_path / "run", finished)
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"target/ncc/5w5s" in events.read_bytes()
+    assert list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))
+    first, *others = [json.loads(line) for line in (tmp_path / "run" / "timing.jsonl").read_text().splitlines()]
+    assert first["compile_seconds"] > 0
+    # a convolution and a linear layer, forward and backward, of 16 images: between two and three times forward
+    forward = 2 * 16 * (6 * 6 * 9 * 8 + 6 * 6 * 8 * 6)
+    assert 2 * forward < first["flops_per_step"] < 4 * forward
+    steps = [entry for entry in others if "steps" in entry]
+    assert sum(entry["steps"] for entry in steps) == STEPS
+    for entry in steps:
+        assert entry["images_per_second"] == pytest.approx(16 * entry["steps"] / entry["seconds"])
+        rate = first["flops_per_step"] * entry["steps"] / entry["seconds"]
+        assert entry["share_of_peak"] == pytest.approx(rate / first["peak_flops"])
 
 
 def test_without_source_test_its_keys_are_absent(tmp_path: Path) -> None:

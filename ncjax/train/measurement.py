@@ -103,7 +103,7 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
     evaluation mode.
     """
     record: Record = {"step": step, "epoch": epoch}
-    weights, bias = params.network.head(params.variables)
+    weights, bias = map(np.asarray, params.network.head(params.variables))
     for name, subset in measurement.sets.items():
         labels = subset.split.labels[subset.rows]
         k = len(subset.split.class_names)

@@ -1,0 +1,80 @@
+"""The regularisers against float64 NumPy and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles_collapse as oracle
+import pytest
+
+from ncjax.train import losses
+
+RNG = np.random.default_rng(0)
+
+
+def gradient_check(f: object, x: np.ndarray) -> None:
+    """The derivative along random directions against central differences."""
+    gradient = np.asarray(jax.grad(f)(jnp.asarray(x)), np.float64)
+    for seed in range(5):
+        direction = np.random.default_rng(seed).normal(size=x.shape)
+        direction /= np.linalg.norm(direction)
+        h = 1e-2
+        numeric = (float(f(jnp.asarray(x + h * direction))) - float(f(jnp.asarray(x - h * direction)))) / (2 * h)
+        assert np.sum(gradient * direction) == pytest.approx(numeric, rel=2e-2, abs=2e-3)
+
+
+def test_smoothed_cross_entropy() -> None:
+    logits = RNG.normal(size=(7, 5))
+    labels = RNG.integers(0, 5, 7)
+    targets = 0.9 * np.eye(5)[labels] + 0.1 / 5
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    found = losses.smoothed_targets(jnp.asarray(labels), 5, 0.1)
+    np.testing.assert_allclose(found, targets, rtol=1e-6)
+    f32 = jnp.asarray(logits, jnp.float32)
+    assert float(losses.cross_entropy(f32, found)) == pytest.approx(-(targets * log_p).sum(-1).mean(), rel=1e-5)
+    gradient_check(lambda z: losses.cross_entropy(z, found), logits.astype(np.float32))
+
+
+def test_mixup_mixes_images_and_targets_alike() -> None:
+    images = jnp.asarray(RNG.normal(size=(8, 2, 2, 1)), jnp.float32)
+    targets = jnp.eye(8)
+    mixed, mixed_targets = losses.mixup(jax.random.key(3), images, targets, 0.4)
+    # with the identity for targets, the mixed targets are the weights of the images
+    np.testing.assert_allclose(mixed_targets.sum(-1), 1, rtol=1e-6)
+    expected = np.asarray(mixed_targets, np.float64) @ np.asarray(images, np.float64).reshape(8, -1)
+    np.testing.assert_allclose(np.asarray(mixed).reshape(8, -1), expected, rtol=1e-5, atol=1e-6)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    weights = jax.vmap(lambda key: losses.mixup(key, images, targets, 0.4)[1].max())(keys)
+    # max(λ, 1 − λ) or 1 where an image meets itself; E max(λ, 1 − λ) of Beta(0.4, 0.4) by quadrature
+    from scipy import stats
+
+    folded = 2 * stats.beta(0.4, 0.4).expect(lambda x: x, lb=0.5)
+    assert np.mean(weights) > folded - 0.02
+
+
+def test_dropout_keeps_the_mean_and_drops_the_share() -> None:
+    features = jnp.ones((400, 50))
+    dropped = np.asarray(losses.dropout(jax.random.key(0), features, 0.3))
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
+    assert np.mean(dropped == 0) == pytest.approx(0.3, abs=0.015)  # five standard deviations of 20,000 draws
+
+
+def test_the_penalty_is_the_cdnv_of_classes_with_two_images() -> None:
+    labels = np.asarray([0, 0, 0, 1, 1, 2, 4, 4])  # class 2 has one image, class 3 none
+    features = RNG.normal(size=(8, 6)) + 3 * np.eye(6)[labels]
+    several = labels != 2
+    expected = oracle.mean_of_pairs(oracle.pairs(features[several], np.searchsorted([0, 1, 4], labels[several])))
+
+    def penalty(x: jax.Array) -> jax.Array:
+        return losses.cdnv_penalty(x, jnp.asarray(labels), 5)
+
+    assert float(penalty(jnp.asarray(features, jnp.float32))) == pytest.approx(expected, rel=1e-5)
+    gradient_check(penalty, features.astype(np.float32))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 0, 0], [0, 0, 1, 1]])
+def test_the_penalty_and_its_gradient_are_zero_where_there_is_nothing_to_measure(labels: list[int]) -> None:
+    """Single images, one class, two classes whose means coincide."""
+    features = jnp.ones((4, 3))
+    value, gradient = jax.value_and_grad(losses.cdnv_penalty)(features, jnp.asarray(labels), 4)
+    assert float(value) == 0
+    np.testing.assert_array_equal(gradient, 0)
