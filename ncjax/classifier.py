@@ -114,9 +114,7 @@ def _compiled(
 ) -> tuple[Any, ...]:
     output = apply(params, images)
     # gathered, so that every host can read all of it
-    return jax.lax.with_sharding_constraint(
-        tuple(getattr(output, field) for field in fields), devices.replicated(mesh)
-    )
+    return jax.lax.with_sharding_constraint(tuple(getattr(output, field) for field in fields), devices.replicated(mesh))
 
 
 def _pixels(images_or_split: Split | np.ndarray | Array) -> np.ndarray | Array:

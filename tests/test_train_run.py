@@ -341,9 +341,12 @@ def test_a_disk_that_is_full_leaves_the_older_checkpoints_whole(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def save(self: Checkpoints, state: Any, progress: dict[str, Any], *, wait: bool = False) -> None:
-        if int(state.step) == 16:  # from here on no file can grow, as if there were no room left
+        if int(state.step) == 16:  # no file can grow, as if there were no room left
             resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-        original(self, state, progress, wait=True)
+        try:
+            original(self, state, progress, wait=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with monkeypatch.context() as patch:
@@ -352,7 +355,6 @@ def test_a_disk_that_is_full_leaves_the_older_checkpoints_whole(
             with pytest.raises(InputError, match=r"could not be written .* the same command continues"):
                 run(tmp_path / "run")
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, ignored)
     assert restore(tmp_path / "run").feature_mean is None
     run(tmp_path / "run")

@@ -1,8 +1,11 @@
 """What differs between the processes of one run: process 0 writes the logs, and all must decide alike."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType
 
 
 def leads() -> bool:
@@ -16,3 +19,11 @@ def agree(*values: int) -> tuple[int, ...]:
         return values
     everywhere = multihost_utils.process_allgather(np.asarray(values, np.int32))
     return tuple(int(value) for value in everywhere.max(0))
+
+
+def each_by_itself() -> AbstractContextManager[object]:
+    """Where there are several processes, what is inside runs on the devices of each: small work, done by all alike."""
+    if jax.process_count() == 1:
+        return nullcontext()
+    mine = jax.local_devices()
+    return jax.set_mesh(jax.make_mesh((len(mine),), ("data",), axis_types=(AxisType.Auto,), devices=mine))

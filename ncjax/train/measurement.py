@@ -11,6 +11,7 @@ from ncjax.data import Benchmark, Split
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
 from ncjax.train.config import Config
+from ncjax.train.hosts import each_by_itself
 
 Record = dict[str, float | int | None]
 
@@ -118,10 +119,17 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
                 record["loss"] = _finite(_cross_entropy(logits, labels))
             record[f"{name}/accuracy"] = float(np.mean(logits.argmax(-1) == labels))
         record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
+    with each_by_itself():
+        record |= _few_shot(all_features, measurement)
+    return record
+
+
+def _few_shot(features: np.ndarray, measurement: Measurement) -> Record:
+    record: Record = {}
     for head in HEADS:
         for shots, queries in measurement.queries.items():
             report = feature_episodes(
-                all_features,
+                features,
                 measurement.sets["target"].split.labels,
                 ways=measurement.ways,
                 shots=shots,
