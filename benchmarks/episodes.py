@@ -9,9 +9,9 @@ Features are 20 classes x 600 x 256 float32 of Gaussian classes; 5-way, 15 queri
 best of several calls), sampling included unless said; compile time is a column of its own.
 
 Peers run where they are installed. easyfsl 1.5.0 needs pandas, a torchvision that fits the installed torch, and a torch
-whose samplers still take a data source (2.13 refuses it); where it cannot run, the table says why. EASY (Bendou et al. 2022,
-https://arxiv.org/abs/2201.09699) is a set of scripts and no package: the torch loop here follows its protocol, nearest
-class means of episodes drawn one by one, and is our own code.
+whose samplers still take a data source (2.13 refuses it); where it cannot run, the table says why. EASY (Bendou et al.
+2022, https://arxiv.org/abs/2201.09699) is a set of scripts and no package: the torch loop here follows its protocol,
+nearest class means of episodes drawn one by one, and is our own code.
 """
 
 import argparse
