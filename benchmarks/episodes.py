@@ -3,10 +3,15 @@
     python benchmarks/episodes.py                     # the table; peers where they are installed
     python benchmarks/episodes.py --devices=2         # on two CPU devices
     python benchmarks/episodes.py --growth            # how time and memory grow with episodes, ways, shots and d
-    python benchmarks/episodes.py --bandwidth=3350    # GB/s of an accelerator: its share that gathering reaches
+    python benchmarks/episodes.py --bandwidth=3350    # GB/s of an accelerator: its share that the bytes moved reach
 
 Features are 20 classes x 600 x 256 float32 of Gaussian classes; 5-way, 15 queries. Times are of steady state (the
 best of several calls), sampling included unless said; compile time is a column of its own.
+
+Peers run where they are installed. easyfsl 1.5.0 needs pandas, a torchvision that fits the installed torch, and a torch
+whose samplers still take a data source (2.13 refuses it); where it cannot run, the table says why. EASY (Bendou et al.
+2022, https://arxiv.org/abs/2201.09699) is a set of scripts and no package: the torch loop here follows its protocol,
+nearest class means of episodes drawn one by one, and is our own code.
 """
 
 import argparse
@@ -103,6 +108,57 @@ def torch_batched(head: str, features: np.ndarray, plan, batch: int = 64) -> Cal
     return run
 
 
+def torch_loop(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> None:
+    """Nearest class means, one episode at a time, drawn by a permutation of each class."""
+    import torch
+
+    x = torch.from_numpy(features)
+    of_class = [torch.from_numpy(np.flatnonzero(labels == c)) for c in range(CLASSES)]
+    target = torch.arange(WAYS)[:, None]
+    for _ in range(episodes):
+        drawn = [of_class[c] for c in torch.randperm(CLASSES)[:WAYS].tolist()]
+        rows = torch.stack([own[torch.randperm(len(own))[: shots + QUERIES]] for own in drawn])
+        centre = x[rows[:, :shots]].mean(1)
+        distance = torch.cdist(x[rows[:, shots:]], centre)
+        (distance.argmin(-1) == target).float().mean().item()
+
+
+def easyfsl_evaluate(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> Callable[[], object]:
+    """Its prototypical networks on a data set of features, by its own evaluate(), sampling included."""
+    import torch
+    from easyfsl.datasets import FeaturesDataset
+    from easyfsl.methods import PrototypicalNetworks
+    from easyfsl.samplers import TaskSampler
+    from easyfsl.utils import evaluate
+    from torch.utils.data import DataLoader
+
+    names = [str(c) for c in range(CLASSES)]
+    data_set = FeaturesDataset(labels.tolist(), torch.from_numpy(features), names)
+    sampler = TaskSampler(data_set, n_way=WAYS, n_shot=shots, n_query=QUERIES, n_tasks=episodes)
+    loader = DataLoader(data_set, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
+    return lambda: evaluate(PrototypicalNetworks(), loader, device="cpu", use_tqdm=False)
+
+
+def counted(features: np.ndarray, labels: np.ndarray, batch: int = 64) -> tuple[float, float] | None:
+    """Bytes and operations of an ncc episode by XLA's cost analysis: drawing, gathering, scores; None without one."""
+    from ncjax.eval import heads, sampling
+
+    names, codes = sampling.encode_labels(labels)
+    way = np.repeat(np.arange(WAYS, dtype=np.int32), SHOTS)
+
+    def one(key, table, x):
+        _, support, query = sampling.draw_episode(key, table, ways=WAYS, shots=SHOTS, queries=QUERIES, largest=EACH)
+        return heads.ncc()(x[support.ravel()], way, x[query.ravel()], WAYS)[0]
+
+    keys = jax.random.split(sampling.episode_key(0, "episodes"), batch)
+    table = sampling.class_table(codes, len(names))
+    compiled = jax.jit(jax.vmap(one, (0, None, None))).lower(keys, table, features).compile()
+    cost = compiled.cost_analysis() or {}
+    if "flops" not in cost or "bytes accessed" not in cost:
+        return None
+    return cost["bytes accessed"] / batch, cost["flops"] / batch
+
+
 def row(name: str, rate: float, base: float | None, note: str = "") -> None:
     ratio = "" if base is None else f"ncjax is {base / rate:8.1f} x"
     print(f"  {name:<44} {rate:>10,.0f} episodes/s  {ratio}  {note}", flush=True)
@@ -113,8 +169,6 @@ def table(episodes: int, peers: bool, bandwidth: float | None) -> None:
 
     features, labels = make_features()
     gathered = 4 * DIM * WAYS * (SHOTS + QUERIES)
-    # Differences, squares and sums of the distances, and the class means.
-    operations = 3 * WAYS * QUERIES * WAYS * DIM + WAYS * SHOTS * DIM
     for shots in (1, 5):
         plan = EpisodePlan.sample(labels, ways=WAYS, shots=shots, queries=QUERIES, episodes=2000)
         for head, transform in (("ncc", "none"), ("ridge", "none"), ("logistic", "l2"), ("logistic", "none")):
@@ -123,13 +177,21 @@ def table(episodes: int, peers: bool, bandwidth: float | None) -> None:
             print(f"{WAYS}-way {shots}-shot {head}, transform {transform}")
             row("ncjax", rate, None, f"compile {compiling:.1f} s")
             if shots == SHOTS and head == "ncc":
-                share = (
-                    "" if bandwidth is None else f", {100 * rate * gathered / bandwidth / 1e9:.1f} % of the bandwidth"
-                )
-                print(
-                    f"    gathers {gathered / 1e3:.0f} kB and computes {operations / 1e3:.0f} k operations an episode: "
-                    f"{rate * gathered / 1e9:.1f} GB/s{share}, {rate * operations / 1e9:.1f} GFLOP/s"
-                )
+                print(f"    gathers {gathered / 1e3:.0f} kB an episode: {rate * gathered / 1e9:.1f} GB/s")
+                found = counted(features, labels)
+                if found is not None:
+                    moved, operations = found
+                    share = ""
+                    if bandwidth is not None:
+                        share = (
+                            f"; {100 * rate * moved / bandwidth / 1e9:.1f} % of {bandwidth:g} GB/s, which allow "
+                            f"{1e9 * bandwidth / moved:,.0f} episodes/s"
+                        )
+                    print(
+                        f"    XLA counts {moved / 1e3:.0f} kB moved and {operations / 1e3:.0f} k operations an episode "
+                        f"(intermediate arrays included): {rate * moved / 1e9:.1f} GB/s, "
+                        f"{rate * operations / 1e9:.1f} GFLOP/s{share}"
+                    )
             if not peers:
                 continue
             x = features
@@ -141,6 +203,15 @@ def table(episodes: int, peers: bool, bandwidth: float | None) -> None:
                     1000 / best(lambda s=shots: numpy_ncc(features, labels, s, 1000), 3),
                     rate,
                 )
+                if importlib.util.find_spec("torch"):
+                    seconds = best(lambda s=shots: torch_loop(features, labels, s, 500), 3)
+                    row("torch loop as in EASY, with sampling", 500 / seconds, rate)
+                if importlib.util.find_spec("easyfsl"):
+                    try:
+                        seconds = best(easyfsl_evaluate(features, labels, shots, 500), 3)
+                        row("easyfsl evaluate(), with sampling", 500 / seconds, rate)
+                    except (ImportError, RuntimeError, TypeError) as error:  # made for an older torch or torchvision
+                        print(f"  easyfsl does not run here: {str(error).splitlines()[0]}")
             if importlib.util.find_spec("sklearn") and head != "ncc":
                 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 

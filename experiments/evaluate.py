@@ -168,12 +168,13 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     folder = subject.folder / "figures"
     if options.curves:
         traced = [curve(options, subject, over) for over in ("shots", "ways")]
-        print(*(f"\n{options.heads[0]}\n{one}" for one in traced), sep="\n")
+        name = traced[0].reports[0].settings.head
+        print(*(f"\n{name}\n{one}" for one in traced), sep="\n")
         result["curves"] = {
             one.over: [as_json(r) | {one.over: v} for v, r in zip(one.values, one.reports, strict=True)]
             for one in traced
         }
-        plots.save(plots.plot_curves(traced, f"{options.heads[0]}, {subject.name}"), folder / "curves.png")
+        plots.save(plots.plot_curves(traced, f"{name}, {subject.name}"), folder / "curves.png")
     if options.theory:
         result["theory"] = theory(options, subject, folder)
     if options.layers:
@@ -181,17 +182,33 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     return result
 
 
-def report(options: Options, subject: Subject, head: str, shots: int, **changes: Any) -> EpisodeReport:
-    """Episodes with one head, tuned on validation classes where that is asked."""
-    settings: dict[str, Any] = {"ways": options.ways, "shots": shots, "queries": options.queries}
-    chosen: Any = head
-    if options.tune and head in ("ridge", "logistic"):
-        assert subject.params is not None
-        chosen = ncjax.eval.tune(
-            subject.params, subject.validation, head=head, transform=options.transform, seed=options.seed, **settings
-        )
-    settings |= {"episodes": options.episodes, "seed": options.seed, "head": chosen, "transform": options.transform}
-    settings |= changes
+def head_of(options: Options, subject: Subject, head: str, shots: int) -> Any:
+    """The head, tuned on validation classes where that is asked and the head has something to tune."""
+    if not options.tune or head not in ("ridge", "logistic"):
+        return head
+    assert subject.params is not None
+    return ncjax.eval.tune(
+        subject.params,
+        subject.validation,
+        head=head,
+        transform=options.transform,
+        seed=options.seed,
+        ways=options.ways,
+        shots=shots,
+        queries=options.queries,
+    )
+
+
+def settings_of(options: Options) -> dict[str, Any]:
+    """What every evaluation has in common."""
+    names = ("queries", "episodes", "seed", "transform")
+    return {name: getattr(options, name) for name in names}
+
+
+def report(options: Options, subject: Subject, head: str, shots: int) -> EpisodeReport:
+    """Episodes with one head."""
+    chosen = head_of(options, subject, head, shots)
+    settings = settings_of(options) | {"ways": options.ways, "shots": shots, "head": chosen}
     if subject.params is None:
         return feature_episodes(subject.features, subject.labels, **settings)
     if options.support_augmentations:
@@ -203,22 +220,12 @@ def report(options: Options, subject: Subject, head: str, shots: int, **changes:
 
 
 def curve(options: Options, subject: Subject, over: Any) -> AccuracyCurve:
-    """Accuracy of the first head against shots or ways."""
-    settings: dict[str, Any] = {"ways": options.ways, "shots": options.shots[-1]}
+    """Accuracy of the first head against shots or ways; tuned at --ways and the last of --shots, as the table's."""
+    settings = settings_of(options) | {"ways": options.ways, "shots": options.shots[-1]}
     del settings[over]
+    head = head_of(options, subject, options.heads[0], options.shots[-1])
     center = None if subject.params is None else subject.params.feature_mean
-    return feature_curve(
-        subject.features,
-        subject.labels,
-        over=over,
-        queries=options.queries,
-        episodes=options.episodes,
-        seed=options.seed,
-        head=options.heads[0],
-        transform=options.transform,
-        center=center,
-        **settings,
-    )
+    return feature_curve(subject.features, subject.labels, over=over, head=head, center=center, **settings)
 
 
 def theory(options: Options, subject: Subject, folder: Path) -> dict[str, Any]:
@@ -273,6 +280,8 @@ def main() -> None:
     with cli.one_line_errors():
         if not options.heads or not options.shots:
             raise InputError("give at least one of --heads and one of --shots")
+        if options.curves and options.support_augmentations:
+            raise InputError("--curves is of features extracted once: leave out --support_augmentations, or --curves")
         if (options.run is None) == (options.features is None):
             raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
         subject = load_run(options) if options.run is not None else load_features(options)

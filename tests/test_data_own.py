@@ -94,6 +94,8 @@ def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
     assert "left out 1 images that cannot be read" in capsys.readouterr().err
     splits = (benchmark.source_train, benchmark.source_test, benchmark.target)
     assert sum(len(s) for s in splits) == 4 * 6 - 1
+    data.load("folder", data_dir=root, image_size=8, skip_corrupt=True)  # read back
+    assert "left out 1 images that cannot be read" in capsys.readouterr().err
 
 
 def test_folder_mistakes_are_one_line(tmp_path):

@@ -123,6 +123,7 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("evaluate.py", ["--run=nowhere"], "nowhere holds no run"),
         ("evaluate.py", ["--features=images.npz"], "has no array"),
         ("evaluate.py", ["--run=run", "--ways=50"], "50"),
+        ("evaluate.py", ["--run=run", "--curves", "--support_augmentations=2"], "leave out --support_augmentations"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(script: str, arguments: list[str], words: str, folder: Path) -> None:

@@ -102,20 +102,22 @@ def prepare(
         count=count,
     )
     prepared = records.prepare(name, VERSION, made_from, lambda: contents)
-    for line in _remarks(modes, skipped, channels):
+    # What is missing was skipped, now or when the files were first prepared.
+    missing = count - sum(prepared.counts.values())
+    for line in _remarks(modes, missing, skipped, channels):
         tqdm.write(f"{name}: {line}", file=sys.stderr)
     return prepared
 
 
-def _remarks(modes: Counter[str], skipped: list[str], channels: int) -> Iterator[str]:
+def _remarks(modes: Counter[str], missing: int, skipped: list[str], channels: int) -> Iterator[str]:
     """What was done to images that are not as the data set has them."""
     kind = "L" if channels == 1 else "RGB"
     turned = [f"{n} of mode {mode}" for mode, n in sorted(modes.items()) if mode != kind]
     if turned:
         yield f"{', '.join(turned)} turned to {'grey' if channels == 1 else 'RGB'}; what is transparent became white"
-    if skipped:
-        more = " …" if len(skipped) > 5 else ""
-        yield f"left out {len(skipped)} images that cannot be read: {', '.join(skipped[:5])}{more}"
+    if missing:
+        which = f": {', '.join(skipped[:5])}{' …' if len(skipped) > 5 else ''}" if skipped else ""
+        yield f"left out {missing} images that cannot be read{which}"
 
 
 def listing(folder: Path) -> list[Path]:

@@ -103,15 +103,8 @@ def feature_episodes(
     Args:
         features: [n,d], any array NumPy can read; computed with in float32.
         labels: [n], integers or names.
-        ways: Classes in an episode.
-        shots: Support images of each class.
-        queries: Query images of each class, or "all" that the support leaves.
-        episodes: How many episodes.
-        head: "ncc", "cosine", "ridge", "logistic", or a head of `ncjax.eval.heads`, or one of your own.
-        transform: "none", "l2" or "centered_l2", applied to every row first.
+        ways, shots, queries, episodes, head, transform, seed, plan: As of `ncjax.eval.episodes`.
         center: [d] for "centered_l2": the mean of the source-train features.
-        seed: Of the episodes, 0..2³²-1.
-        plan: Replays these episodes; ways, shots, queries, episodes and seed are then the plan's.
 
     Returns:
         The report; its accuracies are fractions.

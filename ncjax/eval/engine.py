@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -51,62 +51,63 @@ class Shape:
     chunk: int
 
 
+class Given(NamedTuple):
+    """What every device holds whole.
+
+    Attributes:
+        source: Of the features.
+        head: Its hyperparameters are leaves.
+        table: The rows of each class.
+        draw_key: Of the episodes; episode e is drawn with ``fold_in(draw_key, e)``.
+        source_key: Of what the source draws for itself, in the same way.
+        total: Episodes asked for; numbers from `total` on are padding.
+    """
+
+    source: Source
+    head: Any
+    table: ClassTable
+    draw_key: Key[Array, ""]
+    source_key: Key[Array, ""]
+    total: Array | np.uint32
+
+
 @partial(jax.jit, static_argnames=("shape", "mesh"))
 def _evaluate(
-    source: Source,
-    head: Any,
-    table: ClassTable,
-    keys: tuple[Array, Array],
-    total: Array,
-    work: tuple[Array, ...],
-    *,
-    shape: Shape,
-    mesh: Mesh,
+    given: Given, work: tuple[Array, ...], *, shape: Shape, mesh: Mesh
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Sums over all episodes, and what is kept of each (leading axis: episodes, padded).
 
     `work` holds the numbers of the episodes, and to replay a plan also their classes, support and query rows. Its
-    leading axis is divided over the devices; each goes through its part chunk by chunk. Numbers from `total` on
-    are padding.
+    leading axis is divided over the devices; each goes through its part chunk by chunk.
     """
     everywhere, divided = PartitionSpec(), PartitionSpec("data")
-    one_device = partial(_evaluate_part, shape=shape)
     sums, kept = jax.shard_map(
-        one_device,
+        partial(_evaluate_part, shape=shape),
         mesh=mesh,
-        in_specs=(*[everywhere] * 5, divided),
+        in_specs=(everywhere, divided),
         out_specs=(everywhere, divided),
         check_vma=False,
-    )(source, head, table, keys, total, work)
+    )(given, work)
     # Gathered, so that every host can read all of it.
     return sums, jax.lax.with_sharding_constraint(kept, replicated(mesh))
 
 
-def _evaluate_part(
-    source: Source,
-    head: Any,
-    table: ClassTable,
-    keys: tuple[Array, Array],
-    total: Array,
-    work: tuple[Array, ...],
-    *,
-    shape: Shape,
-) -> tuple[dict[str, Array], dict[str, Any]]:
+def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tuple[dict[str, Array], dict[str, Any]]:
     """`_evaluate` on one device's part of the episodes; the sums are those of all devices."""
-    draw_key, source_key = keys
-    source = source.prepare()
+    head, table = given.head, given.table
+    source = given.source.prepare()
     rows, classes = len(table.order), len(table.size)
 
     def one_episode(number: Array, *drawn: Array) -> tuple[Array, Array, Array, Array, Any]:
         episode_classes, support, query = drawn or draw_episode(
-            jax.random.fold_in(draw_key, number),
+            jax.random.fold_in(given.draw_key, number),
             table,
             ways=shape.ways,
             shots=shape.shots,
             queries=shape.queries,
             largest=shape.largest,
         )
-        x = source.support(support, jax.random.fold_in(source_key, number))
+        x = source.support(support, jax.random.fold_in(given.source_key, number))
         q = source.query(query)
         labels = np.repeat(np.arange(shape.ways, dtype=np.int32), x.shape[1])
         logits, info = head(x.reshape(-1, x.shape[-1]), labels, q.reshape(-1, q.shape[-1]), shape.ways)
@@ -116,7 +117,7 @@ def _evaluate_part(
     def one_chunk(sums: dict[str, Array], work: tuple[Array, ...]) -> tuple[dict[str, Array], dict[str, Any]]:
         episode_classes, support, query, predicted, info = jax.vmap(one_episode)(*work)
         way = jnp.arange(shape.ways, dtype=jnp.int32)
-        real = (work[0] < total)[:, None, None]
+        real = (work[0] < given.total)[:, None, None]
         present = query >= 0
         taken_for = (predicted[..., None] == way) & present[..., None]
         confusion = jnp.sum(taken_for & real[..., None], axis=2, dtype=jnp.int32)
@@ -218,10 +219,17 @@ class Episodes:
             repeat = np.minimum(work[0], self.episodes - 1)
             support, query = self.plan.support_index[repeat], self.plan.query_index[repeat]
             work = (*work, self.codes[support[:, :, 0]], support, query)
-        keys = (episode_key(self.seed, "episodes"), episode_key(self.seed, "support augmentation"))
         settled = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32) if isinstance(leaf, float) else leaf, head)
+        given = Given(
+            source,
+            settled,
+            self.table,
+            draw_key=episode_key(self.seed, "episodes"),
+            source_key=episode_key(self.seed, "support augmentation"),
+            total=np.uint32(self.episodes),
+        )
         sums, kept = _evaluate(
-            *jax.device_put((source, settled, self.table, keys, np.uint32(self.episodes)), replicated(mesh)),
+            jax.device_put(given, replicated(mesh)),
             jax.device_put(work, sharded(mesh)),
             shape=Shape(self.ways, self.shots, self.queries, int(self.table.size.max()), chunk),
             mesh=mesh,

@@ -91,7 +91,10 @@ def same_classes_interval(
     different episodes with the same image, so that the noise of few episodes an image does not enter; the variance
     of drawing the episodes is then added once.
 
-    A first order: it is too narrow where n_c is not well above S + Q, and unsteady below a few thousand episodes.
+    A first order: it is too narrow where n_c is not well above S + Q. With few episodes the part of the images is
+    often estimated as 0, and the interval is then that of the episodes; these are the larger part there. In simulation
+    (20 classes of 100 images, 5-way, 1 and 5 shots, 15 queries, 200 draws) it covered in 94-95 % of draws with 100
+    episodes, 90-96 % with 300, 93 % with 1000 and 95 % with 3000.
 
     Args:
         per_episode: Accuracies [E].
@@ -143,4 +146,4 @@ def same_classes_interval(
     weight = ways * shots
     influence = (query_variance + weight**2 * support_variance + 2 * weight * covariance) / num_classes**2
     variance = max(float(np.sum(influence / size)), 0.0) + float(values.var(ddof=1)) / episodes
-    return t_quantile(10**6) * math.sqrt(variance)
+    return t_quantile(episodes - 1) * math.sqrt(variance)
