@@ -13,11 +13,15 @@ from ncjax.eval import COVERS, AccuracyCurve
 from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
-_SETS = {
+SETS = {
     "source_train": "source, training images",
     "source_test": "source, new images",
     "target": "target, new classes",
 }
+"""The three sets as figures name them."""
+SET_COLORS = {"source_train": "#0072B2", "source_test": "#D55E00", "target": "#009E73"}
+"""Of Okabe and Ito's palette, which people with any kind of colour vision tell apart; 3:1 on white or better."""
+SET_MARKERS = {"source_train": "o", "source_test": "s", "target": "^"}
 
 
 def plot_run(records: Sequence[Record], title: str = "") -> Figure:
@@ -34,11 +38,11 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
     left, right = figure.subplots(1, 2)
     epochs = [float(record["epoch"] or 0) for record in records]
     linear = min((e for e in epochs if e > 0), default=1.0)
-    for name, label in _SETS.items():
+    for name, label in SETS.items():
         key = f"{name}/cdnv"
         if key in records[0]:
             values = [float("nan") if record[key] is None else record[key] for record in records]
-            left.plot(epochs, values, marker="o", markersize=4, label=label)
+            left.plot(epochs, values, color=SET_COLORS[name], marker=SET_MARKERS[name], markersize=4, label=label)
     left.set_yscale("log")
     left.set_ylabel("CDNV (mean over pairs of classes)")
     left.legend()
@@ -54,7 +58,7 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
             fmt=f"o{style}",
             markersize=4,
             capsize=2,
-            label=f"{head}, {_spoken(kind)}",
+            label=f"{head}, {spoken(kind)}",
         )
     right.set_ylabel("few-shot accuracy on target classes (%)")
     right.legend(title="± 95 % over episodes")
@@ -141,7 +145,7 @@ def _log_axis(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _spoken(kind: str) -> str:
-    """ "5w1s" as "5-way 1-shot"."""
+def spoken(kind: str) -> str:
+    """The kind of episode in a record's key: "5w1s" as "5-way 1-shot"."""
     ways, shots = kind.removesuffix("s").split("w")
     return f"{ways}-way {shots}-shot"
