@@ -1,6 +1,6 @@
 """Writes one HTML page about runs: curves, tables, and panels of the target classes of one of them.
 
-python experiments/report.py RUN: a run's folder, a folder of seeds, or any folder that holds runs; several may be given.
+python experiments/report.py RUN: a run's folder, a folder of seeds, or any folder that holds runs; or several.
 python experiments/report.py RUN RUN --out=report.html --detail=2: the panels are of the second run on the page.
 
 The page holds all that it needs: it opens from disk, without a network. Where a run's data cannot be read, it is made

@@ -3,6 +3,7 @@
 Needs Bokeh, an extra of the package: `pip install -e ".[report]"`. Nothing else of ncjax imports this module.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ import jinja2
 import numpy as np
 from bokeh.embed import components
 from bokeh.models import (
-    BasicTicker,
     ColorBar,
     ColumnDataSource,
     CustomJSTickFormatter,
@@ -27,7 +27,6 @@ from bokeh.models import (
     LegendItem,
     LinearColorMapper,
     LogColorMapper,
-    LogTicker,
     Range1d,
 )
 from bokeh.palettes import Cividis256
@@ -39,6 +38,7 @@ from ncjax.classifier import Classifier, features
 from ncjax.data import Split
 from ncjax.eval import COVERS, AccuracyCurve, EpisodeReport, feature_curve
 from ncjax.eval.intervals import mean_interval
+from ncjax.models import Network
 from ncjax.plots import SET_COLORS, SETS, spoken
 from ncjax.runs import Run, open_benchmark
 from ncjax.train import restore
@@ -101,9 +101,11 @@ class Detail:
 
 def initial(params: Classifier, run: Run) -> Classifier:
     """The classifier of a run as it was before the first step: drawn anew from the run's seed."""
+    network = params.network
+    assert isinstance(network, Network)  # a run's classifier is no encoder from elsewhere
     key = keys.stream(run.described["config"]["seed"], "init")
-    variables = jax.jit(params.network.init, static_argnums=1)(key, tuple(run.described["data"]["image_shape"]))
-    return params.replace(variables=variables, feature_mean=None)
+    variables = jax.jit(network.init, static_argnums=1)(key, tuple(run.described["data"]["image_shape"]))
+    return dataclasses.replace(params, variables=variables, feature_mean=None)
 
 
 def examine(run: Run, *, data_dir: str | None = None, episodes: int = 1000) -> Detail:
@@ -171,7 +173,9 @@ def page(runs: Sequence[Run], detail: Detail | None, *, missing: str = "") -> st
             "shots": _plot_shots(detail),
         }
     script, divs = components(plots)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     settings, differing = _settings(runs)
     return template.render(
@@ -208,6 +212,7 @@ def _figure(**options: Any) -> figure:
     settings: dict[str, Any] = {
         "height": 380,
         "sizing_mode": "stretch_width",
+        "max_width": 680,  # a printed page's: canvases are not drawn anew for paper
         "tools": "pan,box_zoom,wheel_zoom,reset,save",
         "active_drag": None,  # so that a finger on a plot still scrolls the page
         "active_scroll": None,
@@ -232,6 +237,8 @@ def _legend(plot: figure, items: list[LegendItem], click_policy: str, **options:
         label_text_font_size="13px",
         label_text_color="#222222",
         border_line_color=None,
+        location="left",
+        spacing=8,
         padding=2,
         margin=2,
         title_text_font_style="normal",
@@ -318,9 +325,20 @@ def _plot_cdnv(runs: Sequence[Run], names: Sequence[str]) -> figure:
         if any(f"{name}/cdnv" in run.records[-1] for run in runs)
     }
     plot = _plot_series(runs, names, series, False, y_axis_type="log", y_axis_label="CDNV")
-    plot.yaxis.ticker = LogTicker(mantissas=[1, 2, 5])
-    plot.yaxis.formatter = CustomJSTickFormatter(code="return String(Number(tick.toPrecision(3)))")
+    values = [float(v) for run in runs for key in series if (v := run.records[-1].get(key) or run.records[0].get(key))]
+    plot.yaxis.ticker = FixedTicker(ticks=_one_two_five(min(values, default=1.0) / 10, max(values, default=1.0) * 100))
+    plot.yaxis.formatter = _plain_numbers()
     return plot
+
+
+def _one_two_five(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten between."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [mantissa * 10.0**power for power in powers for mantissa in (1, 2, 5)]
+
+
+def _plain_numbers() -> CustomJSTickFormatter:
+    return CustomJSTickFormatter(code="return String(Number(tick.toPrecision(3)))")
 
 
 def _plot_accuracy(runs: Sequence[Run], names: Sequence[str]) -> figure:
@@ -358,7 +376,6 @@ def _matrix(
         y_range=Range1d(k - 0.5, -0.5),
         height=None,
         aspect_ratio=0.95,
-        max_width=640,
         x_axis_label=labels[0],
         y_axis_label=labels[1],
     )
@@ -384,9 +401,10 @@ def _matrix(
         axis.major_label_text_font_size = size
         axis.major_tick_line_color = None
     plot.xaxis.major_label_orientation = math.pi / 2
-    ticker = LogTicker(mantissas=[1, 2, 5]) if isinstance(mapper, LogColorMapper) else BasicTicker()
-    formatter = CustomJSTickFormatter(code="return String(Number(tick.toPrecision(3)))")
-    bar = ColorBar(color_mapper=mapper, height=10, ticker=ticker, formatter=formatter, padding=4, title_text_font_style="normal")
+    ticker = FixedTicker(ticks=_one_two_five(mapper.low, mapper.high)) if isinstance(mapper, LogColorMapper) else None
+    bar = ColorBar(color_mapper=mapper, height=10, formatter=_plain_numbers(), padding=4)
+    if ticker is not None:
+        bar.ticker = ticker
     plot.add_layout(bar, "above")
     return plot
 
