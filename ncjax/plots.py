@@ -21,6 +21,8 @@ SETS = {
 """The three sets as figures name them."""
 SET_COLORS = {"source_train": "#0072B2", "source_test": "#D55E00", "target": "#009E73"}
 """Of Okabe and Ito's palette, which people with any kind of colour vision tell apart; 3:1 on white or better."""
+SHOT_COLORS = ("#CC6677", "#332288", "#44AA99", "#999933")
+"""Of Tol's muted palette, for numbers of shots in ascending order."""
 SET_MARKERS = {"source_train": "o", "source_test": "s", "target": "^"}
 
 
@@ -46,7 +48,9 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
     left.set_yscale("log")
     left.set_ylabel("CDNV (mean over pairs of classes)")
     left.legend()
-    for key in few_shot_keys(records[0]):
+    shown = few_shot_keys(records[0])
+    kinds = list(dict.fromkeys(key.split("/")[2] for key in shown))
+    for key in shown:
         _, head, kind = key.split("/")
         accuracy = [100 * float(record[key] or 0) for record in records]
         interval = [100 * float(record[f"{key}/ci95"] or 0) for record in records]
@@ -55,7 +59,8 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
             epochs,
             accuracy,
             interval,
-            fmt=f"o{style}",
+            fmt=("o" if head == "ncc" else "s") + style,
+            color=SHOT_COLORS[kinds.index(kind) % len(SHOT_COLORS)],
             markersize=4,
             capsize=2,
             label=f"{head}, {spoken(kind)}",

@@ -39,7 +39,7 @@ from ncjax.data import Split
 from ncjax.eval import COVERS, AccuracyCurve, EpisodeReport, feature_curve
 from ncjax.eval.intervals import mean_interval
 from ncjax.models import Network
-from ncjax.plots import SET_COLORS, SETS, spoken
+from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS, spoken
 from ncjax.runs import Run, open_benchmark
 from ncjax.train import restore
 from ncjax.train.records import few_shot_keys
@@ -51,7 +51,6 @@ MOST_CLASSES = 40
 MOST_PROJECTED_CLASSES, MOST_PROJECTED_IMAGES = 20, 1500
 
 _SET_GLYPHS = {"source_train": "circle", "source_test": "square", "target": "triangle"}
-_SHOT_COLORS = ("#CC6677", "#332288", "#44AA99", "#999933")
 _CLASS_COLORS = (  # Okabe and Ito's, the yellow left out
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
 )  # fmt: skip
@@ -253,12 +252,8 @@ def _epoch_axis(plot: figure, runs: Sequence[Run]) -> float:
     """Labels the axis of log2(1 + epoch / unit), on which epoch 0 has a place; returns the unit."""
     epochs = sorted({float(record["epoch"] or 0) for run in runs for record in run.records})
     unit = min((e for e in epochs if e > 0), default=1.0)
-    last = epochs[-1]
-    marks = [0.0, unit]
-    while marks[-1] * 2 <= last:
-        marks.append(marks[-1] * 2)
-    if last > marks[-1] * 1.4:
-        marks.append(last)
+    marks = [mark for mark in _one_two_five(unit, max(epochs[-1], unit)) if unit <= mark <= epochs[-1]]
+    marks = [0.0, *marks[:: 1 + len(marks) // 8]]
     at = [float(np.log2(1 + mark / unit)) for mark in marks]
     plot.xaxis.ticker = FixedTicker(ticks=at)
     plot.xaxis.major_label_overrides = {x: f"{mark:.3g}" for x, mark in zip(at, marks, strict=True)}
@@ -270,7 +265,7 @@ def _plot_series(
     runs: Sequence[Run], names: Sequence[str], series: dict[str, dict[str, Any]], percent: bool, **options: Any
 ) -> figure:
     """A line for each run and series: clicking a series hides it, clicking a run fades it."""
-    plot = _figure(**options)
+    plot = _figure(height=360 + (24 * -(-len(runs) // 7) if len(runs) > 1 else 0), **options)
     unit = _epoch_axis(plot, runs)
     by_series: dict[str, list[GlyphRenderer]] = {name: [] for name in series}
     by_run: list[list[GlyphRenderer]] = [[] for _ in runs]
@@ -351,7 +346,7 @@ def _plot_accuracy(runs: Sequence[Run], names: Sequence[str]) -> figure:
         number = heads.index(head)
         series[key] = {
             "label": f"{spoken(kind)}, {head}",
-            "color": _SHOT_COLORS[kinds.index(kind) % len(_SHOT_COLORS)],
+            "color": SHOT_COLORS[kinds.index(kind) % len(SHOT_COLORS)],
             "marker": _HEAD_GLYPHS[number % len(_HEAD_GLYPHS)],
             "dash": "solid" if number == 0 else "dashed",
         }
@@ -529,7 +524,7 @@ def _plot_shots(detail: Detail) -> figure:
                 "head": [head] * len(accuracy),
             }
         )
-        paint = (_SHOT_COLORS[1], _SHOT_COLORS[0])[number % 2]
+        paint = (SHOT_COLORS[1], SHOT_COLORS[0])[number % 2]
         dash = "solid" if number == 0 else "dashed"
         band = [plot.varea("x", "bottom", "top", source=source, fill_color=paint, fill_alpha=0.12)]
         line = plot.line("x", "y", source=source, color=paint, line_width=1.8, line_dash=dash)
