@@ -9,6 +9,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ HOSTILE = '</script><b>"&'
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of a short run on images of one's own, one class with a name that is no HTML."""
     path = tmp_path_factory.mktemp("report")
-    parts = [tiny.split(6, 24, seed=1), tiny.split(5, 24, seed=3)]
+    parts = [tiny.split(6, 24, seed=1), tiny.split(5, 12, seed=3)]
     names = [f"c{i:02d}" for i in range(11)]
     names[7] = HOSTILE
     labels = np.concatenate([parts[0].labels, parts[1].labels + 6])
@@ -107,7 +108,7 @@ def test_seeds_get_their_mean_and_t_interval(page: str, both: list[runs.Run]) ->
 
 
 def test_before_training_is_the_network_of_the_first_record(both: list[runs.Run], detail: "report.Detail") -> None:
-    # 24 images a class, of which the record measures the 4 that source_test has: compared on the episodes instead
+    # the record measures collapse on fewer images than the page: compared on the episodes instead
     first = both[0].records[0]
     params = ncjax.restore(both[0].folder)
     target = runs.open_benchmark(both[0].described).target
@@ -250,6 +251,7 @@ def test_a_browser_opens_it_offline_without_an_error(page: str, tmp_path: Path) 
         assert min(drawn) > 500  # pixels that are neither white nor clear
         width = browser.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390  # a phone need not scroll sideways
+        assert _hidden_by_clicks_below_the_first_plot(browser) >= {0, 4}  # two runs, a line and dots each
         assert [entry for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")] == []
         events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
         asked = [
@@ -260,6 +262,25 @@ def test_a_browser_opens_it_offline_without_an_error(page: str, tmp_path: Path) 
         assert outside == []
     finally:
         browser.quit()
+
+
+def _hidden_by_clicks_below_the_first_plot(browser: Any) -> set[int]:
+    """How many of the page's lines and dots are hidden after each of many clicks down the legend."""
+    left, top, height = browser.execute_script(
+        "const figure = document.querySelector('figure'); figure.scrollIntoView();"
+        "const box = figure.getBoundingClientRect(); return [box.left, box.top, box.height];"
+    )
+    counts = set()
+    for y in range(240, int(height), 9):
+        at = {"x": left + 100, "y": top + y, "button": "left", "clickCount": 1}
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, **at})
+        counts.add(
+            browser.execute_script(
+                "return [...Bokeh.documents[0].all_models].filter(m => m.type === 'GlyphRenderer' && !m.visible).length"
+            )
+        )
+    return counts
 
 
 _PAINTED = """
