@@ -112,7 +112,7 @@ def test_before_training_is_the_network_of_the_first_record(both: list[runs.Run]
     first = both[0].records[0]
     params = ncjax.restore(both[0].folder)
     target = runs.open_benchmark(both[0].described).target
-    again = feature_episodes(detail.before, target.labels, ways=5, shots=5, episodes=50, seed=0)
+    again = feature_episodes(detail.before, target.labels, ways=5, shots=5, queries=7, episodes=50, seed=0)
     assert again.accuracy == pytest.approx(first["target/ncc/5w5s"], abs=1e-6)
     assert again.ci95 == pytest.approx(first["target/ncc/5w5s/ci95"], abs=1e-6)
     np.testing.assert_allclose(detail.after, ncjax.features(params, target), rtol=1e-5, atol=1e-6)
@@ -138,6 +138,7 @@ def test_confusion_is_of_the_queries_in_episodes_that_hold_both_classes() -> Non
     np.testing.assert_allclose(np.diag(found), 100 * one.per_class)
 
 
+@pytest.mark.slow
 def test_twenty_runs_fit_in_five_megabytes(both: list[runs.Run], detail: "report.Detail") -> None:
     many = [detail.run] + [dataclasses.replace(both[1], folder=Path(f"/runs/sweep/seed_{i}")) for i in range(19)]
     long = [dataclasses.replace(run, records=8 * run.records) for run in many[1:]]
