@@ -30,7 +30,7 @@ class Options:
     """Number of the run, as the page counts them, whose target classes are shown; 0 for none."""
     data_dir: str | None = None
     """Where that run's data is, if it is no longer where it was."""
-    episodes: int = 1000
+    episodes: int = 2000
     """Few-shot episodes for each point of accuracy against shots."""
 
 

@@ -46,6 +46,8 @@ from ncjax.train.records import few_shot_keys
 
 HEADS = ("ncc", "ridge")
 """The heads of the panel of accuracy against shots."""
+SHOTS = (1, 2, 5, 20)
+"""The numbers of shots there; each is a program to compile, and 1 and 5 are already known from training."""
 MOST_CLASSES = 40
 """Most classes in the matrices; of more, those with the largest mean CDNV are shown."""
 MOST_PROJECTED_CLASSES, MOST_PROJECTED_IMAGES = 20, 1500
@@ -107,7 +109,7 @@ def initial(params: Classifier, run: Run) -> Classifier:
     return dataclasses.replace(params, variables=variables, feature_mean=None)
 
 
-def examine(run: Run, *, data_dir: str | None = None, episodes: int = 1000) -> Detail:
+def examine(run: Run, *, data_dir: str | None = None, episodes: int = 2000) -> Detail:
     """Computes what the panels of one run show, from its newest checkpoint and its data.
 
     Args:
@@ -123,17 +125,19 @@ def examine(run: Run, *, data_dir: str | None = None, episodes: int = 1000) -> D
     return examine_split(run, params, target, episodes=episodes)
 
 
-def examine_split(run: Run, params: Classifier, target: Split, *, episodes: int = 1000) -> Detail:
+def examine_split(run: Run, params: Classifier, target: Split, *, episodes: int = 2000) -> Detail:
     """`examine`, of a classifier and target images at hand."""
     after = features(params, target)
     fewest = int(np.bincount(target.labels).min())
+    queries = max(1, min(15, fewest // 2))
     curves = {
         head: feature_curve(
             after,
             target.labels,
             over="shots",
+            values=[shots for shots in SHOTS if shots + queries <= fewest],
             ways=min(5, target.num_classes),
-            queries=min(15, fewest // 2),
+            queries=queries,
             episodes=episodes,
             head=head,
         )
