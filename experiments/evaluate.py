@@ -18,12 +18,12 @@ import numpy as np
 import tyro
 
 import ncjax
-from ncjax import cli, collapse, plots
+from ncjax import cli, collapse, plots, runs
 from ncjax.classifier import outputs
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
-from ncjax.train import Config, fingerprint, load_benchmark, read_config
+from ncjax.train import read_config
 from ncjax.train.records import write_atomically
 
 THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
@@ -96,14 +96,8 @@ def load_run(options: Options) -> Subject:
     """
     assert options.run is not None
     described = read_config(options.run)
-    config = Config(**described["config"])
     params = ncjax.restore(options.run, options.step)
-    benchmark = load_benchmark(dataclasses.replace(config, data_dir=options.data_dir or config.data_dir))
-    if fingerprint(benchmark) != described["data"]["fingerprint"]:
-        raise InputError(
-            f"{config.dataset} gives other images than this run was trained on; "
-            "give their place with --data_dir, or evaluate from Python with your own Split"
-        )
+    benchmark = runs.open_benchmark(described, options.data_dir)
     split = getattr(benchmark, options.split)
     if split is None:
         raise InputError(f"this run's data has no {options.split} images; choose another --split")

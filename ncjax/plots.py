@@ -13,11 +13,17 @@ from ncjax.eval import COVERS, AccuracyCurve
 from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
-_SETS = {
+SETS = {
     "source_train": "source, training images",
     "source_test": "source, new images",
     "target": "target, new classes",
 }
+"""The three sets as figures name them."""
+SET_COLORS = {"source_train": "#0072B2", "source_test": "#D55E00", "target": "#009E73"}
+"""Of Okabe and Ito's palette, which people with any kind of colour vision tell apart; 3:1 on white or better."""
+SHOT_COLORS = ("#CC6677", "#332288", "#44AA99", "#999933")
+"""Of Tol's muted palette, for numbers of shots in ascending order."""
+SET_MARKERS = {"source_train": "o", "source_test": "s", "target": "^"}
 
 
 def plot_run(records: Sequence[Record], title: str = "") -> Figure:
@@ -34,15 +40,17 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
     left, right = figure.subplots(1, 2)
     epochs = [float(record["epoch"] or 0) for record in records]
     linear = min((e for e in epochs if e > 0), default=1.0)
-    for name, label in _SETS.items():
+    for name, label in SETS.items():
         key = f"{name}/cdnv"
         if key in records[0]:
             values = [float("nan") if record[key] is None else record[key] for record in records]
-            left.plot(epochs, values, marker="o", markersize=4, label=label)
+            left.plot(epochs, values, color=SET_COLORS[name], marker=SET_MARKERS[name], markersize=4, label=label)
     left.set_yscale("log")
     left.set_ylabel("CDNV (mean over pairs of classes)")
     left.legend()
-    for key in few_shot_keys(records[0]):
+    shown = few_shot_keys(records[0])
+    kinds = list(dict.fromkeys(key.split("/")[2] for key in shown))
+    for key in shown:
         _, head, kind = key.split("/")
         accuracy = [100 * float(record[key] or 0) for record in records]
         interval = [100 * float(record[f"{key}/ci95"] or 0) for record in records]
@@ -51,10 +59,11 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
             epochs,
             accuracy,
             interval,
-            fmt=f"o{style}",
+            fmt=("o" if head == "ncc" else "s") + style,
+            color=SHOT_COLORS[kinds.index(kind) % len(SHOT_COLORS)],
             markersize=4,
             capsize=2,
-            label=f"{head}, {_spoken(kind)}",
+            label=f"{head}, {spoken(kind)}",
         )
     right.set_ylabel("few-shot accuracy on target classes (%)")
     right.legend(title="± 95 % over episodes")
@@ -141,7 +150,7 @@ def _log_axis(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _spoken(kind: str) -> str:
-    """ "5w1s" as "5-way 1-shot"."""
+def spoken(kind: str) -> str:
+    """The kind of episode in a record's key: "5w1s" as "5-way 1-shot"."""
     ways, shots = kind.removesuffix("s").split("w")
     return f"{ways}-way {shots}-shot"

@@ -142,6 +142,14 @@ def measure(
     Raises:
         InputError: features that are not finite, lengths that differ, labels that are not integers or lie
             outside num_classes, fewer than two classes, a class of one sample, a head of another shape.
+
+    Examples:
+        >>> features = [[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]]
+        >>> found = measure(features, [0, 0, 1, 1])
+        >>> print(f"{found.cdnv:.4f}, debiased {found.debiased_cdnv:.4f}")
+        0.0625, debiased 0.1429
+        >>> found.ncc_accuracy
+        1.0
     """
     array = checked_features(features)
     classes = checked_labels(labels, num_classes, array.shape[0])

@@ -179,6 +179,11 @@ class EpisodePlan:
 
         Raises:
             InputError: The classes are too few or too small, or a setting is out of range.
+
+        Examples:
+            >>> plan = EpisodePlan.sample(np.repeat(np.arange(6), 20), ways=5, shots=2, queries=15, episodes=100)
+            >>> plan.support_index.shape, plan.query_index.shape
+            ((100, 5, 2), (100, 5, 15))
         """
         names, codes = encode_labels(labels)
         table = class_table(codes, len(names))

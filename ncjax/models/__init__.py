@@ -32,6 +32,14 @@ def create(name: str, num_classes: int, *, dtype: Any = jnp.float32) -> Network:
 
     Raises:
       InputError: if no network has this name, or `num_classes` is less than 2.
+
+    Examples:
+      >>> import jax
+      >>> network = create("mlp-2-16", num_classes=64)
+      >>> variables = network.init(jax.random.key(0), (28, 28, 1))
+      >>> output, _ = network.apply(variables, jnp.zeros((3, 28, 28, 1)))
+      >>> output.features.shape, output.logits.shape
+      ((3, 16), (3, 64))
     """
     if num_classes < 2:
         raise InputError(f"network {name!r} for {num_classes} classes: a classifier needs at least 2")

@@ -1,0 +1,78 @@
+"""Writes one HTML page about runs: curves, tables, and panels of the target classes of one of them.
+
+python experiments/report.py RUN: a run's folder, a folder of seeds, or any folder that holds runs; or several.
+python experiments/report.py RUN RUN --out=report.html --detail=2: the panels are of the second run on the page.
+
+The page holds all that it needs: it opens from disk, without a network. Where a run's data cannot be read, it is made
+of the records alone, and says so.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ncjax import cli, runs
+from ncjax.errors import InputError
+from ncjax.train.records import write_atomically
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to show, and where to write it."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs of pretrain.py, or folders that hold such."""
+    out: Path = Path("report.html")
+    """The page."""
+    detail: int = 1
+    """Number of the run, as the page counts them, whose target classes are shown; 0 for none."""
+    data_dir: str | None = None
+    """Where that run's data is, if it is no longer where it was."""
+    episodes: int = 2000
+    """Few-shot episodes for each point of accuracy against shots."""
+
+
+def write(options: Options) -> None:
+    """Reads the runs and writes the page."""
+    if not options.paths:
+        raise InputError("give the folder of a run of pretrain.py, or several")
+    if options.episodes < 2:
+        raise InputError(f"--episodes={options.episodes}: an interval needs at least 2")
+    found = [runs.read(folder) for path in options.paths for folder in runs.find(path)]
+    if not 0 <= options.detail <= len(found):
+        raise InputError(f"--detail={options.detail}: there are {len(found)} runs; give 1 to {len(found)}, or 0")
+    try:
+        from ncjax import report
+    except ModuleNotFoundError as error:
+        if error.name not in ("bokeh", "jinja2"):
+            raise
+        raise InputError('the report needs Bokeh: pip install -e ".[report]"') from None
+    detail, missing = None, ""
+    if options.detail:
+        try:
+            detail = report.examine(found[options.detail - 1], data_dir=options.data_dir, episodes=options.episodes)
+        except InputError as error:
+            missing = f"The panels of target classes are missing, since they need the run's data and weights: {error}"
+            print(missing, file=sys.stderr)
+    text = report.page(found, detail, missing=missing)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(options.out, text)
+    except OSError as error:
+        raise InputError(f"cannot write {options.out}: {error.strerror}; choose another --out") from None
+    count = "1 run" if len(found) == 1 else f"{len(found)} runs"
+    print(f"report  {options.out}  ({count}, {len(text.encode()) / 1e6:.1f} MB)")
+
+
+def main() -> None:
+    """Runs what the command line says."""
+    options = tyro.cli(Options, description=__doc__, use_underscores=True)
+    cli.prepare_backend()
+    with cli.one_line_errors():
+        write(options)
+
+
+if __name__ == "__main__":
+    main()

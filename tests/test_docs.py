@@ -1,0 +1,98 @@
+"""What the documentation shows: the README's Python, the examples in docstrings, the links, the API pages."""
+
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ncjax
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+WITH_EXAMPLES = (
+    "ncjax.collapse.cdnv",
+    "ncjax.collapse.measure",
+    "ncjax.eval.arrays",
+    "ncjax.eval.sampling",
+    "ncjax.models",
+)
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_in_docstrings(name: str) -> None:
+    importlib.import_module(name)
+    result = doctest.testmod(sys.modules[name])  # a package may have a function of the module's name
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_every_example_is_tested() -> None:
+    with_examples = {path for path in (ROOT / "ncjax").rglob("*.py") if re.search(r"^ *>>> ", path.read_text(), re.M)}
+    assert with_examples == {Path(str(sys.modules[name].__file__)) for name in WITH_EXAMPLES}
+
+
+@pytest.fixture
+def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    return {}
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs_in_order(namespace: dict[str, Any]) -> None:
+    """As it stands, but for the length of training and the number of episodes."""
+    short = 'Config(dataset="glyphs", preset="smoke", measure_episodes=50, measurements=0)'
+    for block in BLOCKS:
+        if "torch" in block and "import torch" in block:
+            break  # from here on, the test below
+        exec(compile(block.replace('Config(dataset="glyphs")', short), "README.md", "exec"), namespace)
+    assert namespace["report"].settings.head.startswith("ridge")
+
+
+def test_a_torch_model_is_the_same_function_in_jax(namespace: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    first = next(i for i, block in enumerate(BLOCKS) if "import torch" in block)
+    images = np.random.default_rng(0).integers(0, 256, (125, 28, 28, 1), np.uint8)
+    split = ncjax.data.Split(images, np.repeat(np.arange(5), 25).astype(np.int32), tuple("abcde"))
+    namespace |= {"ncjax": ncjax, "benchmark": ncjax.data.Benchmark("noise", split, None, None, split, "shift")}
+    for block in BLOCKS[first : first + 2]:
+        exec(compile(block, "README.md", "exec"), namespace)
+    with torch.no_grad():
+        pixels = torch.from_numpy((images.astype(np.float32) / 255 - 0.5) / 0.25).permute(0, 3, 1, 2)
+        theirs = namespace["net"](pixels).numpy()
+    np.testing.assert_allclose(ncjax.features(namespace["params"], split), theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_commands_of_the_readme_are_there() -> None:
+    for script in re.findall(r"python3? ((?:experiments|benchmarks)/\w+\.py)", README):
+        assert (ROOT / script).exists(), script
+
+
+def test_the_figure_is_small() -> None:
+    assert (ROOT / "docs" / "figures" / "collapse.png").stat().st_size < 200_000
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'id="ncjax.collapse.measure.measure"' in (tmp_path / "site/api/collapse/index.html").read_text()
+    assert 'id="ncjax.train.config.Config"' in (tmp_path / "site/api/train/index.html").read_text()
