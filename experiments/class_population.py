@@ -2,7 +2,7 @@
 
 Claim: the theory takes source and target classes for independent draws from one population of classes; where they are
 not, target CDNV stays higher than source CDNV leads one to expect, and transfer is lost.
-Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), section on the assumption; FC100 (Oreshkin et al.,
+Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), which assumes it; FC100 (Oreshkin et al.,
 NeurIPS 2018, arXiv 1805.10123) divides CIFAR-100 along superclasses for this very reason.
 Plotted: debiased CDNV of the three sets and few-shot accuracy of the nearest class centre, for class splits drawn at
 random (several seeds of the split) and for FC100's split by superclass, all with 60 source and 20 target classes of
@@ -18,6 +18,7 @@ paper: wrn-28-4: not yet run.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import sweep
@@ -28,7 +29,11 @@ SOURCE_CLASSES = 60
 
 def grid(options: sweep.Options) -> list[sweep.Point]:
     """FC100, whose runs are the seeds; and as many random splits, of one run each."""
-    sizes = {"num_source_classes": SOURCE_CLASSES, "data_dir": options.data_dir, "keep_checkpoints": False}
+    sizes: dict[str, Any] = {
+        "num_source_classes": SOURCE_CLASSES,
+        "data_dir": options.data_dir,
+        "keep_checkpoints": False,
+    }
     if options.preset == "smoke":
         sizes |= {"samples_per_class": 150, "min_steps": 500}
     plain = dataclasses.replace(sweep.reference(options), **sizes)

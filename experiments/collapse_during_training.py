@@ -34,7 +34,7 @@ def draw(figures: sweep.Figures) -> None:
     curves = {f"{name}/{kind}": curve(f"{name}/{kind}") for name in shown for kind in ("cdnv", "debiased_cdnv")}
     for name in shown:
         sweep.plot_means(left, steps, curves[f"{name}/cdnv"], sweep.SETS[name])
-    left.set_yscale("log")
+    sweep.log_scale(left, "y")
     left.set_ylabel("CDNV (mean over pairs of classes)")
     for key, label, color in sweep.few_shot(runs[0].records[0]):
         curves[key] = curve(key)

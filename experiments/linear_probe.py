@@ -16,6 +16,7 @@ smoke: RESULT
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
+import dataclasses
 import json
 from functools import partial
 from typing import Any
@@ -89,7 +90,8 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, ways: 
     zeros = {"kernel": jnp.zeros((head["kernel"].shape[0], ways)), "bias": jnp.zeros(ways)}
     variables = {"params": {**weights, "head": zeros}, "batch_stats": params.variables["batch_stats"]}
     batches = len(labels) // BATCH
-    tx = optax.sgd(optax.cosine_decay_schedule(RATE, EPOCHS * batches), momentum=0.9)
+    cosine = optax.cosine_decay_schedule(RATE, EPOCHS * batches)
+    tx = optax.sgd(lambda count: cosine(jnp.asarray(count, jnp.float32)), momentum=0.9)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(variables: Any, state: Any, mean: Array, std: Array, x: Array, y: Array, key: Array) -> tuple[Any, Any]:
@@ -113,7 +115,7 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, ways: 
         for i, rows in enumerate(order):
             x, y = jax.device_put((images[rows], labels[rows]), devices.sharded(mesh))
             variables, state = step(variables, state, mean, std, x, y, jax.random.key(epoch * batches + i))
-    return params.replace(variables=variables, network=network, feature_mean=None)
+    return dataclasses.replace(params, variables=variables, network=network, feature_mean=None)
 
 
 def transfer(run: sweep.Run) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def draw(figures: sweep.Figures) -> None:
         axes.plot(cdnv, [100 * a for a in accuracy], "o", color=color, label=label)
         print(f"{label}; accuracy {min(accuracy):.4f} to {max(accuracy):.4f}, {len(cdnv)} runs")
         numbers[f"spearman/{name}"] = [rho, low, high]
-    axes.set_xscale("log")
+    sweep.log_scale(axes, "x")
     axes.set_xlabel("target CDNV, debiased")
     axes.set_ylabel("accuracy on held-out target images (%)")
     axes.legend(fontsize="small")

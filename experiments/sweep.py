@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 from tqdm import tqdm
 
 import ncjax
@@ -230,7 +231,7 @@ class Figures:
             "runs": [str(run.folder) for run in self.runs],
             "numbers": numbers,
         }
-        write_atomically(self.options.out / f"{stem}.json", json.dumps(_plain(content), indent=2) + "\n")
+        write_atomically(self.options.out / f"{stem}.json", json.dumps(plain(content), indent=2) + "\n")
         print(f"numbers {self.options.out / f'{stem}.json'}")
 
 
@@ -422,6 +423,15 @@ def log_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
+def log_scale(axes: Axes, which: str) -> None:
+    """Makes axis "x" or "y" logarithmic, with plain numbers at 1, 2 and 5 times powers of ten."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis: Axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def plot_means(
     axes: Axes, x: Sequence[float], means: Sequence[Mean], label: str, scale: float = 1.0, **style: Any
 ) -> None:
@@ -440,7 +450,7 @@ def plot_collapse(axes: Axes, outcomes: Sequence[Outcome], x: Sequence[float]) -
         plug_in = [o.mean(f"{name}/cdnv").value for o in outcomes]
         axes.plot(x, plug_in, ":", color=f"C{color}", linewidth=1)
     axes.plot([], [], ":", color="grey", linewidth=1, label="plug-in")
-    axes.set_yscale("log")
+    log_scale(axes, "y")
     axes.set_ylabel("CDNV, debiased (mean over pairs of classes)")
 
 
@@ -454,7 +464,7 @@ def plot_few_shot(axes: Axes, outcomes: Sequence[Outcome], x: Sequence[float]) -
 def few_shot(record: Record) -> list[tuple[str, str, str]]:
     """Key, name and colour of each few-shot accuracy of the nearest class centre in a record."""
     keys = [key for key in record if key.startswith("target/ncc/") and not key.endswith("ci95")]
-    return [(key, key.removeprefix("target/ncc/"), f"C{3 + i}") for i, key in enumerate(keys)]
+    return [(key, plots.spoken(key.removeprefix("target/ncc/")), f"C{3 + i}") for i, key in enumerate(keys)]
 
 
 def draw_against(figures: Figures, x_label: str, title: str) -> None:
@@ -502,7 +512,7 @@ def draw_settings(
     for i, (name, label) in enumerate((n, text) for n, text in SETS.items() if f"{n}/cdnv" in record):
         means = [o.mean(f"{name}/debiased_cdnv") for o in outcomes]
         plot_means_across(axes[0], places + 0.15 * (i - 1), means, label, color=f"C{i}")
-    axes[0].set_xscale("log")
+    log_scale(axes[0], "x")
     axes[0].set_xlabel("CDNV, debiased")
     for i, (key, label, color) in enumerate(shots):
         means = [o.mean(key) for o in outcomes]
@@ -518,7 +528,7 @@ def draw_settings(
             runs = [run for o in outcomes for run in o.runs]
             x = [run.final(f"{name}/debiased_cdnv") for run in runs]
             axes[2].plot(x, [100 * run.final(key) for run in runs], "o", color=color, alpha=0.6, label=SETS[name])
-        axes[2].set_xscale("log")
+        log_scale(axes[2], "x")
         axes[2].set_xlabel("CDNV, debiased, of each run")
         axes[2].set_ylabel(f"accuracy on target classes (%), NCC, {label}")
     for one in axes:
@@ -576,12 +586,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*lines, "CDNV debiased; accuracy of NCC on target classes; ± 95 % t interval over seeds."])
 
 
-def _plain(value: Any) -> Any:
-    """For JSON, which has no infinity."""
+def plain(value: Any) -> Any:
+    """The same for JSON, which has neither infinity nor NaN: those become null."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

@@ -27,6 +27,7 @@ from ncjax.eval import feature_episodes
 
 SHOTS = (1, 2, 5, 10, 20, 50)
 EPISODES = 2000
+MEASURED = {"predicted": "predicted (no bound)", "measured": "measured"}
 
 
 def grid(options: sweep.Options) -> list[sweep.Point]:
@@ -64,34 +65,35 @@ def draw(figures: sweep.Figures) -> None:
         at = [one for one in found if one["step"] == step]
         return float(np.mean([(one["bounds"] | one)[name][shot] for one in at]))
 
-    figure, (left, middle, right) = sweep.panels(3)
+    figure, (left, middle, right) = sweep.panels(3, height=4.8)
     names = {
-        **{n: f"bound: {n}" for n in found[0]["bounds"]},
-        "predicted": "predicted (no bound)",
-        "measured": "measured",
+        **{name: f"bound: {name.replace('if', 'Galanti et al. 2022 if')}" for name in found[0]["bounds"]},
+        **MEASURED,
     }
     for i, (name, label) in enumerate(names.items()):
-        bound = name not in ("predicted", "measured")
-        style = {"color": f"C{(i + 2) % 10}", "linestyle": "--"} if bound else {"linestyle": "-"}
-        style = style | ({} if bound else {"color": "C1" if name == "predicted" else "C0"})
+        style: dict[str, Any] = {"color": f"C{(i + 2) % 10}", "linestyle": "--"}
+        if name in MEASURED:
+            style = {"color": "C1" if name == "predicted" else "C0", "linestyle": "-"}
         left.plot(shots, [mean(steps[-1], j, name) for j in range(len(shots))], marker=".", label=label, **style)
         middle.plot(steps, [mean(step, len(shots) - 1, name) for step in steps], marker=".", **style)
     sweep.log_ticks(left, shots)
     left.set_xlabel(f"shots (step {steps[-1]})")
     middle.set_xlabel(f"step ({shots[-1]} shots)")
     for axes in (left, middle):
-        axes.set_yscale("log")
+        sweep.log_scale(axes, "y")
         axes.axhline(1, color="C3", linewidth=1)
-        axes.set_ylabel("NCC error, 5 ways (above 1 a bound says nothing)")
+        axes.set_ylabel("NCC error, 5 ways")
+    left.annotate("vacuous above", (shots[0], 1), xytext=(2, 3), textcoords="offset points", color="C3")
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     for j, n in enumerate(shots):
         measured = [one["measured"][j] for one in found]
         bars = [one["measured/ci95"][j] for one in found]
-        right.errorbar([o["predicted"][j] for o in found], measured, bars, fmt="o", markersize=4, label=f"{n} shots")
+        predicted, label = [one["predicted"][j] for one in found], f"{n} shots" if n > 1 else "1 shot"
+        right.errorbar(predicted, measured, bars, fmt="o", markersize=4, label=label)
     ends = [min(min(one["measured"]) for one in found) * 0.8, max(max(one["measured"]) for one in found) * 1.2]
     right.plot(ends, ends, "k--", linewidth=1)
-    right.set_xscale("log")
-    right.set_yscale("log")
+    sweep.log_scale(right, "x")
+    sweep.log_scale(right, "y")
     right.set_xlabel("predicted NCC error")
     right.set_ylabel("measured NCC error")
     right.legend(fontsize="small")

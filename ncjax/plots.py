@@ -54,7 +54,7 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
             fmt=f"o{style}",
             markersize=4,
             capsize=2,
-            label=f"{head}, {_spoken(kind)}",
+            label=f"{head}, {spoken(kind)}",
         )
     right.set_ylabel("few-shot accuracy on target classes (%)")
     right.legend(title="± 95 % over episodes")
@@ -141,7 +141,7 @@ def _log_axis(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _spoken(kind: str) -> str:
+def spoken(kind: str) -> str:
     """ "5w1s" as "5-way 1-shot"."""
     ways, shots = kind.removesuffix("s").split("w")
     return f"{ways}-way {shots}-shot"
