@@ -2,8 +2,8 @@
 
 Claim: collapse on new images and new classes is no matter of one architecture; networks whose target CDNV is lower have
 the higher few-shot accuracy.
-Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), which shows wide residual networks with and without shortcuts;
-resnet12, vit and mlp are additions.
+Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), which shows wide residual networks with and without
+shortcuts; resnet12, vit and mlp are additions.
 Plotted: debiased CDNV of the three sets, and few-shot accuracy of the nearest class centre, for each network; mean and
 95 % t interval over seeds.
 Expect: deeper and wider is lower on the source; the order of target CDNV is the order of few-shot error.

@@ -2,7 +2,8 @@
 
 Claim: the relation of target CDNV and few-shot error holds whatever the settings of training; settings that collapse
 the source more need not transfer better.
-Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), which shows several learning rates; the rest are additions.
+Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), which shows several learning rates; the rest are
+additions.
 Plotted: debiased CDNV of the three sets and few-shot accuracy of the nearest class centre, one setting varied at a time
 from the reference; mean and 95 % t interval over seeds. Settings under which the loss stopped being finite are named.
 The number of steps is that of the reference; with a batch half as large the network sees half as many images.

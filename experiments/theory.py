@@ -66,10 +66,8 @@ def draw(figures: sweep.Figures) -> None:
         return float(np.mean([(one["bounds"] | one)[name][shot] for one in at]))
 
     figure, (left, middle, right) = sweep.panels(3, height=4.8)
-    names = {
-        **{name: f"bound: {name.replace('if', 'Galanti et al. 2022 if')}" for name in found[0]["bounds"]},
-        **MEASURED,
-    }
+    titles = {name: name.replace("if spherical", "Galanti et al. 2022 if spherical") for name in found[0]["bounds"]}
+    names = {**{name: f"bound: {title}" for name, title in titles.items()}, **MEASURED}
     for i, (name, label) in enumerate(names.items()):
         style: dict[str, Any] = {"color": f"C{(i + 2) % 10}", "linestyle": "--"}
         if name in MEASURED:
