@@ -10,8 +10,7 @@ Expect: deeper and wider is lower on the source; the order of target CDNV is the
 
 Command: python experiments/architectures.py [--preset=paper --data_dir=PATH]
 resnet12 takes about 5 s a step on two cores and is left to the paper preset. Networks without batch norm (vit) and the
-mlp train at a tenth of the learning rate, said in their label. The smoke preset runs two seeds, for time, unless
---seeds says otherwise.
+mlp train at a tenth of the learning rate, said in their label.
 smoke: RESULT
 paper: CIFAR-FS: not yet run.
 """
@@ -25,7 +24,6 @@ NETWORKS: dict[str, dict[str, dict[str, float]]] = {
         "wrn-16-1": {},
         "wrn-10-2": {},
         "conv-10-1": {},
-        "conv-16-1": {},
         "mlp-3-256": {"learning_rate": 0.01},
         "vit-2-64-4": {"learning_rate": 0.01},
     },

@@ -58,7 +58,7 @@ def grid(options: Options) -> list[sweep.Point]:
         sweep.reference(options), num_source_classes=None, samples_per_class=None, keep_checkpoints=False
     )
     if options.preset == "paper":
-        folders = dict.fromkeys(("cifar_fs", "fc100", "emnist"), options.data_dir)
+        folders = {name: place(options, name) for name in ("cifar_fs", "fc100", "emnist")}
         if options.mini_imagenet is not None:
             folders["mini_imagenet"] = options.mini_imagenet
         return [

@@ -23,8 +23,8 @@ VARIED: dict[str, dict[str, tuple[float, ...]]] = {
         "label_smoothing": (0.1,),
         "mixup": (0.2,),
         "dropout": (0.3,),
-        "weight_decay": (0.0, 5e-3),
-        "cdnv_penalty": (0.1, 1.0),
+        "weight_decay": (5e-3,),
+        "cdnv_penalty": (0.1,),
     },
     "paper": {
         "label_smoothing": (0.05, 0.1, 0.2),
