@@ -258,8 +258,9 @@ def reference(options: Options, **changes: Any) -> Config:
 def folder(config: Config, out: Path) -> Path:
     """Where the runs of a configuration are, seed_0 and so on in it: named by all that can change their numbers."""
     settled = resolve(dataclasses.replace(config, seed=0, seeds=1, workdir=None))
-    # data_dir is where the data lies, not what it is, except for a user's own; `identity` knows
-    digest = hashlib.sha256(json.dumps(identity(settled), sort_keys=True).encode()).hexdigest()[:10]
+    # settings at their default do not count, so that one that is added later leaves the names of older runs
+    changed = {key: value for key, value in identity(settled).items() if value != getattr(Config(), key)}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
     return out / "runs" / f"{settled.dataset}-{settled.network}-{digest}"
 
 

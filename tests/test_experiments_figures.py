@@ -9,6 +9,7 @@ from typing import Any
 import few_shot_table
 import generalization_gap
 import jax
+import jax.numpy as jnp
 import linear_probe
 import number_of_classes
 import numpy as np
@@ -21,6 +22,7 @@ from scipy import stats
 import ncjax
 from ncjax import models
 from ncjax.errors import InputError
+from ncjax.eval.heads import Linear, fit_logistic
 from ncjax.train import Config, read_records, resolve
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -202,8 +204,18 @@ def test_fine_tuning_learns_the_new_classes_and_leaves_the_run_as_it_was(
     before = jax.tree.map(np.array, variables)
     params = ncjax.Classifier(variables, np.float32([0.5]), np.float32([0.3]), network=network, augmentation="shift")
     target = tiny.split(5, 60, seed=2)
-    tuned = linear_probe.fine_tune(params, target.images, target.labels, 5)
+    zero = Linear(np.zeros((5, 8 * 36), np.float32), np.zeros(5, np.float32), np.zeros(8 * 36, np.float32))
+    tuned = linear_probe.fine_tune(params, target.images, target.labels, zero)
     new = tiny.split(5, 20, seed=2, draw=1)
     assert np.mean(ncjax.logits(tuned, new).argmax(-1) == new.labels) > 0.8
     for old, now in zip(map(np.asarray, jax.tree.leaves(before)), jax.tree.leaves(params.variables), strict=True):
         np.testing.assert_array_equal(old, now)
+
+
+def test_logistic_regression_of_many_samples_is_that_of_the_episodes() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), 30)
+    x = (rng.normal(size=(4, 6))[y] + rng.normal(size=(120, 6)) + 3).astype(np.float32)
+    ours, theirs = linear_probe._logistic(x, y, 4, jnp.float32(0.5)), fit_logistic(x, y, 4, 0.5)[0]
+    np.testing.assert_allclose(ours.weights, theirs.weights, atol=2e-4)
+    np.testing.assert_allclose(ours.bias - ours.bias.mean(), theirs.bias - theirs.bias.mean(), atol=1e-3)
