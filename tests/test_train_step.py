@@ -1,58 +1,77 @@
 """The compiled step: order of images, agreement over devices, the loop in one call, the schedule, the penalty."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import make_mesh
 from jax.sharding import Mesh
 from tiny import benchmark
 from tiny import network as tiny_network
 
-from ncjax import devices
-from ncjax.train import Config
-from ncjax.train.step import (
-    TrainData,
-    TrainState,
-    epoch_order,
-    initial_state,
-    make_trainer,
-    optimizer,
-    schedule,
-    train_step,
-)
+from ncjax.models import Network
+from ncjax.train import Config, streaming
+from ncjax.train.losses import Objective
+from ncjax.train.step import Batch, TrainState, epoch_order, initial_state, optimizer, schedule, train_step
+from ncjax.train.trainer import Setup, resident_trainer, streamed_trainer
 
 CONFIG = Config(learning_rate=0.05, schedule="constant", batch_size=16)
 
 
-def training_data(dtype: jnp.dtype = jnp.float32) -> TrainData:
+def training_data(dtype: jnp.dtype = jnp.float32) -> Batch:
     train = benchmark().source_train
-    return TrainData(
+    return Batch(
         jnp.asarray(train.images), jnp.asarray(train.labels), jnp.asarray([0.4], dtype), jnp.asarray([0.3], dtype)
     )
 
 
-def as_dtype(state: TrainState, dtype: jnp.dtype) -> TrainState:
-    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+class _Float64(Network):
+    """A network whose parameters are float64, from the float32 numbers that it is initialised with."""
+
+    def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> dict:
+        return jax.tree.map(lambda a: a.astype(jnp.float64), super().init(key, image_shape))
 
 
-def run_steps(mesh: Mesh, count: int, dtype: jnp.dtype = jnp.float32) -> TrainState:
-    with jax.set_mesh(mesh):
-        return _run_steps(mesh, count, dtype)
-
-
-def _run_steps(mesh: Mesh, count: int, dtype: jnp.dtype) -> TrainState:
+def network_of(dtype: jnp.dtype) -> Network:
     network = tiny_network(dtype=dtype)
-    tx = optimizer(CONFIG, 100)
-    state = as_dtype(initial_state(network, tx, 0, (12, 12, 1)), dtype)
-    state = jax.device_put(state, devices.replicated(mesh))
-    trainer = make_trainer(network, tx, mesh, training_data(dtype), "shift", CONFIG.batch_size, 0)
-    order = jnp.concatenate([trainer.order(epoch)[:126] for epoch in range(4)])
-    state, _ = trainer.run(state, order, 0, count)
-    return jax.device_get(state)
+    return network if dtype == jnp.float32 else _Float64(network.name, network.num_classes, network.module)
+
+
+def setup(mesh: Mesh, dtype: jnp.dtype = jnp.float32, tx: optax.GradientTransformation | None = None) -> Setup:
+    return Setup(
+        network=network_of(dtype),
+        tx=tx or optimizer(CONFIG, 100),
+        objective=Objective(),
+        augmentation="shift",
+        batch_size=CONFIG.batch_size,
+        num_images=126,
+        image_shape=(12, 12, 1),
+        mesh=mesh,
+    )
+
+
+def run_steps(
+    mesh: Mesh, count: int, dtype: jnp.dtype = jnp.float32, seeds: tuple[int, ...] = (0,)
+) -> list[TrainState]:
+    """The state of every seed after `count` steps."""
+    with jax.set_mesh(mesh):
+        trainer = resident_trainer(setup(mesh, dtype), training_data(dtype), seeds)
+        states, step = trainer.initial, 0
+        while step < count:
+            taken = min(count - step, -(-(126 - step * 16 % 126) // 16))
+            states, _ = trainer.run(states, step, taken)
+            step += taken
+        return [jax.device_get(trainer.one_seed(states, i)) for i in range(len(seeds))]
+
+
+@cache
+def alone(count: int, dtype: jnp.dtype = jnp.float32, seed: int = 0) -> TrainState:
+    """One seed on one device, in float64 inside `jax.enable_x64` only."""
+    return run_steps(make_mesh(1), count, dtype, (seed,))[0]
 
 
 def test_every_image_once_an_epoch_across_epochs() -> None:
@@ -71,17 +90,16 @@ def test_every_image_once_an_epoch_across_epochs() -> None:
     assert not np.array_equal(other_seed[:n], epochs[0])
 
 
-def test_a_step_is_sgd_with_momentum_and_penalty_in_float64(on_devices: Callable[[int], Mesh]) -> None:
+def test_a_step_is_sgd_with_momentum_and_penalty_in_float64() -> None:
     """Two steps against the update rule written out, with gradients of the plain loss."""
     with jax.enable_x64(True):
-        mesh = on_devices(1)
-        network = tiny_network(dtype=jnp.float64)
+        network = network_of(jnp.float64)
         tx = optimizer(CONFIG, 100)
-        state = as_dtype(initial_state(network, tx, 0, (12, 12, 1)), jnp.float64)
+        state = initial_state(network, tx, 0, (12, 12, 1))
         data = training_data(jnp.float64)
         params, batch_stats = state.variables["params"], state.variables["batch_stats"]
         velocity = jax.tree.map(jnp.zeros_like, params)
-        take_step = jax.jit(partial(train_step, network, tx, mesh, "none"))
+        take_step = jax.jit(partial(train_step, network, tx, Objective(), "none"))
         for step in range(2):
             chosen = jnp.arange(16, dtype=jnp.int32) + 16 * step
             images = (data.images[chosen].astype(jnp.float64) / 255 - data.mean) / data.std
@@ -94,7 +112,8 @@ def test_a_step_is_sgd_with_momentum_and_penalty_in_float64(on_devices: Callable
             grads, batch_stats = jax.jit(jax.grad(loss, has_aux=True))(params)
             velocity = jax.tree.map(lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, grads, params)
             params = jax.tree.map(lambda p, v: p - 0.05 * v, params, velocity)
-            state, _ = take_step(jnp.uint32(0), data, state, chosen)
+            batch = Batch(data.images[chosen], data.labels[chosen], data.mean, data.std)
+            state, _ = take_step(jnp.uint32(0), state, batch)
         assert int(state.step) == 2
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
@@ -106,21 +125,48 @@ def test_a_step_is_sgd_with_momentum_and_penalty_in_float64(on_devices: Callable
 @pytest.mark.parametrize("count", [2, 8])
 def test_devices_agree_to_rounding_after_20_steps_in_float64(count: int, on_devices: Callable[[int], Mesh]) -> None:
     with jax.enable_x64(True):
-        one, many = run_steps(on_devices(1), 20, jnp.float64), run_steps(on_devices(count), 20, jnp.float64)
+        one, (many,) = alone(20, jnp.float64), run_steps(on_devices(count), 20, jnp.float64)
     assert int(many.step) == 20
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), one.variables, many.variables)
+    assert_close_in_float64(one, many)
 
 
-@pytest.mark.parametrize("count", [2, 8])
-def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Mesh]) -> None:
-    one, many = run_steps(on_devices(1), 1), run_steps(on_devices(count), 1)
+def assert_close_in_float64(one: TrainState, other: TrainState) -> None:
+    assert {leaf.dtype for leaf in jax.tree.leaves(one.variables)} == {np.dtype(np.float64)}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), one.variables, other.variables)
 
+
+def assert_first_step_close(one: TrainState, other: TrainState) -> None:
     def close(a: np.ndarray, b: np.ndarray) -> None:
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a)
 
     # after one step the momentum is the gradient and its penalty
-    jax.tree.map(close, one.optimizer, many.optimizer)
-    jax.tree.map(close, one.variables["batch_stats"], many.variables["batch_stats"])
+    jax.tree.map(close, one.optimizer, other.optimizer)
+    jax.tree.map(close, one.variables["batch_stats"], other.variables["batch_stats"])
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Mesh]) -> None:
+    one, (many,) = alone(1), run_steps(on_devices(count), 1)
+    assert_first_step_close(one, many)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_seeds_trained_together_agree_with_each_alone(
+    loop: bool, on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seeds on two devices: in groups of one a device as on a CPU, or vmapped in one loop as on accelerators."""
+    seeds = (3, 4, 7)
+    monkeypatch.setattr("ncjax.train.trainer.one_call_a_step", lambda mesh: not loop)
+    together = run_steps(on_devices(2), 1, seeds=seeds)
+    with jax.enable_x64(True):
+        together64 = run_steps(on_devices(2), 20, jnp.float64, seeds)
+    monkeypatch.undo()
+    for i, seed in enumerate(seeds):
+        assert_first_step_close(alone(1, seed=seed), together[i])
+        with jax.enable_x64(True):
+            assert_close_in_float64(alone(20, jnp.float64, seed), together64[i])
+    heads = [state.variables["params"]["head"]["kernel"] for state in together]
+    assert not np.allclose(heads[0], heads[1])
 
 
 def test_many_steps_in_one_compiled_call_are_the_same_steps(
@@ -128,24 +174,33 @@ def test_many_steps_in_one_compiled_call_are_the_same_steps(
 ) -> None:
     """The loop that accelerators run, here on a CPU, against one call a step."""
     with jax.enable_x64(True):
-        one_by_one = run_steps(on_devices(1), 5, jnp.float64)
-        monkeypatch.setattr("ncjax.train.step.one_call_a_step", lambda mesh: False)
-        in_one_call = run_steps(on_devices(1), 5, jnp.float64)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10),
-        one_by_one.variables,
-        in_one_call.variables,
-    )
+        monkeypatch.setattr("ncjax.train.trainer.one_call_a_step", lambda mesh: False)
+        (in_one_call,) = run_steps(on_devices(1), 20, jnp.float64)
+        monkeypatch.undo()
+        assert_close_in_float64(alone(20, jnp.float64), in_one_call)
+
+
+def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh]) -> None:
+    """The same steps, bit for bit, over the end of an epoch and from the middle of the stream."""
+    (resident,) = run_steps(on_devices(2), 12)
+    mesh = on_devices(2)
+    with jax.set_mesh(mesh):
+        data = training_data()
+        batches = streaming.batches(benchmark().source_train, 0, 16)
+        example = Batch(*next(batches(0)), data.mean, data.std)
+        first = streamed_trainer(setup(mesh), example, batches, 0)
+        states, _ = first.run(first.initial, 0, 5)
+        second = streamed_trainer(setup(mesh), example, batches, 0)
+        states, progress = second.run(states, 5, 7)
+    assert progress.first_bad_step.tolist() == [-1]
+    jax.tree.map(np.testing.assert_array_equal, resident, jax.device_get(states[0]))
 
 
 def test_the_first_step_that_is_not_finite_is_named(on_devices: Callable[[int], Mesh]) -> None:
-    mesh = on_devices(1)
-    network = tiny_network()
     tx = optax.chain(optax.scale_by_schedule(lambda step: jnp.where(step == 2, jnp.inf, -0.01)))
-    state = initial_state(network, tx, 0, (12, 12, 1))
-    trainer = make_trainer(network, tx, mesh, training_data(), "none", 16, 0)
-    _, progress = trainer.run(state, trainer.order(0), 0, 6)
-    assert int(progress.first_bad_step) == 2  # its update is infinite, though its loss is not
+    trainer = resident_trainer(setup(on_devices(1), tx=tx), training_data(), [0])
+    _, progress = trainer.run(trainer.initial, 0, 6)
+    assert progress.first_bad_step.tolist() == [2]  # its update is infinite, though its loss is not
 
 
 @pytest.mark.parametrize(

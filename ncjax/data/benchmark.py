@@ -1,8 +1,10 @@
 """What every data set becomes: images of source, validation and target classes."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,11 @@ from ncjax.errors import InputError
 class Split:
     """Labelled images of k classes.
 
-    images: uint8 [n, h, w, c]. labels: int32 [n] in 0..k-1. class_names: k names, that of class i at i.
+    images: uint8 [n, h, w, c], NumPy; of images left in their files (`load`'s stream_above), a `RecordImages`, which
+    reads them when they are indexed. labels: int32 [n] in 0..k-1. class_names: k names, that of class i at i.
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     class_names: tuple[str, ...]
 
@@ -76,18 +79,24 @@ class ClassImages:
     makers set aside for tests; None where they set none aside.
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     official_test: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set before its images are read: the names of all classes, their split, and a reader of some classes."""
+    """A data set before its images are read: the names of all classes, their split, and a reader of some classes.
+
+    leave_in_files does as read, with images that stay in their files; None where there are no such files.
+    decoded_bytes: the size of all images in such files, as arrays.
+    """
 
     class_names: tuple[str, ...]
     split: ClassSplit
     read: Callable[[Sequence[int]], ClassImages]
+    leave_in_files: Callable[[Sequence[int]], ClassImages] | None = None
+    decoded_bytes: int = 0
 
 
 def random_class_split(
@@ -138,6 +147,7 @@ def build(
     num_source_classes: int | None,
     source_test_per_class: int | None,
     samples_per_class: int | None,
+    stream_above: int | None,
     seed: int,
 ) -> Benchmark:
     """Reads the chosen classes and divides the images of source classes; the arguments are those of `load`.
@@ -151,7 +161,7 @@ def build(
             f"{name} has {len(split.source)} source classes, not {wanted}; choose num_source_classes up to that"
         )
     source, validation, target = (sorted(c) for c in (split.source[:wanted], split.validation, split.target))
-    pool = data_set.read([*source, *validation, *target])
+    pool = _pool(name, data_set, [*source, *validation, *target], stream_above)
 
     rng = np.random.default_rng([seed, 1])
     train, test = [], []
@@ -177,20 +187,33 @@ def build(
                 f"class {data_set.class_names[c]!r} of {name} has {count} images; a class needs at least 2"
             )
 
-    def select(index: np.ndarray, classes: Sequence[int]) -> Split:
+    def select(index: np.ndarray, classes: Sequence[int], in_files: bool = False) -> Split:
         index = np.sort(index)
         labels = np.searchsorted(classes, pool.labels[index]).astype(np.int32)
-        return Split(pool.images[index], labels, tuple(data_set.class_names[c] for c in classes))
+        images = pool.images.subset(index) if in_files else pool.images[index]
+        return Split(images, labels, tuple(data_set.class_names[c] for c in classes))
 
     held_out = np.concatenate(test)
+    trained_on = np.concatenate(train)
+    size = len(trained_on) * math.prod(pool.images.shape[1:])
+    in_files = stream_above is not None and size > stream_above and not isinstance(pool.images, np.ndarray)
     return Benchmark(
         name=name,
-        source_train=select(np.concatenate(train), source),
+        source_train=select(trained_on, source, in_files),
         source_test=select(held_out, source) if len(held_out) else None,
         validation=select(np.flatnonzero(np.isin(pool.labels, validation)), validation) if validation else None,
         target=select(np.flatnonzero(np.isin(pool.labels, target)), target),
         augmentation=augmentation or ("shift" if pool.images.shape[-1] == 1 else "crop_flip"),
     )
+
+
+def _pool(name: str, data_set: DataSet, classes: list[int], stream_above: int | None) -> ClassImages:
+    """The images of the classes; left in their files where source_train might have more bytes than `stream_above`."""
+    if stream_above == 0 and data_set.leave_in_files is None:
+        raise InputError(f"{name} has no prepared files that images could be streamed from; leave stream out")
+    if stream_above is None or data_set.leave_in_files is None or data_set.decoded_bytes <= stream_above:
+        return data_set.read(classes)
+    return data_set.leave_in_files(classes)
 
 
 def _held_out(count: int, official: np.ndarray | None, asked: int | None) -> int:

@@ -135,6 +135,7 @@ def load(
     image_size: int | None = None,
     rotations: bool = False,
     skip_corrupt: bool = False,
+    stream_above: int | None = None,
 ) -> Benchmark:
     """A data set as images of source, validation and target classes.
 
@@ -152,6 +153,8 @@ def load(
         mini_imagenet: 84, omniglot: 28 by default).
       rotations: omniglot only: a character turned by 90, 180 and 270 degrees is three more classes.
       skip_corrupt: folder and mini_imagenet only: leave out images that cannot be read, and count them.
+      stream_above: source_train images of more bytes than this stay in the prepared files, and are read when they are
+        indexed; never by default.
 
     Raises:
       InputError: for an unknown name, a missing, truncated or altered archive, an image that cannot be read, more
@@ -187,5 +190,6 @@ def load(
         num_source_classes=num_source_classes,
         source_test_per_class=source_test_per_class,
         samples_per_class=samples_per_class,
+        stream_above=stream_above,
         seed=split_seed,
     )

@@ -58,7 +58,7 @@ def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet
 
     prepared = records.prepare("emnist", VERSION, made_from, lambda: _contents(files()))
     split = random_class_split(len(prepared.class_names), target=NUM_TARGET, seed=request.split_seed)
-    return DataSet(prepared.class_names, split, prepared.read)
+    return DataSet(prepared.class_names, split, prepared.read, prepared.leave_in_files, prepared.decoded_bytes)
 
 
 def _find_zip(data_dir: Path) -> Path | None:

@@ -53,7 +53,7 @@ def open_data_set(request: Request) -> DataSet:
         count=len(every),
         skip_corrupt=request.skip_corrupt,
     )
-    return DataSet(prepared.class_names, split, prepared.read)
+    return DataSet(prepared.class_names, split, prepared.read, prepared.leave_in_files, prepared.decoded_bytes)
 
 
 def _split(given: dict[str, list[Path]], names: list[str], seed: int) -> ClassSplit:

@@ -56,7 +56,7 @@ def open_data_set(request: Request) -> DataSet:
         skip_corrupt=request.skip_corrupt,
     )
     classes = given_class_split(names, split["train"], split["val"], split["test"], request.split_seed)
-    return DataSet(prepared.class_names, classes, prepared.read)
+    return DataSet(prepared.class_names, classes, prepared.read, prepared.leave_in_files, prepared.decoded_bytes)
 
 
 def _find(root: Path, labels: dict[str, int]) -> _Found:

@@ -1,8 +1,10 @@
 """Prepared data sets: tensorflow-datasets folders of ArrayRecord files, written and read without TensorFlow."""
 
 import contextlib
+import dataclasses
 import io
 import logging
+import math
 import os
 import shutil
 import sys
@@ -55,35 +57,107 @@ class Prepared:
     image_shape: tuple[int, int, int]
     num_bytes: int
 
-    def read(self, classes: Sequence[int], parts: Sequence[str] | None = None) -> ClassImages:
+    @property
+    def decoded_bytes(self) -> int:
+        """The size of all images as arrays."""
+        return sum(self.counts.values()) * math.prod(self.image_shape)
+
+    def read(self, classes: Sequence[int]) -> ClassImages:
         """The images of some classes, in prepared order; official_test says which are of the part "test"."""
-        parts = tuple(self.counts) if parts is None else parts
+        encoded: list[bytes] = []
+        chosen = self._scan(classes, encoded)
+        images = np.empty((len(encoded), *self.image_shape), np.uint8)
+        try:
+            for row, png in enumerate(encoded):
+                images[row] = _decode(png, self.image_shape)
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.folder, error) from error
+        return dataclasses.replace(chosen, images=images)
+
+    def leave_in_files(self, classes: Sequence[int]) -> ClassImages:
+        """As `read`, but the images are a `RecordImages`: each is read when it is asked for."""
+        return self._scan(classes)
+
+    def _scan(self, classes: Sequence[int], encoded: list[bytes] | None = None) -> ClassImages:
+        """Where the images of some classes are, and their labels; with `encoded`, also the PNG bytes of each."""
+        parts = tuple(self.counts)
         wanted = np.zeros(len(self.class_names), bool)
         wanted[list(classes)] = True
-        encoded: list[bytes] = []
         labels: list[int] = []
-        is_test: list[bool] = []
-        images = np.empty((0, *self.image_shape), np.uint8)
+        places: list[tuple[int, int]] = []
         try:
             builder = tfds.builder_from_directory(self.folder)
             bar = tqdm(total=sum(self.counts[p] for p in parts), desc="reading", unit="image", delay=2, leave=False)
             with bar:
-                for part in parts:
+                for number, part in enumerate(parts):
                     source = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
                     for start in range(0, len(source), _READ_AT_ONCE):
                         records = source.__getitems__(range(start, min(start + _READ_AT_ONCE, len(source))))
-                        for record in records:
+                        for row, record in enumerate(records, start):
                             if wanted[record["label"]]:
-                                encoded.append(record["image"])
                                 labels.append(int(record["label"]))
-                                is_test.append(part == "test")
+                                places.append((number, row))
+                                if encoded is not None:
+                                    encoded.append(record["image"])
                         bar.update(len(records))
-            images = np.empty((len(encoded), *self.image_shape), np.uint8)
-            for row, png in enumerate(encoded):
-                images[row] = _decode(png, self.image_shape)
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(self.folder, error) from error
-        return ClassImages(images, np.asarray(labels, np.int32), np.asarray(is_test) if "test" in parts else None)
+        where = np.asarray(places, np.int64).reshape(-1, 2)
+        is_test = where[:, 0] == parts.index("test") if "test" in parts else None
+        return ClassImages(RecordImages(self, where), np.asarray(labels, np.int32), is_test)
+
+
+class RecordImages:
+    """Images that stay in their files: like a uint8 array [n, h, w, c], but each is read when it is asked for.
+
+    Indexed by a slice or an array of rows; safe to use from several threads.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, prepared: Prepared, places: np.ndarray) -> None:
+        self._prepared = prepared
+        self._places = places  # [n, 2]: number of the part, row in it
+        self._sources: dict[int, Any] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, h, w, c)."""
+        return (len(self._places), *self._prepared.image_shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The size that an array of these images would have."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def subset(self, rows: np.ndarray) -> "RecordImages":
+        """Some of the images, left in their files."""
+        return RecordImages(self._prepared, self._places[rows])
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        places = self._places[rows]
+        images = np.empty((len(places), *self._prepared.image_shape), np.uint8)
+        try:
+            for part in np.unique(places[:, 0]):
+                here = np.flatnonzero(places[:, 0] == part)
+                found = self._source(int(part)).__getitems__(places[here, 1].tolist())
+                for row, record in zip(here, found, strict=True):
+                    images[row] = _decode(record["image"], self._prepared.image_shape)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _unreadable(self._prepared.folder, error) from error
+        return images
+
+    def _source(self, part: int) -> Any:
+        if part not in self._sources:
+            builder = tfds.builder_from_directory(self._prepared.folder)
+            self._sources[part] = builder.as_data_source(
+                tuple(self._prepared.counts)[part], decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        return self._sources[part]
 
 
 def folder_of(name: str, version: str, made_from: str | None) -> Path:

@@ -1,8 +1,10 @@
 """Pretraining on source classes: settings, the compiled step, checkpoints, and measurement on the way."""
 
 from ncjax.train.config import Config, resolve
-from ncjax.train.loop import Diverged, Interrupted, fingerprint, load_benchmark, pretrain, restore
+from ncjax.train.folder import fingerprint
+from ncjax.train.loop import Diverged, load_benchmark, pretrain, restore
 from ncjax.train.records import read_config, read_records, table
+from ncjax.train.signals import Interrupted
 
 __all__ = [
     "Config",

@@ -2,12 +2,13 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
 from ncjax.errors import InputError
@@ -39,7 +40,16 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
+        try:
+            self._manager.close()  # waits for what is still being written
+        except Exception as failure:
+            if error is None:
+                raise _not_written(self._manager.directory, failure) from failure
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return Path(self._manager.directory)
 
     @property
     def steps(self) -> list[int]:
@@ -57,42 +67,33 @@ class Checkpoints:
         # as text, since orbax's own JSON does not keep the order of keys
         text = {"json": json.dumps(progress)}
         parts = {"variables": state.variables, "optimizer": state.optimizer, "progress": text}
-        pending = self._manager.save_checkpointables_async(step, parts, force=True, overwrite=step in self._damaged)
+        try:
+            pending = self._manager.save_checkpointables_async(step, parts, force=True, overwrite=step in self._damaged)
+            if wait and pending is not None:
+                pending.result()
+        except Exception as error:  # what is wrong with the disk comes in many kinds too, here or one save later
+            raise _not_written(self._manager.directory, error) from error
         self._damaged.discard(step)
-        if wait and pending is not None:
-            pending.result()
 
-    def load_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, in the shapes, types and placement of `like`; None if there is none.
+    def load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The checkpoint at `step`, in the shapes, types and placement of `like`.
 
-        One that cannot be read is named in a warning, and the one before it is tried.
-
-        Raises:
-          InputError: if there are checkpoints and none can be read.
+        None, and a warning, if it cannot be read.
         """
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
-        for step in reversed(self.steps):
-            try:
-                parts = self._manager.load_checkpointables(
-                    step, {"variables": abstract.variables, "optimizer": abstract.optimizer, "progress": None}
-                )
-            except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-                warnings.warn(
-                    f"the checkpoint of step {step} cannot be read ({type(error).__name__}); "
-                    "going back to the one before",
-                    stacklevel=2,
-                )
-                self._damaged.add(step)
-                continue
-            state = TrainState(
-                jax.device_put(jnp.int32(step), like.step.sharding), parts["variables"], parts["optimizer"]
+        try:
+            parts = self._manager.load_checkpointables(
+                step, {"variables": abstract.variables, "optimizer": abstract.optimizer, "progress": None}
             )
-            return state, json.loads(parts["progress"]["json"])
-        if self._damaged:
-            raise InputError(
-                f"no checkpoint in {self._manager.directory} can be read; delete the run's folder to start again"
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            warnings.warn(
+                f"the checkpoint of step {step} cannot be read ({type(error).__name__}); going back to the one before",
+                stacklevel=3,
             )
-        return None
+            self._damaged.add(step)
+            return None
+        state = TrainState(jax.device_put(np.int32(step), like.step.sharding), parts["variables"], parts["optimizer"])
+        return state, json.loads(parts["progress"]["json"])
 
     def load_variables(self, abstract: Any, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """The network's variables and the progress of the checkpoint at `step`, or of the newest.
@@ -113,3 +114,34 @@ class Checkpoints:
                 f"there are those of {', '.join(map(str, self.steps))}"
             ) from error
         return parts["variables"], json.loads(parts["progress"]["json"])
+
+
+def load_newest(
+    checkpoints: Sequence[Checkpoints], like: Sequence[TrainState]
+) -> list[tuple[TrainState, dict[str, Any]]] | None:
+    """The newest step of which the checkpoint of every seed can be read; None if there are none yet.
+
+    One that cannot be read is named in a warning, and the one before it is tried.
+
+    Raises:
+      InputError: if there are checkpoints and none can be read.
+    """
+    steps = sorted(set.intersection(*(set(one.steps) for one in checkpoints)), reverse=True)
+    for step in steps:
+        loaded = [one.load(step, shape) for one, shape in zip(checkpoints, like, strict=True)]
+        found = [one for one in loaded if one is not None]
+        if len(found) == len(loaded):
+            return found
+    if steps:
+        raise InputError(
+            f"no checkpoint in {checkpoints[0].folder} can be read; delete the run's folder to start again"
+        )
+    return None
+
+
+def _not_written(folder: Path, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return InputError(
+        f"a checkpoint in {folder} could not be written ({reason}); the older ones are whole: "
+        "make room on the disk, and the same command continues"
+    )

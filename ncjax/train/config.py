@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ncjax.errors import InputError
+from ncjax.train.losses import Objective
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,20 @@ class Config:
     """L2 penalty of all parameters, added to their gradient."""
     augmentation: Literal["none", "crop_flip", "shift"] | None = None
     """Augmentation of training images; by default the data set's own."""
+    label_smoothing: float = 0.0
+    """Share of each training target that is spread evenly over all classes."""
+    mixup: float = 0.0
+    """Alpha of mixup's Beta distribution; 0 mixes nothing."""
+    dropout: float = 0.0
+    """Share of the features that the linear head does not see in training."""
+    cdnv_penalty: float = 0.0
+    """Weight of the batch's own CDNV in the loss."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of activations and convolutions in training; parameters, statistics, loss and measurement are float32."""
     seed: int = 0
     """Seed of initialisation, order and augmentation."""
     seeds: int = 1
-    """Number of runs, with the seeds seed, seed + 1, …, each in a folder of its own (seed_0, …), one after another."""
+    """Number of runs, with the seeds seed, seed + 1, …, trained as one program, each with a folder (seed_0, …)."""
     split_seed: int = 0
     """Seed that draws the classes where the data set's split is random."""
     num_source_classes: int | None = None
@@ -64,6 +73,14 @@ class Config:
     """Most images a class in the measurement of collapse, the same in all three sets where they have as many."""
     measure_episodes: int = 2000
     """Few-shot episodes of each kind at each measurement."""
+    stream: bool | None = None
+    """Read images from the prepared files as they are needed; by default where they would fill the device's memory."""
+    profile: bool = False
+    """Write a trace of some steps into the run's folder, for XProf or Perfetto."""
+    tensorboard: bool = False
+    """Write the records as TensorBoard events too (needs the extra "tensorboard")."""
+    distributed: bool = False
+    """One of several processes of this run, as SLURM or a TPU pod slice started them, or JAX_COORDINATOR_ADDRESS."""
     keep_checkpoints: bool = False
     """Keep all checkpoints, among them one of every measurement, not only the last three."""
     workdir: Path | None = None
@@ -121,6 +138,7 @@ def _check_choices(config: Config) -> None:
 def _check(config: Config) -> None:
     at_least = {
         "epochs": 1, "min_steps": 0, "batch_size": 2, "momentum": 0, "weight_decay": 0, "seed": 0, "seeds": 1,
+        "label_smoothing": 0, "mixup": 0, "dropout": 0, "cdnv_penalty": 0,
         "split_seed": 0, "num_source_classes": 2, "source_test_per_class": 0, "samples_per_class": 1,
         "image_size": 8, "measurements": 0, "measure_per_class": 2, "measure_episodes": 2,
     }  # fmt: skip
@@ -133,8 +151,19 @@ def _check(config: Config) -> None:
     for name, most in (("seed", 2**32 - config.seeds), ("split_seed", 2**32 - 1)):
         if getattr(config, name) > most:
             raise InputError(f"{name}={getattr(config, name)}: it must be at most {most}")
-    if not config.momentum < 1:
-        raise InputError(f"momentum={config.momentum}: it must be below 1")
+    for name in ("momentum", "label_smoothing", "dropout"):
+        if not getattr(config, name) < 1:
+            raise InputError(f"{name}={getattr(config, name)}: it must be below 1")
+    for name in ("weight_decay", "mixup", "cdnv_penalty"):
+        if not getattr(config, name) < float("inf"):
+            raise InputError(f"{name}={getattr(config, name)}: it must be finite")
+    if config.mixup and config.cdnv_penalty:
+        raise InputError("mixup and cdnv_penalty exclude each other: a mixed image has no class; set one of them to 0")
+
+
+def objective(config: Config) -> Objective:
+    """What the run minimises."""
+    return Objective(config.label_smoothing, config.mixup, config.dropout, config.cdnv_penalty)
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -144,7 +173,8 @@ def identity(config: Config) -> dict[str, Any]:
     """
     fields = dataclasses.asdict(config)
     # a preset has become the settings that it stands for
-    del fields["workdir"], fields["keep_checkpoints"], fields["preset"]
+    for name in ("workdir", "preset", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed"):
+        del fields[name]
     if config.dataset not in ("folder", "npz"):
         del fields["data_dir"]
     return fields

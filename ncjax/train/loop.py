@@ -1,18 +1,11 @@
 """The training loop: `pretrain` and `restore`."""
 
 import dataclasses
-import fcntl
-import json
-import os
 import platform
-import signal
-import threading
 import time
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import flax
@@ -25,32 +18,21 @@ from ncjax import data, devices, models
 from ncjax.classifier import Classifier, features
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
+from ncjax.train import folder, speed, streaming
 from ncjax.train import measurement as measuring
 from ncjax.train import records as files
-from ncjax.train.checkpoint import Checkpoints
-from ncjax.train.config import Config, identity, resolve
+from ncjax.train.checkpoint import Checkpoints, load_newest
+from ncjax.train.config import Config, identity, objective, resolve
+from ncjax.train.events import Events
+from ncjax.train.folder import Refused, fingerprint
+from ncjax.train.hosts import agree, leads
 from ncjax.train.measurement import Measurement, Record
-from ncjax.train.step import TrainData, Trainer, TrainState, initial_state, make_trainer, optimizer
+from ncjax.train.signals import Interrupted, deferred_signals
+from ncjax.train.step import Batch, TrainState, optimizer
+from ncjax.train.trainer import Setup, States, Trainer, resident_trainer, streamed_trainer
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
-_LOCK = ".lock"
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM); its state is saved, and the same call continues it.
-
-    Attributes:
-      signal: which signal asked.
-    """
-
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"interrupted after step {step}; saved: the same command continues from there")
-        self.signal = number
-
-
-class Refused(InputError):
-    """A folder in which this run may not be written."""
 
 
 class Diverged(InputError):
@@ -77,15 +59,24 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifie
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
     config = resolve(config)
-    if config.seeds > 1:
-        return _pretrain_seeds(config, benchmark)
     assert config.workdir is not None
-    finished = _read_finished(config, benchmark)
-    if finished is not None:
-        return finished
+    each = [config]
+    if config.seeds > 1:
+        folder.claim_seeds(config.workdir, config.seeds)
+        each = [
+            dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
+            for i in range(config.seeds)
+        ]
+    finished = [_read_finished(one, benchmark) for one in each]  # says of every folder what is wrong with it
+    if finished[0] is not None and None not in finished:
+        return finished[0]
     if benchmark is None:
         benchmark = load_benchmark(config)
-    return _Run(config, benchmark).train()
+    # a stream of images feeds one seed at a time
+    together = isinstance(benchmark.source_train.images, np.ndarray)
+    runs = [each] if together else [[one] for one in each]
+    classifiers = [_Run(run, benchmark).train() for run in runs]
+    return classifiers[0][0]
 
 
 def load_benchmark(config: Config) -> Benchmark:
@@ -100,22 +91,8 @@ def load_benchmark(config: Config) -> Benchmark:
         image_size=config.image_size,
         rotations=config.rotations,
         skip_corrupt=config.skip_corrupt,
+        stream_above=speed.stream_above(config.stream),
     )
-
-
-def _pretrain_seeds(config: Config, benchmark: Benchmark | None) -> Classifier:
-    assert config.workdir is not None
-    if (config.workdir / "config.json").exists():
-        raise InputError(f"{config.workdir} holds a run of one seed; choose another --workdir for {config.seeds} seeds")
-    each = [
-        dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
-        for i in range(config.seeds)
-    ]
-    finished = [_read_finished(one, benchmark) for one in each]  # says of every folder what is wrong with it
-    if benchmark is None and None in finished:
-        benchmark = load_benchmark(config)
-    classifiers = [pretrain(one, benchmark=benchmark) for one in each]
-    return classifiers[0]
 
 
 def restore(workdir: str | Path, step: int | None = None) -> Classifier:
@@ -155,64 +132,17 @@ def _read_finished(config: Config, benchmark: Benchmark | None) -> Classifier | 
     Raises:
       InputError: if the folder holds another run, or nothing can be written where it should be.
     """
-    workdir = config.workdir
-    assert workdir is not None
+    assert config.workdir is not None
     try:
-        if not (workdir / "config.json").exists():
-            _check_free(workdir)
+        described = folder.described(config.workdir, identity(config), benchmark)
+        if described is None or files.read_records(config.workdir)[-1]["step"] != described["total_steps"]:
             return None
-        described = files.read_config(workdir)
-        _same_settings(described, identity(config), workdir)
-        if benchmark is not None:
-            _same_data(described, benchmark, workdir)
-        if files.read_records(workdir)[-1]["step"] != described["total_steps"]:
-            return None
-        return restore(workdir, described["total_steps"])
+        return restore(config.workdir, described["total_steps"])
     except InputError as error:
         # a run that has only begun, or whose last checkpoint or records are damaged: an earlier checkpoint continues
         if isinstance(error, Refused):
             raise
         return None
-    except OSError as error:
-        raise Refused(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from None
-
-
-def _check_free(workdir: Path) -> None:
-    """Looks, without writing, whether a run may begin here."""
-    if workdir.is_dir() and any(path.suffix != ".partial" and path.name != _LOCK for path in workdir.iterdir()):
-        raise Refused(f"{workdir} is not empty and holds no run; choose another --workdir")
-    above = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    if not above.is_dir():
-        raise Refused(f"cannot write to {workdir}: {above} is not a folder; choose another --workdir")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise Refused(f"cannot write to {workdir}: no permission in {above}; choose another --workdir")
-
-
-def _same_settings(old: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
-    before = old.get("identity", {})
-    differs = [
-        f"{key} {before.get(key)!r} there, {now.get(key)!r} here"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if differs:
-        raise Refused(f"{workdir} holds another run ({'; '.join(differs)}); choose another --workdir")
-
-
-def _same_data(old: dict[str, Any], benchmark: Benchmark, workdir: Path) -> None:
-    if old.get("data", {}).get("fingerprint") != fingerprint(benchmark):
-        raise Refused(f"{workdir} holds another run (other images or labels); choose another --workdir")
-
-
-def fingerprint(benchmark: Benchmark) -> str:
-    """Tells other data from the same: checksums of the images and labels that are trained and measured on."""
-    sums = [
-        zlib.crc32(np.ascontiguousarray(array).data)
-        for split in (benchmark.source_train, benchmark.source_test, benchmark.target)
-        if split is not None
-        for array in (split.images, split.labels)
-    ]
-    return "-".join(f"{s:08x}" for s in sums)
 
 
 def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,15 +159,34 @@ def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.sqrt(np.maximum(var, 1e-6)).astype(np.float32)
 
 
-class _Run:
-    """One run: what stays the same from its first step to its last."""
+class _Lane:
+    """One seed of a run: its folder, its checkpoints and its records."""
 
-    def __init__(self, config: Config, benchmark: Benchmark) -> None:
+    def __init__(self, config: Config) -> None:
+        assert config.workdir is not None
+        self.config = config
+        self.workdir = config.workdir
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep_all=config.keep_checkpoints)
+        self.records: list[Record] = []
+        self.events = Events(self.workdir / "tensorboard") if config.tensorboard and leads() else None
+
+    def write_records(self) -> None:
+        """Brings the files of the records up to date."""
+        if leads():
+            files.write_records(self.workdir, self.records)
+        if self.events is not None:
+            self.events.update(self.records)
+
+
+class _Run:
+    """One run, of one seed or of many at once: what stays the same from its first step to its last."""
+
+    def __init__(self, configs: Sequence[Config], benchmark: Benchmark) -> None:
+        config = configs[0]
         self.benchmark = benchmark
+        self.configs = configs
         self.config = config
         self.augmentation = config.augmentation or benchmark.augmentation
-        assert config.workdir is not None
-        self.workdir = config.workdir
         self.mesh = devices.data_mesh()
         train = benchmark.source_train
         self.images = len(train.labels)
@@ -245,12 +194,13 @@ class _Run:
             raise InputError(
                 f"batch_size={config.batch_size} is more than the {self.images} training images; set a smaller one"
             )
-        if config.batch_size % self.mesh.size:
+        if len(configs) == 1 and config.batch_size % self.mesh.size:
             near = max(config.batch_size // self.mesh.size, 1) * self.mesh.size
             raise InputError(
                 f"batch_size={config.batch_size} does not divide over {self.mesh.size} devices; set it to {near}, "
                 "or on a CPU JAX_NUM_CPU_DEVICES=1"
             )
+        speed.check_precision(self.mesh, config.precision)
         self.image_shape = tuple(train.images.shape[1:])
         self.mean, self.std = _pixel_statistics(train.images)
         num_classes = len(train.class_names)
@@ -264,104 +214,155 @@ class _Run:
         self.measurement: Measurement = measuring.plan(benchmark, config)
         self.marks = measuring.steps_to_measure(self.total_steps, self.images / config.batch_size, config.measurements)
 
-    def train(self) -> Classifier:
-        with self._claim_workdir(), _deferred_signals() as stop:
-            return self._train(stop)
+    def train(self) -> list[Classifier]:
+        with ExitStack() as stack:
+            for one in self.configs:
+                assert one.workdir is not None
+                stack.enter_context(folder.claim(one.workdir, self._describe(one)))
+            return self._train(stack.enter_context(deferred_signals()))
 
-    def _train(self, stop: list[int]) -> Classifier:
-        config = self.config
-        tx = optimizer(config, self.total_steps)
+    def _train(self, stop: list[int]) -> list[Classifier]:
+        trainer = self._trainer()
+        with ExitStack() as stack:
+            lanes = []
+            for config in self.configs:
+                lanes.append(_Lane(config))
+                stack.enter_context(lanes[-1].checkpoints)
+            like = [trainer.one_seed(trainer.initial, i) for i in range(len(lanes))]
+            folder.check_space(lanes[0].workdir, len(lanes) * sum(leaf.nbytes for leaf in jax.tree.leaves(like[0])))
+            loaded = load_newest([lane.checkpoints for lane in lanes], like)
+            states = trainer.initial if loaded is None else trainer.join([state for state, _ in loaded])
+            for i, lane in enumerate(lanes):
+                lane.records = [] if loaded is None else loaded[i][1]["records"]
+                lane.write_records()
+            return self._loop(
+                trainer, lanes, states, int(like[0].step) if loaded is None else int(loaded[0][0].step), stop
+            )
+
+    def _trainer(self) -> Trainer:
+        config, train = self.config, self.benchmark.source_train
         assert config.network is not None
-        network = models.create(config.network, self.network.num_classes, dtype=jnp.dtype(config.precision))
-        train = self.benchmark.source_train
-        on_device = TrainData(
-            jnp.asarray(train.images),
-            jnp.asarray(train.labels),
-            jnp.asarray(self.mean),
-            jnp.asarray(self.std),
+        setup = Setup(
+            network=models.create(config.network, self.network.num_classes, dtype=jnp.dtype(config.precision)),
+            tx=optimizer(config, self.total_steps),
+            objective=objective(config),
+            augmentation=self.augmentation,
+            batch_size=config.batch_size,
+            num_images=self.images,
+            image_shape=self.image_shape,
+            mesh=self.mesh,
         )
-        trainer = make_trainer(network, tx, self.mesh, on_device, self.augmentation, config.batch_size, config.seed)
-        everywhere = devices.replicated(self.mesh)
-        initial = jax.jit(lambda: initial_state(network, tx, config.seed, self.image_shape), out_shardings=everywhere)()
-        with Checkpoints(self.workdir / "checkpoints", keep_all=config.keep_checkpoints) as checkpoints:
-            loaded = checkpoints.load_newest(initial)
-            state, progress = loaded if loaded is not None else (initial, {"records": [], "feature_mean": None})
-            files.write_records(self.workdir, progress["records"])
-            return self._loop(trainer, checkpoints, state, progress["records"], stop)
+        if isinstance(train.images, np.ndarray):
+            data = Batch(*map(jnp.asarray, (train.images, train.labels, self.mean, self.std)))
+            trainer = resident_trainer(setup, data, [one.seed for one in self.configs])
+        else:
+            batches = streaming.batches(train, config.seed, config.batch_size)
+            data = Batch(*map(jnp.asarray, (*next(batches(0)), self.mean, self.std)))
+            trainer = streamed_trainer(setup, data, batches, config.seed)
+        self.peak = speed.peak(self.mesh, config.precision)
+        self._log(
+            {
+                "compile_seconds": trainer.compile_seconds,
+                "flops_per_step": trainer.flops,
+                "peak_flops": self.peak.flops,
+                "peak_is_of": self.peak.source,
+                "streamed": not isinstance(train.images, np.ndarray),
+                "seeds": len(self.configs),
+            }
+        )
+        return trainer
 
     def _loop(
-        self,
-        trainer: Trainer,
-        checkpoints: Checkpoints,
-        state: TrainState,
-        records: list[Record],
-        stop: list[int],
-    ) -> Classifier:
-        step = int(state.step)
+        self, trainer: Trainer, lanes: list[_Lane], states: States, step: int, stop: list[int]
+    ) -> list[Classifier]:
         saved = time.monotonic()
         chunk = 1
-        with tqdm(total=self.total_steps, initial=step, unit="step", desc="train", smoothing=0.05) as bar:
+        calls = 0
+        with tqdm(
+            total=self.total_steps, initial=step, unit="step", desc="train", smoothing=0.05, disable=not leads()
+        ) as bar:
             while True:
-                if step in self.marks and (not records or records[-1]["step"] != step):
+                if step in self.marks and (not lanes[0].records or lanes[0].records[-1]["step"] != step):
                     bar.set_postfix_str("measuring")
-                    records.append(self._measure(state, step))
-                    files.write_records(self.workdir, records)
+                    for i, lane in enumerate(lanes):
+                        lane.records.append(self._measure(trainer.one_seed(states, i), step))
+                        lane.write_records()
                     if step < self.total_steps:
-                        checkpoints.save(state, {"records": records, "feature_mean": None})
+                        _save(trainer, lanes, states)
                         saved = time.monotonic()
                 if step == self.total_steps:
                     bar.set_postfix_str("mean feature")
                     break
-                state, step, chunk = self._advance(trainer, state, step, chunk, bar)
+                calls += 1
+                with speed.trace(lanes[0].workdir / "profile", when=self.config.profile and calls == 2):
+                    states, step, chunk = self._advance(trainer, states, step, chunk, bar)
                 if step == self.total_steps:
                     continue  # the end writes its own checkpoint, with all that belongs in it
-                if stop:
-                    checkpoints.save(state, {"records": records, "feature_mean": None}, wait=True)
-                    raise Interrupted(step, stop[0])
-                if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                    checkpoints.save(state, {"records": records, "feature_mean": None})
+                # processes must agree on these, or one would wait for the others for ever
+                signal, due, chunk = agree(
+                    stop[0] if stop else 0, time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS, chunk
+                )
+                if signal:
+                    _save(trainer, lanes, states, wait=True)
+                    raise Interrupted(step, signal)
+                if due:
+                    _save(trainer, lanes, states)
                     saved = time.monotonic()
+        return [self._finish(lane, trainer.one_seed(states, i)) for i, lane in enumerate(lanes)]
+
+    def _finish(self, lane: _Lane, state: TrainState) -> Classifier:
         classifier = self._classifier(state)
         mean = features(classifier, self.benchmark.source_train).mean(0, dtype=np.float64).astype(np.float32)
-        checkpoints.save(state, {"records": records, "feature_mean": mean.tolist()}, wait=True)
+        lane.checkpoints.save(state, {"records": lane.records, "feature_mean": mean.tolist()}, wait=True)
         return dataclasses.replace(classifier, feature_mean=jnp.asarray(mean))
 
-    def _advance(
-        self, trainer: Trainer, state: TrainState, step: int, chunk: int, bar: tqdm
-    ) -> tuple[TrainState, int, int]:
+    def _advance(self, trainer: Trainer, states: States, step: int, chunk: int, bar: tqdm) -> tuple[States, int, int]:
         """Takes up to `chunk` steps, not past a measurement or the end of an epoch, and waits for them."""
         batch = self.config.batch_size
-        epoch, offset = divmod(step * batch, self.images)
+        offset = step * batch % self.images
         next_mark = next(mark for mark in self.marks if mark > step)
         count = min(chunk, next_mark - step, -(-(self.images - offset) // batch))
         start = time.monotonic()
-        state, sums = trainer.run(state, trainer.order(epoch), offset, count)
-        seen = jax.device_get(sums)
+        states, seen = trainer.run(states, step, count)
         seconds = time.monotonic() - start
-        if seen.first_bad_step >= 0:
-            raise Diverged(
-                f"the loss or the weights were not finite at step {seen.first_bad_step} of {self.total_steps} "
-                f"(learning_rate={self.config.learning_rate}); checkpoints up to then are kept in {self.workdir}; "
-                "try a lower learning_rate in a new workdir"
-            )
-        bar.update(count)
-        bar.set_postfix_str(f"loss {seen.loss / count:.3f}, accuracy {seen.correct / (count * batch):.3f}")
-        entry = {
+        for config, bad in zip(self.configs, seen.first_bad_step, strict=True):
+            if bad >= 0:
+                raise Diverged(
+                    f"the loss or the weights were not finite at step {bad} of {self.total_steps} "
+                    f"(seed={config.seed}, learning_rate={config.learning_rate}); checkpoints up to then are kept in "
+                    f"{config.workdir}; try a lower learning_rate in a new workdir"
+                )
+        images = count * batch * len(self.configs)
+        entry: dict[str, Any] = {
             "step": step + count,
             "steps": count,
             "seconds": seconds,
-            "images_per_second": count * batch / seconds,
+            "step_seconds": seconds / count,
+            "images_per_second": images / seconds,
         }
-        files.append_timing(self.workdir, entry)
+        shown = f"loss {seen.loss.mean() / count:.3f}, accuracy {seen.correct.sum() / images:.3f}"
+        shown += f", {images / seconds:.0f} images/s"
+        if trainer.flops is not None and self.peak.flops is not None:
+            entry["share_of_peak"] = trainer.flops * count / seconds / self.peak.flops
+            shown += f", {100 * entry['share_of_peak']:.0f} % of peak"
+        self._log(entry)
+        bar.update(count)
+        bar.set_postfix_str(shown)
         wanted = int(count * _SECONDS_BETWEEN_LOOKS / max(seconds, 1e-9))
-        return state, step + count, max(1, min(wanted, 2 * chunk))
+        return states, step + count, max(1, min(wanted, 2 * chunk))
 
     def _measure(self, state: TrainState, step: int) -> Record:
         epoch = step * self.config.batch_size / self.images
         start = time.monotonic()
         record = measuring.measure(self._classifier(state), self.measurement, step=step, epoch=epoch)
-        files.append_timing(self.workdir, {"step": step, "measure_seconds": time.monotonic() - start})
+        self._log({"step": step, "measure_seconds": time.monotonic() - start})
         return record
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        if leads():
+            for config in self.configs:
+                assert config.workdir is not None
+                files.append_timing(config.workdir, entry)
 
     def _classifier(self, state: TrainState) -> Classifier:
         return Classifier(
@@ -372,30 +373,7 @@ class _Run:
             augmentation=self.augmentation,
         )
 
-    @contextmanager
-    def _claim_workdir(self) -> Iterator[None]:
-        """Makes the run's folder and keeps other processes out of it.
-
-        Raises:
-          Refused: if it holds other data, another process is at work in it, or it cannot be written.
-        """
-        try:
-            self.workdir.mkdir(parents=True, exist_ok=True)
-            lock = (self.workdir / _LOCK).open("w")
-        except OSError as error:
-            raise Refused(f"cannot write to {self.workdir}: {error.strerror}; choose another --workdir") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise Refused(f"another process is at work in {self.workdir}; wait for it or stop it") from None
-            path = self.workdir / "config.json"
-            if path.exists():
-                _same_data(files.read_config(self.workdir), self.benchmark, self.workdir)
-            files.write_atomically(path, json.dumps(self._describe(), indent=2) + "\n")
-            yield
-
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self, config: Config) -> dict[str, Any]:
         benchmark = self.benchmark
         splits = {
             "source_train": benchmark.source_train,
@@ -403,10 +381,10 @@ class _Run:
             "validation": benchmark.validation,
             "target": benchmark.target,
         }
-        settings = dataclasses.asdict(self.config) | {"workdir": str(self.workdir)}
+        settings = dataclasses.asdict(config) | {"workdir": str(config.workdir)}
         return {
             "config": settings,
-            "identity": identity(self.config),
+            "identity": identity(config),
             "total_steps": self.total_steps,
             "data": {
                 "name": benchmark.name,
@@ -425,34 +403,12 @@ class _Run:
                 "flax": flax.__version__,
                 "backend": jax.default_backend(),
                 "devices": self.mesh.size,
+                "processes": jax.process_count(),
             },
         }
 
 
-@contextmanager
-def _deferred_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them, so that the loop can save; a second one does kill.
-
-    Only the main thread may do so; elsewhere nothing is collected. A signal that the process was started to ignore, as
-    a shell's background jobs ignore SIGINT, stays ignored.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
-
-    for number in previous:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if received:  # too late for this run, which is done: what comes after it hears of it
-        signal.raise_signal(received[0])
+def _save(trainer: Trainer, lanes: list[_Lane], states: States, *, wait: bool = False) -> None:
+    for i, lane in enumerate(lanes):
+        progress = {"records": lane.records, "feature_mean": None}
+        lane.checkpoints.save(trainer.one_seed(states, i), progress, wait=wait)

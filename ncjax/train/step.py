@@ -1,22 +1,20 @@
-"""The training state and the compiled step: shuffle, crop, forward, backward and update on the device."""
+"""The training state and one step of training as a pure function: crop, forward, backward and update."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
-from ncjax import devices, keys
+from ncjax import keys
 from ncjax.classifier import normalize
 from ncjax.data.augment import augment
 from ncjax.models import Network
+from ncjax.train import losses
 from ncjax.train.config import Config
+from ncjax.train.losses import Objective
 
 
 @struct.dataclass
@@ -48,18 +46,18 @@ class Progress:
     correct: Int[Array, ""]
     first_bad_step: Int[Array, ""]
 
-    @staticmethod
-    def zero() -> "Progress":
-        """Nothing seen yet."""
-        return Progress(jnp.float32(0), jnp.int32(0), jnp.int32(-1))
+    def then(self, now: "Progress") -> "Progress":
+        """The sums with one more step."""
+        bad = jnp.where(self.first_bad_step >= 0, self.first_bad_step, now.first_bad_step)
+        return Progress(self.loss + now.loss, self.correct + now.correct, bad)
 
 
 @struct.dataclass
-class TrainData:
-    """The source-train images, whole on every device, with their normalisation."""
+class Batch:
+    """Raw images of a step, with the normalisation of their pixels."""
 
-    images: UInt8[Array, "n h w c"]
-    labels: Int[Array, "n"]
+    images: UInt8[Array, "b h w c"]
+    labels: Int[Array, "b"]
     mean: Float[Array, "c"]
     std: Float[Array, "c"]
 
@@ -84,7 +82,7 @@ def optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
 
 
 def initial_state(
-    network: Network, tx: optax.GradientTransformation, seed: int, image_shape: tuple[int, int, int]
+    network: Network, tx: optax.GradientTransformation, seed: int | Int[Array, ""], image_shape: tuple[int, int, int]
 ) -> TrainState:
     """The state before the first step, drawn from `seed`."""
     variables = network.init(keys.stream(seed, "init"), image_shape)
@@ -109,32 +107,45 @@ def epoch_order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int, batch_size:
 def train_step(
     network: Network,
     tx: optax.GradientTransformation,
-    mesh: Mesh,
+    objective: Objective,
     augmentation: str,
     seed: Int[Array, ""],
-    data: TrainData,
     state: TrainState,
-    chosen: Int[Array, "b"],
+    batch: Batch,
 ) -> tuple[TrainState, Progress]:
-    """One step of SGD on the images numbered `chosen`.
+    """One step of SGD.
 
-    The batch is divided over the devices of `mesh`; sums over it, those of batch norm included, are over all of it, so
-    that the result does not depend on the number of devices but by rounding.
+    Where the batch is divided over devices, sums over it, those of batch norm included, are over all of it, so that the
+    result does not depend on the number of devices but by rounding.
     """
-    chosen = jax.lax.with_sharding_constraint(chosen, devices.sharded(mesh))
-    images, labels = data.images[chosen], data.labels[chosen]
-    images = augment(keys.stream(seed, "augment", state.step), images, augmentation)
-    images = normalize(images, data.mean, data.std)
+    key = {name: keys.stream(seed, name, state.step) for name in ("augment", "mixup", "dropout", "feature dropout")}
+    labels = batch.labels
+    images = normalize(augment(key["augment"], batch.images, augmentation), batch.mean, batch.std)
+    targets = None
+    if objective.label_smoothing or objective.mixup:
+        targets = losses.smoothed_targets(labels, network.num_classes, objective.label_smoothing)
+    if targets is not None and objective.mixup:
+        images, targets = losses.mixup(key["mixup"], images, targets, objective.mixup)
 
     def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
         output, batch_stats = network.apply(
             {"params": params, "batch_stats": state.variables["batch_stats"]},
             images,
             train=True,
-            key=keys.stream(seed, "dropout", state.step),
+            key=key["dropout"],
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
-        return jnp.mean(losses), (output.logits, batch_stats)
+        logits = output.logits
+        if objective.dropout:
+            weights, bias = network.head({"params": params})
+            logits = losses.dropout(key["feature dropout"], output.features, objective.dropout) @ weights.T + bias
+        if targets is None:
+            loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        else:
+            loss = losses.cross_entropy(logits, targets)
+        if objective.cdnv_penalty:
+            penalty = losses.cdnv_penalty(output.features, labels, network.num_classes)
+            loss += objective.cdnv_penalty * penalty.astype(loss.dtype)
+        return loss, (logits, batch_stats)
 
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
     updates, opt_state = tx.update(grads, state.optimizer, state.variables["params"])
@@ -147,68 +158,3 @@ def train_step(
         first_bad_step=jnp.where(finite, -1, state.step),
     )
     return TrainState(state.step + 1, {"params": params, "batch_stats": batch_stats}, opt_state), progress
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """Compiled functions of one run, on one mesh."""
-
-    mesh: Mesh
-    order: Callable[[int], Array]
-    run: Callable[[TrainState, Array, int, int], tuple[TrainState, Progress]]
-
-
-def one_call_a_step(mesh: Mesh) -> bool:
-    """Whether steps are called one by one, instead of many in one compiled loop.
-
-    XLA compiles the gradients of convolutions well only outside loops on a CPU: in a loop they run twenty times slower
-    (https://github.com/jax-ml/jax/issues/12868). A step takes long enough there for a call each.
-    """
-    return bool(mesh.devices.flat[0].platform == "cpu")
-
-
-def make_trainer(
-    network: Network,
-    tx: optax.GradientTransformation,
-    mesh: Mesh,
-    data: TrainData,
-    augmentation: str,
-    batch: int,
-    seed: int,
-) -> Trainer:
-    """Compiles what a run needs.
-
-    Returns:
-      `order(epoch)`, see `epoch_order`; and `run(state, order, offset, count) -> (state, progress)`, which takes
-      `count` steps from position `offset` of `order`, donates `state`, and does not wait.
-    """
-    n = len(data.labels)
-    everywhere = devices.replicated(mesh)
-    data = jax.device_put(data, everywhere)
-    seed_array = jax.device_put(jnp.uint32(seed), everywhere)
-
-    def step(data: TrainData, seed: Array, order: Array, offset: Array, carry: tuple[TrainState, Progress]) -> Any:
-        state, sums = carry
-        chosen = jax.lax.dynamic_slice(order, (offset,), (batch,))
-        state, now = train_step(network, tx, mesh, augmentation, seed, data, state, chosen)
-        bad = jnp.where(sums.first_bad_step >= 0, sums.first_bad_step, now.first_bad_step)
-        return state, Progress(sums.loss + now.loss, sums.correct + now.correct, bad)
-
-    def steps(data: TrainData, seed: Array, order: Array, offset: Array, count: Array, carry: Any) -> Any:
-        return jax.lax.fori_loop(0, count, lambda i, c: step(data, seed, order, offset + i * batch, c), carry)
-
-    compile_ = partial(jax.jit, out_shardings=everywhere)
-    make_order = compile_(partial(epoch_order, n=n, batch_size=batch))
-    one = compile_(step, donate_argnums=4)
-    many = compile_(steps, donate_argnums=5)
-    one_by_one = one_call_a_step(mesh)
-
-    def run(state: TrainState, order: Array, offset: int, count: int) -> tuple[TrainState, Progress]:
-        carry = (state, jax.device_put(Progress.zero(), everywhere))
-        if not one_by_one:
-            return many(data, seed_array, order, jnp.int32(offset), jnp.int32(count), carry)
-        for i in range(count):
-            carry = one(data, seed_array, order, jnp.int32(offset + i * batch), carry)
-        return carry
-
-    return Trainer(mesh, lambda epoch: make_order(seed_array, jnp.int32(epoch)), run)

@@ -1,0 +1,97 @@
+"""How fast a run is against what its devices could do, and what they can hold."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ncjax.errors import InputError
+
+# Dense peaks in 1e12 operations/s of one JAX device: bfloat16 products, and those of float32 arrays at the default
+# precision, which is TF32 on a GPU and one bfloat16 pass on a TPU. From the makers' data sheets (NVIDIA A100, H100 and
+# H200 Tensor Core GPU; Google Cloud TPU system architecture). The first name found in the device's kind counts.
+_PEAKS = {
+    "H100 PCIe": (756.0, 378.0),
+    "H100": (989.0, 495.0),
+    "H200": (989.0, 495.0),
+    "A100": (312.0, 156.0),
+    "TPU v3": (61.5, 61.5),
+    "TPU v4": (275.0, 275.0),
+    "TPU v5 lite": (197.0, 197.0),
+    "TPU v5": (459.0, 459.0),
+    "TPU v6 lite": (918.0, 918.0),
+}
+_HOST_BYTES = 8 * 2**30
+
+
+class Peak(NamedTuple):
+    """The floating-point operations a second that all devices reach at best.
+
+    Attributes:
+      flops: None where it is not known.
+      source: where the number is from.
+    """
+
+    flops: float | None
+    source: str
+
+
+def peak(mesh: Mesh, precision: str) -> Peak:
+    """The data sheet's peak; on a CPU, which has none, the rate of a large matrix product, measured here."""
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":
+        return Peak(jax.process_count() * _matrix_product_rate(), "a 1024 x 1024 float32 matrix product, measured")
+    for name, (bfloat16, float32) in _PEAKS.items():
+        if name in device.device_kind:
+            rate = bfloat16 if precision == "bfloat16" else float32
+            return Peak(mesh.size * rate * 1e12, f"data sheet of {name}")
+    return Peak(None, f"not known for {device.device_kind}")
+
+
+def _matrix_product_rate() -> float:
+    n = 1024
+    device = jax.local_devices()[0]
+    square = jax.device_put(jnp.ones((n, n), jnp.float32), device)
+    product = jax.jit(lambda a: a @ a)
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        product(square).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds)
+
+
+def check_precision(mesh: Mesh, precision: str) -> None:
+    """Raises InputError where the device cannot compute in the precision."""
+    device = mesh.devices.flat[0]
+    capability = getattr(device, "compute_capability", None)
+    if precision == "bfloat16" and device.platform in ("gpu", "cuda") and float(capability or 8) < 8:
+        raise InputError(
+            f"precision=bfloat16: {device.device_kind} (compute capability {capability}) has no bfloat16; set float32"
+        )
+
+
+def stream_above(stream: bool | None) -> int | None:
+    """The size of source-train in bytes from which on its images stay in their files; None for never.
+
+    By default a quarter of the device's memory, or 8 GiB where that is not known.
+    """
+    if stream is not None:
+        return 0 if stream else None
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats["bytes_limit"] // 4 if "bytes_limit" in stats else _HOST_BYTES
+
+
+@contextmanager
+def trace(folder: Path, *, when: bool) -> Iterator[None]:
+    """A profile of what happens inside, for XProf, and as perfetto_trace.json.gz for Perfetto."""
+    if not when:
+        yield
+        return
+    with jax.profiler.trace(folder, create_perfetto_trace=True):
+        yield

@@ -1,0 +1,262 @@
+"""The compiled programs of training: one seed with its batch over all devices, or many seeds divided over them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from ncjax import devices
+from ncjax.models import Network
+from ncjax.train.losses import Objective
+from ncjax.train.step import Batch, Progress, TrainState, epoch_order, initial_state, train_step
+
+States = tuple[TrainState, ...]
+"""What a trainer carries: one state, or groups of seeds, each a state whose arrays have a leading axis of seeds."""
+
+Carry = tuple[TrainState, Progress]
+
+BatchesFrom = Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]
+"""From a step on, this process's share of the images and labels of every batch."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is to be trained, and on which devices.
+
+    Attributes:
+      network: whose parameters are trained.
+      tx: the optimiser.
+      objective: what is minimised.
+      augmentation: the kind of augmentation.
+      batch_size: images a step and seed.
+      num_images: images an epoch.
+      image_shape: (h, w, c).
+      mesh: the ("data",) mesh.
+    """
+
+    network: Network
+    tx: optax.GradientTransformation
+    objective: Objective
+    augmentation: str
+    batch_size: int
+    num_images: int
+    image_shape: tuple[int, int, int]
+    mesh: Mesh
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The compiled functions of a run.
+
+    Attributes:
+      initial: the states before the first step.
+      run: `run(states, step, count) -> (states, progress)` takes `count` steps, the first of them number `step`, within
+        one epoch, and waits for them. It donates the states; the arrays of progress are NumPy [seeds].
+      one_seed: `one_seed(states, i)`, the state of the i-th seed, whole on every device.
+      join: the states of the seeds as `run` takes them.
+      compile_seconds: the time that compilation took, with reading from the cache of compiled programs.
+      flops: floating-point operations of a step of all seeds, as XLA counts them; None where it does not.
+    """
+
+    initial: States
+    run: Callable[[States, int, int], tuple[States, Progress]]
+    one_seed: Callable[[States, int], TrainState]
+    join: Callable[[Sequence[TrainState]], States]
+    compile_seconds: float
+    flops: float | None
+
+
+def one_call_a_step(mesh: Mesh) -> bool:
+    """Whether steps are called one by one, instead of many in one compiled loop.
+
+    XLA compiles the gradients of convolutions well only outside loops on a CPU: in a loop they run twenty times slower
+    (https://github.com/jax-ml/jax/issues/12868). A step takes long enough there for a call each.
+    """
+    return bool(mesh.devices.flat[0].platform == "cpu")
+
+
+def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
+    """A trainer whose images lie whole on every device, and are shuffled and gathered there.
+
+    With one seed the batch is divided over the devices. With several, the seeds are: each device trains whole seeds and
+    has nothing to exchange. On a CPU a device trains one seed at a time, and groups of seeds take turns, since
+    convolutions with other weights for every seed run several times slower there; on accelerators the seeds of a device
+    are vmapped.
+    """
+    batch, n, mesh = setup.batch_size, setup.num_images, setup.mesh
+    everywhere = devices.replicated(mesh)
+    data = jax.device_put(data, everywhere)
+    alone = len(seeds) == 1
+    placement = everywhere if alone else devices.sharded(mesh)
+    groups = [jax.device_put(group, placement) for group in _grouped(seeds, mesh)]
+
+    def one_seed(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
+        chosen = jax.lax.dynamic_slice(order, (offset,), (batch,))
+        if alone:
+            chosen = jax.lax.with_sharding_constraint(chosen, devices.sharded(mesh))
+        return _step(setup, seed, Batch(data.images[chosen], data.labels[chosen], data.mean, data.std), carry)
+
+    step = one_seed if alone else _divided(one_seed, mesh)
+
+    def many_steps(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry, count: Array) -> Carry:
+        return jax.lax.fori_loop(0, count, lambda i, c: step(data, seed, order, offset + i * batch, c), carry)
+
+    def order_of(seed: Array, epoch: Array) -> Array:
+        return epoch_order(seed, epoch, n, batch)
+
+    orders = jax.jit(order_of if alone else jax.vmap(order_of, in_axes=(0, None)), out_shardings=placement)
+    initial, zero = _initial(setup, groups, alone)
+    first = (data, groups[0], orders(groups[0], np.int32(0)), np.int32(0), (initial[0], zero()))
+    one_by_one = one_call_a_step(mesh)
+    program, seconds, flops = _compile(
+        step if one_by_one else many_steps,
+        first if one_by_one else (*first, np.int32(1)),
+        (placement, everywhere),
+    )
+
+    def run(states: States, step: int, count: int) -> tuple[States, Progress]:
+        epoch, offset = divmod(step * batch, n)
+        carries = []
+        for seed, state in zip(groups, states, strict=True):
+            order, carry = orders(seed, np.int32(epoch)), (state, zero())
+            if one_by_one:
+                for i in range(count):
+                    carry = program(data, seed, order, np.int32(offset + i * batch), carry)
+            else:
+                carry = program(data, seed, order, np.int32(offset), carry, np.int32(count))
+            carries.append(carry)
+        return tuple(state for state, _ in carries), _read([progress for _, progress in carries], len(seeds))
+
+    width = 1 if alone else len(groups[0])
+    return Trainer(
+        initial,
+        run,
+        (lambda states, i: states[0]) if alone else partial(_one_of, width, everywhere),
+        tuple if alone else partial(_join, width, len(groups), placement),
+        seconds,
+        None if flops is None else flops * (1 if alone else len(groups) * mesh.size),
+    )
+
+
+def streamed_trainer(setup: Setup, data: Batch, batches_from: BatchesFrom, seed: int) -> Trainer:
+    """A trainer that is handed every batch by the host; `data` gives the normalisation and an example of a batch."""
+    everywhere, divided = devices.replicated(setup.mesh), devices.sharded(setup.mesh)
+    (group,) = (jax.device_put(group, everywhere) for group in _grouped([seed], setup.mesh))
+    normalisation = jax.device_put((data.mean, data.std), everywhere)
+
+    def to_devices(images: np.ndarray, labels: np.ndarray) -> Batch:
+        share = (jax.make_array_from_process_local_data(divided, array) for array in (images, labels))
+        return Batch(*share, *normalisation)
+
+    def step(seed: Array, batch: Batch, carry: Carry) -> Carry:
+        return _step(setup, seed, batch, carry)
+
+    initial, zero = _initial(setup, [group], alone=True)
+    first = (group, to_devices(np.asarray(data.images), np.asarray(data.labels)), (initial[0], zero()))
+    program, seconds, flops = _compile(step, first, (everywhere, everywhere))
+    position: int | None = None
+    batches: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
+
+    def run(states: States, step: int, count: int) -> tuple[States, Progress]:
+        nonlocal position, batches
+        if position != step:
+            batches = batches_from(step)
+        carry = (states[0], zero())
+        for _ in range(count):
+            carry = program(group, to_devices(*next(batches)), carry)
+        position = step + count
+        return (carry[0],), _read([carry[1]], 1)
+
+    return Trainer(initial, run, lambda states, i: states[0], tuple, seconds, flops)
+
+
+def _step(setup: Setup, seed: Array, batch: Batch, carry: Carry) -> Carry:
+    state, sums = carry
+    state, now = train_step(setup.network, setup.tx, setup.objective, setup.augmentation, seed, state, batch)
+    return state, sums.then(now)
+
+
+def _divided(one_seed: Callable[..., Carry], mesh: Mesh) -> Callable[..., Carry]:
+    """`one_seed` of many seeds, divided over the devices; data and offset are the same for all."""
+    same, divided = PartitionSpec(), PartitionSpec("data")
+
+    def on_one_device(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
+        if len(seed) > 1:
+            return jax.vmap(one_seed, in_axes=(None, 0, 0, None, 0))(data, seed, order, offset, carry)
+        seed, order, carry = jax.tree.map(lambda x: x[0], (seed, order, carry))
+        return jax.tree.map(lambda x: x[None], one_seed(data, seed, order, offset, carry))
+
+    return jax.shard_map(
+        on_one_device,
+        mesh=mesh,
+        in_specs=(same, divided, divided, same, divided),
+        out_specs=divided,
+        check_vma=False,
+    )
+
+
+def _grouped(seeds: Sequence[int], mesh: Mesh) -> list[np.ndarray]:
+    """The seeds as the programs take them: one scalar, or groups of one width, filled up with repeats."""
+    if len(seeds) == 1:
+        return [np.asarray(seeds[0], np.uint32)]
+    width = mesh.size if one_call_a_step(mesh) else -(-len(seeds) // mesh.size) * mesh.size
+    return list(np.resize(np.asarray(seeds, np.uint32), (-(-len(seeds) // width), width)))
+
+
+def _initial(setup: Setup, groups: list[Array], alone: bool) -> tuple[States, Callable[[], Progress]]:
+    """The states at the start, and what makes the progress of no step."""
+
+    def initial(seed: Array) -> TrainState:
+        return initial_state(setup.network, setup.tx, seed, setup.image_shape)
+
+    everywhere = devices.replicated(setup.mesh)
+    make = jax.jit(initial if alone else jax.vmap(initial), out_shardings=everywhere if alone else groups[0].sharding)
+    shape = groups[0].shape
+
+    def zero() -> Progress:
+        nothing: Any = (np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
+        return Progress(*jax.device_put(nothing, everywhere))
+
+    return tuple(make(group) for group in groups), zero
+
+
+def _compile(
+    program: Callable[..., Carry], example: tuple[Any, ...], placement: Any
+) -> tuple[Any, float, float | None]:
+    """The compiled program, which donates the carry; seconds; operations, a loop's body counted once."""
+    start = time.monotonic()
+    carry = next(i for i, argument in enumerate(example) if isinstance(argument, tuple))
+    lowered = jax.jit(program, out_shardings=placement, donate_argnums=carry).lower(*example)
+    compiled = lowered.compile()
+    seconds = time.monotonic() - start
+    counted = lowered.cost_analysis()
+    flops = counted.get("flops") if isinstance(counted, dict) else None
+    return compiled, seconds, None if flops is None or flops <= 0 else float(flops)
+
+
+def _read(parts: list[Progress], seeds: int) -> Progress:
+    """Progress of the seeds that were asked for, on the host."""
+    return jax.tree.map(lambda *arrays: np.concatenate([np.atleast_1d(a) for a in arrays])[:seeds], *parts)
+
+
+def _one_of(width: int, everywhere: NamedSharding, states: States, i: int) -> TrainState:
+    return _take(states[i // width], np.int32(i % width), everywhere)
+
+
+@partial(jax.jit, static_argnames="placement")
+def _take(group: TrainState, i: Array, placement: NamedSharding) -> TrainState:
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a[i], placement), group)
+
+
+def _join(width: int, groups: int, placement: NamedSharding, seeds: Sequence[TrainState]) -> States:
+    chosen = np.resize(np.arange(len(seeds)), (groups, width))
+    stack = jax.jit(lambda *parts: jax.tree.map(lambda *arrays: jnp.stack(arrays), *parts), out_shardings=placement)
+    return tuple(stack(*(seeds[i] for i in group)) for group in chosen)
