@@ -9,7 +9,10 @@ where some class means cannot be told apart; both are in the JSON.
 Expect: all three fall; source-train <= source-test < target; accuracy rises.
 
 Command: python experiments/collapse_during_training.py [--preset=paper --data_dir=PATH]
-smoke: RESULT
+smoke: 99 s on two cores (load 1 to 2), nothing re-used. Over 400 steps and 3 seeds CDNV falls from about 5 on all three
+sets to 0.166 ± 0.014 (source-train), 0.166 ± 0.013 (source-test) and 0.28 ± 0.05 (target, all debiased); accuracy rises
+from 27 to 85.6 ± 3.9 % (1-shot) and from 33 to 94.7 ± 1.9 % (5-shot). So short a training shows no difference between
+old and new images of the source classes.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

@@ -9,7 +9,9 @@ preset every run takes as many steps; in the paper preset as many epochs, 10,000
 Expect: target CDNV falls and accuracy rises with the number of classes.
 
 Command: python experiments/number_of_classes.py [--preset=paper --data_dir=PATH]
-smoke: RESULT
+smoke: 278 s on two cores (load 2), the runs of 64 classes re-used, which take 99 s more. From 5 to 64 classes target
+CDNV falls from 0.71 ± 0.33 to 0.28 ± 0.05, 1-shot accuracy rises from 58 ± 7 to 86 ± 4 %, 5-shot from 73 ± 6 to
+95 ± 2 %, though CDNV of source-train rises from 0.052 ± 0.012 to 0.166 ± 0.014.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

@@ -255,13 +255,17 @@ def reference(options: Options, **changes: Any) -> Config:
     return dataclasses.replace(changed, keep_checkpoints=identity(resolve(changed)) == identity(resolve(plain)))
 
 
-def folder(config: Config, out: Path) -> Path:
-    """Where the runs of a configuration are, seed_0 and so on in it: named by all that can change their numbers."""
-    settled = resolve(dataclasses.replace(config, seed=0, seeds=1, workdir=None))
+def folder(point: Point, options: Options) -> Path:
+    """Where the runs of a point are, seed_0 and so on in it: named by all that can change their numbers.
+
+    The seeds of a point are trained together, as one program, so that another number of them is another folder.
+    """
+    settled = resolve(dataclasses.replace(point.config, seed=0, seeds=1, workdir=None))
     # settings at their default do not count, so that one that is added later leaves the names of older runs
     changed = {key: value for key, value in identity(settled).items() if value != getattr(Config(), key)}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
-    return out / "runs" / f"{settled.dataset}-{settled.network}-{digest}"
+    name = f"{settled.dataset}-{settled.network}-{digest}-x{point.number_of_seeds(options)}"
+    return options.out / "runs" / name
 
 
 def part(points: Sequence[Point], shard: str) -> list[Point]:
@@ -311,7 +315,7 @@ def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
     done = len(mine) - len(waiting)
     for number_, point in enumerate(waiting, done + 1):
         print(f"[{number_}/{len(mine)}] {point.label}, {seeds[id(point)]} seeds", file=sys.stderr, flush=True)
-        workdir = folder(point.config, options.out)
+        workdir = folder(point, options)
         config = dataclasses.replace(point.config, seed=0, seeds=seeds[id(point)], workdir=workdir)
         if config.seeds == 1:
             config = dataclasses.replace(config, workdir=workdir / "seed_0")
@@ -320,11 +324,11 @@ def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
         except Diverged as error:
             failed[workdir] = str(error).split(";")[0]
             print(f"{point.label}: {error}", file=sys.stderr)
-    return [Outcome(p, _finished(p, options), failed.get(folder(p.config, options.out), "")) for p in points]
+    return [Outcome(p, _finished(p, options), failed.get(folder(p, options), "")) for p in points]
 
 
 def _finished(point: Point, options: Options) -> list[Run]:
-    workdir = folder(point.config, options.out)
+    workdir = folder(point, options)
     folders = [workdir / f"seed_{seed}" for seed in range(point.number_of_seeds(options))]
     return [Run.read(one) for one in folders if is_finished(one)]
 

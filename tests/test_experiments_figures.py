@@ -40,11 +40,12 @@ def options_of(module: Any, **changes: Any) -> sweep.Options:
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_grid_resolves_and_its_file_says_what_it_is(name: str, preset: str, tmp_path: Path) -> None:
     module = importlib.import_module(name)
-    points = module.grid(options_of(module, preset=preset, data_dir=str(tmp_path)))
+    options = options_of(module, preset=preset, data_dir=str(tmp_path))
+    points = module.grid(options)
     for point in points:
         config = resolve(point.config)
         models.create(config.network or "", 10)
-    folders = [(sweep.folder(point.config, tmp_path), point.group) for point in points]
+    folders = [(sweep.folder(point, options), point.group) for point in points]
     assert len(set(folders)) == len(points)
     opening = module.__doc__
     for words in (f"Command: python experiments/{name}.py", "Paper:", "Plotted:", "Expect:", "\nsmoke: ", "\npaper: "):
@@ -72,18 +73,24 @@ def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
         sweep.part([], shard)
 
 
-def test_figures_share_runs_by_their_settings(tmp_path: Path) -> None:
+def test_figures_share_runs_by_their_settings() -> None:
     options = sweep.Options()
     reference = sweep.reference(options)
+
+    def folder(config: Config) -> Path:
+        return sweep.folder(sweep.Point("", config), options)
+
     again = number_of_classes.grid(options)[-1].config
-    assert sweep.folder(again, tmp_path) == sweep.folder(reference, tmp_path)
+    assert folder(again) == folder(reference)
     assert again.keep_checkpoints
     other = sweep.reference(options, num_source_classes=5)
-    assert sweep.folder(other, tmp_path) != sweep.folder(reference, tmp_path)
+    assert folder(other) != folder(reference)
     assert not other.keep_checkpoints
-    # where the data lies and how many seeds there are make no other run
-    moved = dataclasses.replace(reference, data_dir="/elsewhere", seeds=7, seed=3)
-    assert sweep.folder(moved, tmp_path) == sweep.folder(reference, tmp_path)
+    # where the data lies makes no other run, nor does what a preset says of itself
+    assert folder(dataclasses.replace(reference, data_dir="/elsewhere", seed=3)) == folder(reference)
+    assert folder(dataclasses.replace(reference, learning_rate=0.1)) == folder(reference)
+    more = dataclasses.replace(options, seeds=5)
+    assert sweep.folder(sweep.Point("", reference), more) != folder(reference)
 
 
 def test_the_interval_over_seeds_is_students_t() -> None:
