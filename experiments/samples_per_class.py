@@ -9,9 +9,10 @@ In the smoke preset every run takes as many steps; in the paper preset as many e
 Expect: source-train falls below source-test where there are few samples; target CDNV falls with their number.
 
 Command: python experiments/samples_per_class.py [--preset=paper --data_dir=PATH]
-smoke: 244 s on two cores shared with others (load 1 to 6), the runs of 100 images a class re-used. From 10 to 100 images
-CDNV of source-test falls from 0.23 ± 0.05 to 0.17 ± 0.01 and of target from 0.364 ± 0.023 to 0.28 ± 0.05, while that of
-source-train stays at 0.16 to 0.17; 1-shot accuracy rises from 81.2 ± 0.7 to 85.6 ± 3.9 %, most of it by 30 images.
+smoke: 244 s on two cores shared with others (load 1 to 6), the runs of 100 images a class re-used. From 10 to 100
+images CDNV of source-test falls from 0.23 ± 0.05 to 0.17 ± 0.01 and of target from 0.364 ± 0.023 to 0.28 ± 0.05, while
+that of source-train stays at 0.16 to 0.17; 1-shot accuracy rises from 81.2 ± 0.7 to 85.6 ± 3.9 %, most of it by 30
+images.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
