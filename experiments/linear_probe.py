@@ -43,6 +43,7 @@ from ncjax.train.records import write_atomically
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
 CS = (1e-1, 1.0, 1e1)
 EPOCHS, BATCH, RATE = 5, 64, 0.01
+_LIMITS = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-12}
 METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
 
 
@@ -83,7 +84,7 @@ def _logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
         return float(value), np.concatenate([residual.sum(axis=0), (residual.T @ data + w).ravel()])
 
     start = np.zeros(ways * (1 + data.shape[1]))
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "maxfun": 4000}).x
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=_LIMITS).x
     weights = found[ways:].reshape(ways, -1)
     return Linear(*(jnp.asarray(part, jnp.float32) for part in (weights, found[:ways], centre)))
 

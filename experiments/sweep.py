@@ -307,18 +307,16 @@ def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
     mine = part(points, options.shard)
-    failed: dict[Path, str] = {}
-    seeds = {id(p): p.number_of_seeds(options) for p in mine}
-    waiting = [p for p in mine if len(_finished(p, options)) < seeds[id(p)]] if options.train else []
+    waiting = [p for p in mine if options.train and len(_finished(p, options)) < p.number_of_seeds(options)]
     # points with the same data one after another
     waiting.sort(key=lambda p: repr((p.config.dataset, p.config.num_source_classes, p.config.samples_per_class)))
-    done = len(mine) - len(waiting)
-    for number_, point in enumerate(waiting, done + 1):
-        print(f"[{number_}/{len(mine)}] {point.label}, {seeds[id(point)]} seeds", file=sys.stderr, flush=True)
-        workdir = folder(point, options)
-        config = dataclasses.replace(point.config, seed=0, seeds=seeds[id(point)], workdir=workdir)
-        if config.seeds == 1:
-            config = dataclasses.replace(config, workdir=workdir / "seed_0")
+    failed: dict[Path, str] = {}
+    for place, point in enumerate(waiting, len(mine) - len(waiting) + 1):
+        workdir, seeds = folder(point, options), point.number_of_seeds(options)
+        print(f"[{place}/{len(mine)}] {point.label}, seeds: {seeds}", file=sys.stderr, flush=True)
+        config = dataclasses.replace(
+            point.config, seed=0, seeds=seeds, workdir=workdir / "seed_0" if seeds == 1 else workdir
+        )
         try:
             pretrain(config, benchmark=load(config))
         except Diverged as error:
