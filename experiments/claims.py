@@ -21,7 +21,19 @@ means are too near to tell apart, a ratio cannot be taken and the part is decide
 
 Exit code 0 whatever the verdict, 2 if a run cannot be read.
 
-Measured on the smoke runs of all figures: RESULT
+Measured on 18 smoke runs, those of number_of_classes.py and samples_per_class.py (six configurations of glyphs, three
+seeds each), 146 s, of which 41 s of CPU time: all five are supported.
+  1. The last CDNV is 0.022 [0.016, 0.030] (source-train), 0.028 [0.021, 0.037] (source-test) and 0.073 [0.061, 0.088]
+     (target) of the first; plug-in, for the untrained networks' debiased one is infinite.
+  2. source-test / source-train 1.11 [1.05, 1.19], target / source-test 3.2 [2.1, 4.7]. The first comes from runs of few
+     classes or few images: the three runs of 64 classes and 100 images a class are 0.166 on both, and alone give no
+     verdict, for 400 steps do not yet tell old images from new ones.
+  3. 64 against 5 classes: target CDNV 0.40 [0.26, 0.61] of that with 5; accuracy + 27 [22, 33] points in 1 shot, + 22
+     [16, 28] in 5.
+  4. Spearman's correlation over last checkpoints 0.99 [0.92, 1.00] (1 shot) and 0.99 [0.94, 1.00] (5), over all but the
+     first 0.91 [0.85, 0.96] and 0.92 [0.86, 0.96].
+  5. Of all bounds only Luthra et al. 2026 (n >= 10) is below 1 anywhere: in 4 runs, with 50 shots, 0.92 and more, where
+     the error is 0.03.
 """
 
 import json

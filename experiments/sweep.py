@@ -101,7 +101,11 @@ class Mean(NamedTuple):
         return cls(float(array.mean()), mean_interval(array), len(array))
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ± {self.ci95:.2g}"
+        return f"{self.value:.4g}" + ("" if math.isnan(self.ci95) else f" ± {self.ci95:.2g}")
+
+    def percent(self) -> str:
+        """Of a fraction."""
+        return f"{100 * self.value:.2f}" + ("" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.2f}")
 
 
 @dataclass(frozen=True)
@@ -582,11 +586,13 @@ def table(outcomes: Sequence[Outcome]) -> str:
     rows = [["", *(f"CDNV {name}" for name in kept), *(f"{name} (%)" for _, name in shots), "runs"]]
     for o in outcomes:
         row = [o.point.label, *(str(o.mean(f"{name}/debiased_cdnv")) for name in kept)]
-        row += [f"{100 * o.mean(key).value:.2f} ± {100 * o.mean(key).ci95:.2f}" for key, _ in shots]
+        row += [o.mean(key).percent() for key, _ in shots]
         rows.append([*row, str(len(o.runs))])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "CDNV debiased; accuracy of NCC on target classes; ± 95 % t interval over seeds."])
+    return "\n".join(
+        [*lines, "CDNV debiased; accuracy of NCC on target classes; ± 95 % t interval over seeds, none for one."]
+    )
 
 
 def plain(value: Any) -> Any:
