@@ -1,0 +1,480 @@
+"""States whether the claims of the theory held in the runs given, with numbers and intervals.
+
+python experiments/claims.py RUN…: a RUN is the folder of a run, of its seeds, or of many runs, for example
+runs/figures. The claims (Galanti, György, Hutter, ICLR 2022, arXiv 2112.15121):
+  1. CDNV falls during training on source-train, source-test and target.
+  2. CDNV of source-train < source-test < target.
+  3. More source classes: lower target CDNV, higher few-shot accuracy.
+  4. Few-shot error rises with target CDNV.
+  5. No bound on the few-shot error is violated.
+
+A claim has parts, each with an estimate and a 95 % interval by itself, and reads
+  supported      the interval of every part is wholly on the claim's side;
+  contradicted   that of some part is wholly on the other side;
+  not supported  that of some part holds the null;
+  not tested     the runs given cannot say.
+Intervals: 1 and 2, t over the runs' logarithms of ratios; 3, Welch's t between the runs of the fewest and of the most
+classes; 4, percentiles of a bootstrap of Spearman's rank correlation that resamples whole runs, none for fewer than
+five; 5, t over episodes. They cover other runs like these, for 5 other episodes from the same images; not other target
+classes. CDNV is debiased; the plug-in value stands beside it. Where a debiased value is infinite, since two class
+means are too near to tell apart, a ratio cannot be taken and the part is decided by the plug-in value, and says so.
+
+Exit code 0 whatever the verdict, 2 if a run cannot be read.
+
+Measured on 18 smoke runs, those of number_of_classes.py and samples_per_class.py (six configurations of glyphs, three
+seeds each), 146 s, of which 41 s of CPU time: all five are supported.
+  1. The last CDNV is 0.022 [0.016, 0.030] (source-train), 0.028 [0.021, 0.037] (source-test) and 0.073 [0.061, 0.088]
+     (target) of the first; plug-in, for the untrained networks' debiased one is infinite.
+  2. source-test / source-train 1.11 [1.05, 1.19], target / source-test 3.2 [2.1, 4.7]. The first comes from runs of few
+     classes or few images: the three runs of 64 classes and 100 images a class are 0.166 on both, and alone give no
+     verdict, for 400 steps do not yet tell old images from new ones.
+  3. 64 against 5 classes: target CDNV 0.40 [0.26, 0.61] of that with 5; accuracy + 27 [22, 33] points in 1 shot, + 22
+     [16, 28] in 5.
+  4. Spearman's correlation over last checkpoints 0.99 [0.92, 1.00] (1 shot) and 0.99 [0.94, 1.00] (5), over all but the
+     first 0.91 [0.85, 0.96] and 0.92 [0.86, 0.96].
+  5. Of all bounds only Luthra et al. 2026 (n >= 10) is below 1 anywhere: in 4 runs, with 50 shots, 0.92 and more, where
+     the error is 0.03.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from scipy.stats import rankdata, ttest_1samp, ttest_ind
+from sweep import SETS, Run, find_runs, is_finished, number, progress
+
+from ncjax import cli, collapse, features
+from ncjax.errors import InputError
+from ncjax.eval import feature_episodes
+from ncjax.train import read_config
+from ncjax.train.config import identity
+from ncjax.train.records import write_atomically
+
+Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
+_WORST_FIRST: tuple[Verdict, ...] = ("contradicted", "not tested", "not supported")
+FEWEST_RUNS = 5
+RESAMPLES = 2000
+BOUND_SHOTS = (1, 5, 10, 20, 50)
+UNCHECKED = "if spherical"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which runs, and where the verdicts go."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, of seeds, or of many runs."""
+    out: Path | None = None
+    """File for the verdicts as JSON."""
+    bounds: bool = True
+    """With --no-bounds claim 5, which extracts features of every run, is not tested."""
+    episodes: int = 2000
+    """Few-shot episodes for each number of shots of claim 5."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison.
+
+    Attributes:
+        name: what is compared.
+        verdict: of this part.
+        estimate: of what `null` is the null value of; NaN if not tested.
+        low: end of the 95 % interval.
+        high: the other end.
+        null: the value at which the claim neither holds nor fails.
+        note: what else to know of it.
+    """
+
+    name: str
+    verdict: Verdict
+    estimate: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    null: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim about some runs.
+
+    Attributes:
+        name: what is claimed.
+        scope: of which runs.
+        parts: its comparisons.
+    """
+
+    name: str
+    scope: str
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Supported if all parts are."""
+        found = {part.verdict for part in self.parts}
+        for one in _WORST_FIRST:
+            if one in found:
+                return one
+        return "supported" if found else "not tested"
+
+
+def judge(name: str, estimate: float, low: float, high: float, *, null: float, above: bool, note: str = "") -> Part:
+    """The verdict of an interval for a claim that the value is above, or below, the null value."""
+    if math.isnan(low) or math.isnan(high):
+        return Part(name, "not tested", estimate, null=null, note=note or "no interval")
+    on_side, opposite = (low > null, high < null) if above else (high < null, low > null)
+    verdict: Verdict = "supported" if on_side else "contradicted" if opposite else "not supported"
+    return Part(name, verdict, estimate, low, high, null, note)
+
+
+def ratio(name: str, top: Sequence[float], bottom: Sequence[float], *, above: bool, note: str = "") -> Part:
+    """The geometric mean over runs of top/bottom, with a t interval, against 1."""
+    logs = np.log(np.asarray(top)) - np.log(np.asarray(bottom))
+    if len(logs) < 2:
+        shown = float(np.exp(logs[0])) if len(logs) else math.nan
+        return Part(name, "not tested", shown, null=1.0, note=f"{len(logs)} run: an interval takes two")
+    if np.ptp(logs) == 0:
+        low = high = float(logs[0])
+    else:
+        low, high = ttest_1samp(logs, 0.0).confidence_interval(0.95)
+    held = int((logs > 0).sum() if above else (logs < 0).sum())
+    note = "; ".join(filter(None, [f"holds in {held} of {len(logs)} runs", note]))
+    return judge(name, *np.exp([logs.mean(), low, high]), null=1.0, above=above, note=note)
+
+
+def cdnv_ratio(
+    name: str,
+    runs: Sequence[Run],
+    top: Callable[[Run, str], float],
+    bottom: Callable[[Run, str], float],
+    *,
+    above: bool,
+) -> Part:
+    """`ratio` of debiased CDNV, of plug-in CDNV where the debiased is infinite; `top` and `bottom` take its key."""
+    pairs = {
+        kind: ([top(run, kind) for run in runs], [bottom(run, kind) for run in runs])
+        for kind in ("debiased_cdnv", "cdnv")
+    }
+    plug_in = np.exp(np.mean(np.log(pairs["cdnv"][0]) - np.log(pairs["cdnv"][1]))) if runs else math.nan
+    infinite = int(np.isinf(pairs["debiased_cdnv"]).any(axis=0).sum())
+    if infinite:
+        note = f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs"
+        if not np.isfinite(pairs["cdnv"]).all():
+            return Part(name, "not tested", null=1.0, note="plug-in and debiased CDNV are infinite in some runs")
+        return ratio(name, *pairs["cdnv"], above=above, note=note)
+    return ratio(name, *pairs["debiased_cdnv"], above=above, note=f"plug-in {plug_in:.4g}")
+
+
+def falls(runs: Sequence[Run]) -> Claim:
+    """Claim 1."""
+    claim = Claim("CDNV falls during training", f"{len(runs)} runs: last over first value")
+    for name in SETS:
+        these = [run for run in runs if f"{name}/cdnv" in run.records[0] and len(run.records) > 1]
+        claim.parts.append(
+            cdnv_ratio(
+                name,
+                these,
+                lambda run, kind, name=name: run.final(f"{name}/{kind}"),  # type: ignore[misc]
+                lambda run, kind, name=name: number(run.records[0][f"{name}/{kind}"]),  # type: ignore[misc]
+                above=False,
+            )
+        )
+    return claim
+
+
+def ordered(runs: Sequence[Run]) -> Claim:
+    """Claim 2."""
+    claim = Claim("CDNV of source-train < source-test < target", f"{len(runs)} runs, at the end: ratios")
+    for low, high in (("source_train", "source_test"), ("source_test", "target")):
+        these = [run for run in runs if f"{low}/cdnv" in run.records[0] and f"{high}/cdnv" in run.records[0]]
+        claim.parts.append(
+            cdnv_ratio(
+                f"{high} / {low}",
+                these,
+                lambda run, kind, high=high: run.final(f"{high}/{kind}"),  # type: ignore[misc]
+                lambda run, kind, low=low: run.final(f"{low}/{kind}"),  # type: ignore[misc]
+                above=True,
+            )
+        )
+    return claim
+
+
+def settings_but(run: Run, *names: str) -> str:
+    """The settings that can change a number, without some of them."""
+    fields = identity(run.config)
+    return json.dumps({key: value for key, value in fields.items() if key not in names}, sort_keys=True, default=str)
+
+
+def groups(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[list[Run]]:
+    """Runs with the same key together, in the order of their first."""
+    found: dict[Any, list[Run]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return list(found.values())
+
+
+def source_classes(run: Run) -> int:
+    """How many source classes it was trained on."""
+    return int(read_config(run.folder)["data"]["num_source_classes"])
+
+
+def more_classes(runs: Sequence[Run]) -> list[Claim]:
+    """Claim 3, for each set of runs that differ in seed and number of source classes only."""
+    name = "more source classes help"
+    claims = []
+    for group in groups(runs, lambda run: settings_but(run, "seed", "num_source_classes")):
+        by_count = {count: [r for r in group if source_classes(r) == count] for count in {*map(source_classes, group)}}
+        if len(by_count) < 2:
+            continue
+        few, many = by_count[min(by_count)], by_count[max(by_count)]
+        scope = f"{describe(group)}: {max(by_count)} against {min(by_count)} classes, {len(many)} and {len(few)} runs"
+        claims.append(Claim(name, scope, _compare(few, many)))
+    return claims or [Claim(name, "no two runs differ in the number of source classes (and seed) only")]
+
+
+def _compare(few: Sequence[Run], many: Sequence[Run]) -> list[Part]:
+    def values(of: Sequence[Run], key: str) -> np.ndarray:
+        return np.asarray([run.final(key) for run in of])
+
+    kind = "debiased_cdnv"
+    note = (
+        f"plug-in {np.exp(np.log(values(many, 'target/cdnv')).mean() - np.log(values(few, 'target/cdnv')).mean()):.4g}"
+    )
+    if not np.isfinite([*values(few, f"target/{kind}"), *values(many, f"target/{kind}")]).all():
+        kind, note = "cdnv", "plug-in: debiased is infinite in some runs"
+    logs = [np.log(values(of, f"target/{kind}")) for of in (many, few)]
+    found = [judge("target CDNV, ratio", *np.exp(welch(*logs)), null=1.0, above=False, note=note)]
+    for key in _accuracies([*few, *many]):
+        found.append(judge(f"{key}, difference", *welch(values(many, key), values(few, key)), null=0.0, above=True))
+    return found
+
+
+def _accuracies(runs: Sequence[Run]) -> list[str]:
+    """Few-shot accuracies of the nearest class centre that all runs have."""
+    return [
+        key
+        for key in runs[0].records[0]
+        if key.startswith("target/ncc/")
+        and not key.endswith("ci95")
+        and all(key in record for run in runs for record in run.records)
+    ]
+
+
+def welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """The difference of means and its 95 % interval by Welch's t; NaN where there is one run on a side."""
+    difference = float(a.mean() - b.mean())
+    if min(len(a), len(b)) < 2:
+        return difference, math.nan, math.nan
+    if np.ptp(a) == 0 and np.ptp(b) == 0:
+        return difference, difference, difference
+    low, high = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return difference, float(low), float(high)
+
+
+def correlates(runs: Sequence[Run]) -> list[Claim]:
+    """Claim 4, for each set of target classes.
+
+    Over the last records of runs, and over all records but the first, which is of the untrained network.
+    """
+    claims = []
+    for group in groups(runs, lambda run: (run.config.dataset, run.config.split_seed)):
+        first = group[0].config
+        claim = Claim(
+            "few-shot error rises with target CDNV",
+            f"{first.dataset}, target classes of split_seed {first.split_seed}, {len(group)} runs: Spearman",
+        )
+        for key in _accuracies(group):
+            for what, start in (("last checkpoints", -1), ("checkpoints after the first", 1)):
+                claim.parts.append(correlation(f"{key}, {what}", group, key, start))
+        claims.append(claim)
+    return claims or [Claim("few-shot error rises with target CDNV", "no finished run")]
+
+
+def correlation(name: str, runs: Sequence[Run], key: str, start: int) -> Part:
+    """Rank correlation of 1 − accuracy and target CDNV over the records from `start` on."""
+
+    def points(kind: str) -> list[np.ndarray]:
+        return [
+            np.asarray([[number(r[f"target/{kind}"]), 1 - number(r[key])] for r in run.records[start:]]) for run in runs
+        ]
+
+    debiased, plug_in = points("debiased_cdnv"), points("cdnv")
+    estimate = spearman(np.concatenate(debiased))
+    note = f"plug-in {spearman(np.concatenate(plug_in)):.3f}"
+    if len(runs) < FEWEST_RUNS:
+        return Part(name, "not tested", estimate, note=f"{len(runs)} runs: an interval takes {FEWEST_RUNS}; {note}")
+    low, high = correlation_interval(debiased)
+    if math.isnan(low):
+        note = f"CDNV or error does not vary; {note}"
+    return judge(name, estimate, low, high, null=0.0, above=True, note=note)
+
+
+def correlation_interval(points: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Percentiles of Spearman's correlation over resamples of whole runs, points [m, 2] each; NaN for fewer than five.
+
+    NaN also where most resamples have no correlation, since a column does not vary.
+    """
+    if len(points) < FEWEST_RUNS:
+        return math.nan, math.nan
+    drawn = np.random.default_rng(0).integers(len(points), size=(RESAMPLES, len(points)))
+    found = np.asarray([spearman(np.concatenate([points[i] for i in one])) for one in drawn])
+    found = found[np.isfinite(found)]
+    if len(found) < RESAMPLES / 2:
+        return math.nan, math.nan
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def spearman(points: np.ndarray) -> float:
+    """Spearman's rank correlation of the two columns, infinity the largest; NaN where one does not vary."""
+    x, y = rankdata(points, axis=0).T
+    if len(points) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def describe(runs: Sequence[Run]) -> str:
+    """What runs have in common, in a word."""
+    return " ".join(dict.fromkeys(f"{run.config.dataset} {run.config.network}" for run in runs))
+
+
+def no_violation(runs: Sequence[Run], episodes: int) -> Claim:
+    """Claim 5: measured error less bound, on the target features of last checkpoints, where the bound is below 1.
+
+    The bounds take the target images for the population, from which the episodes are drawn as well. A bound of 1 or
+    more says nothing and cannot be violated. The form for spherical classes is left out: nothing checks its assumption.
+    """
+    claim = Claim("no bound is violated", f"{len(runs)} last checkpoints, error less bound, least favourable case")
+    worst: dict[str, tuple[float, Part]] = {}
+    compared: dict[str, int] = {}
+    try:
+        for run in progress(runs, "bounds"):
+            for name, part in bounds(run, episodes):
+                compared[name] = compared.get(name, 0) + 1
+                if name not in worst or part.high > worst[name][0]:
+                    worst[name] = (part.high, part)
+    except InputError as error:  # checkpoints or data are not there: the records can still be judged
+        claim.parts.append(Part("bounds", "not tested", note=str(error)))
+        return claim
+    for name, (_, part) in worst.items():
+        claim.parts.append(replace(part, note=f"{compared[name]} comparisons below 1; worst: {part.note}"))
+    if not claim.parts:
+        claim.parts.append(Part("bounds", "not tested", note="every bound is 1 or more, which no error exceeds"))
+    return claim
+
+
+def bounds(run: Run, episodes: int) -> list[tuple[str, Part]]:
+    """Every bound below 1 of a run's last checkpoint against the measured error."""
+    target = run.benchmark().target
+    found = features(run.restore(), target)
+    ways = min(5, len(target.class_names))
+    fewest = int(np.bincount(target.labels).min())
+    shots = [n for n in BOUND_SHOTS if n < fewest]
+    theory = collapse.theory(found, target.labels, ways=ways, shots=shots)
+    parts = []
+    useful = {
+        name.strip(): values
+        for name, values in theory.bounds().items()
+        if UNCHECKED not in name and np.nanmin(values, initial=np.inf) < 1
+    }
+    for i, n in enumerate(shots):
+        below = {name: values[i] for name, values in useful.items() if values[i] < 1}
+        if not below:
+            continue
+        report = feature_episodes(
+            found, target.labels, ways=ways, shots=n, queries=min(15, fewest - n), episodes=episodes
+        )
+        for name, bound in below.items():
+            excess = 1 - report.accuracy - float(bound)
+            note = f"{n} shots, error {1 - report.accuracy:.4f}, bound {bound:.4f}, {run.folder}"
+            ends = excess - report.ci95, excess + report.ci95
+            parts.append((name, judge(name, excess, *ends, null=0.0, above=False, note=note)))
+    return parts
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The finished runs at or below these folders, and a line on each that is not finished.
+
+    Raises:
+      InputError: a run cannot be read.
+    """
+    runs, unfinished = [], []
+    for folder in find_runs(paths):
+        if not (folder / "metrics.jsonl").exists():
+            unfinished.append(f"{folder} has only begun")
+            continue
+        run = Run.read(folder)
+        if not is_finished(folder):
+            unfinished.append(f"{folder} stopped at step {run.records[-1]['step']}")
+            continue
+        runs.append(run)
+    return runs, unfinished
+
+
+def check(runs: Sequence[Run], *, episodes: int | None = 2000) -> list[Claim]:
+    """The verdicts; with `episodes` None no features are extracted and claim 5 is not tested."""
+    claims = [falls(runs), ordered(runs), *more_classes(runs), *correlates(runs)]
+    if episodes is None:
+        return [*claims, Claim("no bound is violated", "left out by --no-bounds")]
+    return [*claims, no_violation(runs, episodes)]
+
+
+def text(claims: Sequence[Claim]) -> str:
+    """A table."""
+    lines = []
+    for claim in claims:
+        lines += [f"{claim.verdict.upper()}: {claim.name}", f"  {claim.scope}"]
+        for part in claim.parts:
+            interval = "" if math.isnan(part.low) else f"[{part.low:.4g}, {part.high:.4g}]"
+            shown = "" if math.isnan(part.estimate) else f"{part.estimate:.4g}"
+            lines.append(f"  {part.name:<46} {shown:>9} {interval:<22} {part.verdict:<14} {part.note}".rstrip())
+        lines.append("")
+    return "\n".join(lines)
+
+
+def as_json(claims: Sequence[Claim], runs: Sequence[Run], unfinished: Sequence[str]) -> str:
+    """Verdicts and numbers; what is not finite is null."""
+
+    def plain(part: Part) -> dict[str, Any]:
+        numbers = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in vars(part).items()}
+        return {k: float(v) if isinstance(v, np.floating) else v for k, v in numbers.items()}
+
+    content = {
+        "runs": [str(run.folder) for run in runs],
+        "unfinished": list(unfinished),
+        "claims": [
+            {"name": c.name, "scope": c.scope, "verdict": c.verdict, "parts": [plain(p) for p in c.parts]}
+            for c in claims
+        ],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def main() -> None:
+    """Runs what the command line says."""
+    options = tyro.cli(Options, description=__doc__, use_underscores=True)
+    cli.prepare_backend()
+    with cli.one_line_errors():
+        runs, unfinished = read(options.runs)
+        print(f"{len(runs)} finished runs, {len({settings_but(run, 'seed') for run in runs})} configurations")
+        for line in unfinished:
+            print(f"left out: {line}")
+        claims = check(runs, episodes=options.episodes if options.bounds else None)
+        print(f"\n{text(claims)}")
+        print(
+            "Intervals 95 %, each by itself: over runs, for the bounds over episodes; none covers other target classes."
+        )
+        if options.out is not None:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(options.out, as_json(claims, runs, unfinished))
+            print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Transfer beyond few shots: probes and fine-tuning on all target training images.
+
+Claim: low target CDNV also serves where there is plenty of data of the target classes.
+Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121) shows few shots; this is an extension.
+Plotted: accuracy on held-out target images of ridge regression, of logistic regression (both on frozen features, their
+penalty chosen on a fifth of the training images), and of fine-tuning the whole network, against target CDNV
+(debiased, of the features before fine-tuning), a dot for each run; Spearman's correlation of error and CDNV with the
+95 % interval of a bootstrap over runs.
+Of the target images of each class a third, at most 100, is held out. Fine-tuning: 5 epochs of SGD with momentum 0.9 and
+a cosine from 0.01, batch 64, the head from the logistic regression, the augmentation of pretraining; nothing of it is
+tuned.
+Expect: error rises with CDNV; least for fine-tuning, which can mend the features.
+
+Command: python experiments/linear_probe.py [--preset=paper --data_dir=PATH]
+The runs are those of number_of_classes.py.
+smoke: RESULT
+paper: CIFAR-FS, wrn-28-4: not yet run.
+"""
+
+import dataclasses
+import json
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import number_of_classes
+import numpy as np
+import optax
+import sweep
+from claims import correlation_interval, spearman
+from jaxtyping import Array
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
+from ncjax import Classifier, devices, features, logits, models
+from ncjax.classifier import normalize
+from ncjax.data import Split
+from ncjax.data.augment import augment
+from ncjax.eval.heads import Linear, fit_ridge
+from ncjax.train.records import write_atomically
+
+ALPHAS = (1e2, 1e1, 1.0, 1e-1)
+CS = (1e-1, 1.0, 1e1)
+EPOCHS, BATCH, RATE = 5, 64, 0.01
+_LIMITS = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-12}
+METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
+
+
+def grid(options: sweep.Options) -> list[sweep.Point]:
+    """Runs of very different target CDNV."""
+    return number_of_classes.grid(options)
+
+
+def divide(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, in random order, and rows held out."""
+    rng = np.random.default_rng(0)
+    train, held = [], []
+    for label in range(len(split.class_names)):
+        rows = rng.permutation(np.flatnonzero(split.labels == label))
+        out = min(100, len(rows) // 3)
+        held.append(rows[:out])
+        train.append(rows[out:])
+    return rng.permutation(np.concatenate(train)), np.concatenate(held)
+
+
+_ridge = jax.jit(fit_ridge, static_argnames="ways")
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
+    """The minimum of C Σ cross-entropy + ½‖w‖², what `ncjax.eval.heads.fit_logistic` computes.
+
+    That one works in the samples' Gram matrix, made for episodes; here samples are many and dimensions few.
+    """
+    centre = x.mean(axis=0)
+    data, own = (x - centre).astype(np.float64), np.eye(ways)[y]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w, b = flat[ways:].reshape(ways, -1), flat[:ways]
+        scores = data @ w.T + b
+        loss = logsumexp(scores, axis=1) - (scores * own).sum(axis=1)
+        residual = float(C) * (softmax(scores, axis=1) - own)
+        value = float(C) * loss.sum() + 0.5 * (w**2).sum()
+        return float(value), np.concatenate([residual.sum(axis=0), (residual.T @ data + w).ravel()])
+
+    start = np.zeros(ways * (1 + data.shape[1]))
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=_LIMITS).x
+    weights = found[ways:].reshape(ways, -1)
+    return Linear(*(jnp.asarray(part, jnp.float32) for part in (weights, found[:ways], centre)))
+
+
+def probe(fit: Any, values: tuple[float, ...], x: np.ndarray, y: np.ndarray, ways: int) -> tuple[Linear, float]:
+    """The classifier of all rows, with the penalty that is best on the last fifth when fitted to the others."""
+    cut = 4 * len(y) // 5
+    rate = [
+        float(np.mean(np.asarray(fit(x[:cut], y[:cut], ways, jnp.float32(value))(x[cut:])).argmax(-1) == y[cut:]))
+        for value in values
+    ]
+    best = values[int(np.argmax(rate))]
+    return fit(x, y, ways, jnp.float32(best)), best
+
+
+def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start: Linear) -> Classifier:
+    """SGD of the whole network on new classes, from the run's weights and the head `start`."""
+    assert isinstance(params.network, models.Network)
+    network = models.create(params.network.name, len(start.offset))
+    mesh = devices.data_mesh()
+    before = jax.tree.map(jnp.array, params.variables)  # a copy: the step donates it
+    head = {"kernel": start.weights.T, "bias": start.bias}
+    variables = {"params": {**before["params"], "head": head}, "batch_stats": before["batch_stats"]}
+    batches = len(labels) // BATCH
+    cosine = optax.cosine_decay_schedule(RATE, EPOCHS * batches)
+    tx = optax.sgd(lambda count: cosine(jnp.asarray(count, jnp.float32)), momentum=0.9)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(variables: Any, state: Any, mean: Array, std: Array, x: Array, y: Array, key: Array) -> tuple[Any, Any]:
+        for_crops, for_dropout = jax.random.split(key)
+        x = normalize(augment(for_crops, x, params.augmentation), mean, std)
+
+        def loss(weights: Any) -> tuple[Array, Any]:
+            output, stats = network.apply({**variables, "params": weights}, x, train=True, key=for_dropout)
+            return optax.softmax_cross_entropy_with_integer_labels(output.logits, y).mean(), stats
+
+        grads, stats = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, state = tx.update(grads, state, variables["params"])
+        return {"params": optax.apply_updates(variables["params"], updates), "batch_stats": stats}, state
+
+    rng = np.random.default_rng(0)
+    variables, state, mean, std = jax.device_put(
+        (variables, tx.init(variables["params"]), params.mean, params.std), devices.replicated(mesh)
+    )
+    for epoch in range(EPOCHS):
+        order = rng.permutation(len(labels))[: batches * BATCH].reshape(batches, BATCH)
+        for i, rows in enumerate(order):
+            x, y = jax.device_put((images[rows], labels[rows]), devices.sharded(mesh))
+            variables, state = step(variables, state, mean, std, x, y, jax.random.key(epoch * batches + i))
+    return dataclasses.replace(params, variables=variables, network=network, feature_mean=None)
+
+
+def transfer(run: sweep.Run) -> dict[str, Any]:
+    """Accuracies on held-out target images; kept in the run's folder, transfer.json."""
+    path = run.folder / "transfer.json"
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    target = run.benchmark().target
+    params = run.restore()
+    ways = len(target.class_names)
+    train, held = divide(target)
+    found = features(params, target)
+    x, y = found[train], target.labels[train]
+    result: dict[str, Any] = {"held_out": len(held), "training": len(train)}
+    for name, fit, values in (("ridge", _ridge, ALPHAS), ("logistic", _logistic, CS)):
+        classifier, best = probe(fit, values, x, y, ways)
+        result[name] = float(np.mean(np.asarray(classifier(found[held])).argmax(-1) == target.labels[held]))
+        result[f"{name}/penalty"] = best
+    tuned = fine_tune(params, target.images[train], y, classifier)
+    result["fine-tuning"] = float(np.mean(logits(tuned, target.images[held]).argmax(-1) == target.labels[held]))
+    write_atomically(path, json.dumps(result) + "\n")
+    return result
+
+
+def draw(figures: sweep.Figures) -> None:
+    """Accuracy of each method against target CDNV."""
+    found = [transfer(run) for run in sweep.progress(figures.runs, "probes")]
+    cdnv = [run.final("target/debiased_cdnv") for run in figures.runs]
+    figure, (axes,) = sweep.panels(1, 6.5, 4.6)
+    numbers: dict[str, Any] = {"target/debiased_cdnv": cdnv, "transfer": found}
+    for name, color in METHODS.items():
+        accuracy = [one[name] for one in found]
+        points = [np.asarray([[v, 1 - a]]) for v, a in zip(cdnv, accuracy, strict=True)]
+        rho = spearman(np.concatenate(points))
+        low, high = correlation_interval(points)
+        label = f"{name}: Spearman of error {rho:.2f} [{low:.2f}, {high:.2f}]"
+        axes.plot(cdnv, [100 * a for a in accuracy], "o", color=color, label=label)
+        print(f"{label}; accuracy {min(accuracy):.4f} to {max(accuracy):.4f}, {len(cdnv)} runs")
+        numbers[f"spearman/{name}"] = [rho, low, high]
+    sweep.log_scale(axes, "x")
+    axes.set_xlabel("target CDNV, debiased")
+    axes.set_ylabel("accuracy on held-out target images (%)")
+    axes.legend(fontsize="small")
+    figure.suptitle("Transfer with all target training images, a dot a run")
+    figures.save(figure, numbers)
+
+
+if __name__ == "__main__":
+    sweep.main(__doc__, grid, draw)

@@ -1,0 +1,76 @@
+"""Regularisation: does more collapse transfer better?
+
+Question, open: how do regularisers, and a penalty that asks for collapse, change transfer? The literature disagrees on
+whether more collapse helps: Li et al. (arXiv 2212.12206) find that preventing some of it helps transfer.
+Paper: an open direction of Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121); Li et al. as above.
+Plotted: debiased CDNV of the three sets and few-shot accuracy of the nearest class centre under label smoothing,
+mixup, dropout, weight decay and a penalty on the batch's own CDNV, one at a time; and accuracy against the CDNV of
+source-train and of target over all runs, with Spearman's correlation. Mean and 95 % t interval over seeds; differences
+from the reference, in percentage points with Welch's 95 % t interval, in the table.
+Expect: nothing; it reports what it finds.
+
+Command: python experiments/regularization.py [--preset=paper --data_dir=PATH]
+smoke: RESULT
+paper: CIFAR-FS, wrn-28-4: not yet run.
+"""
+
+import numpy as np
+import sweep
+from claims import spearman, welch
+
+VARIED: dict[str, dict[str, tuple[float, ...]]] = {
+    "smoke": {
+        "label_smoothing": (0.1,),
+        "mixup": (0.2,),
+        "dropout": (0.3,),
+        "weight_decay": (5e-3,),
+        "cdnv_penalty": (0.1,),
+    },
+    "paper": {
+        "label_smoothing": (0.05, 0.1, 0.2),
+        "mixup": (0.1, 0.2, 0.5),
+        "dropout": (0.1, 0.3, 0.5),
+        "weight_decay": (0.0, 1e-4, 2e-3),
+        "cdnv_penalty": (0.01, 0.1, 1.0),
+    },
+}
+
+
+def grid(options: sweep.Options) -> list[sweep.Point]:
+    """The reference, and one regulariser at a time."""
+    points = [sweep.Point("reference", sweep.reference(options))]
+    for setting, values in VARIED[options.preset].items():
+        for value in values:
+            config = sweep.reference(options, **{setting: value})
+            points.append(sweep.Point(f"{setting} {value:g}", config, value, setting))
+    return points
+
+
+def draw(figures: sweep.Figures) -> None:
+    """CDNV and accuracy of each regulariser, and accuracy against CDNV over runs."""
+    shots = sweep.few_shot(figures.runs[0].records[0])
+    base = next((o for o in figures.finished if o.point.label == "reference"), None)
+    differences: dict[str, dict[str, list[float]]] = {}
+    if base is not None:
+        print("accuracy less that of the reference, percentage points")
+        for outcome in figures.finished:
+            if outcome is base:
+                continue
+            found = {key: welch(np.asarray(outcome.values(key)), np.asarray(base.values(key))) for key, _, _ in shots}
+            differences[outcome.point.label] = {key: list(values) for key, values in found.items()}
+            shown = (f"{name} {100 * found[key][0]:+.2f} [{100 * found[key][1]:+.2f}, {100 * found[key][2]:+.2f}]"
+                     for key, name, _ in shots)  # fmt: skip
+            print(f"  {outcome.point.label:<22} {'   '.join(shown)}")
+    correlations = {}
+    for key, _, _ in shots:
+        for name in ("source_train", "target"):
+            pairs = [[run.final(f"{name}/debiased_cdnv"), run.final(key)] for run in figures.runs]
+            correlations[f"{key} and {name} CDNV"] = spearman(np.asarray(pairs))
+    print("Spearman over runs:", ", ".join(f"{name} {value:+.2f}" for name, value in correlations.items()))
+    sweep.draw_settings(
+        figures, "Regularisation", scatter=True, more={"differences": differences, "spearman": correlations}
+    )
+
+
+if __name__ == "__main__":
+    sweep.main(__doc__, grid, draw)

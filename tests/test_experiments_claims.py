@@ -1,0 +1,257 @@
+"""claims.py on made-up records: each verdict, against SciPy."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import claims
+import numpy as np
+import pytest
+from scipy import stats
+from sweep import Run, find_runs
+
+from ncjax import cli
+from ncjax.errors import InputError
+from ncjax.train import Config, resolve
+
+STEPS = 100
+
+
+def write(
+    folder: Path,
+    first: dict[str, float | None],
+    last: dict[str, float | None],
+    *,
+    total_steps: int = STEPS,
+    **settings: Any,
+) -> Path:
+    """A finished run whose records hold these values."""
+    config = resolve(Config(workdir=folder, **settings))
+    folder.mkdir(parents=True)
+    described = {
+        "config": dataclasses.asdict(config) | {"workdir": str(folder)},
+        "total_steps": total_steps,
+        "data": {"num_source_classes": config.num_source_classes or 64, "fingerprint": "none"},
+    }
+    (folder / "config.json").write_text(json.dumps(described))
+    records = [{"step": 0, **record(first)}, {"step": 50, **record(last)}, {"step": STEPS, **record(last)}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    return folder
+
+
+def record(values: dict[str, float | None]) -> dict[str, Any]:
+    """Debiased and plug-in CDNV of the sets that are named, and a few-shot accuracy."""
+    kinds = {f"{name}/{kind}": values[name] for name in values if "/" not in name for kind in ("cdnv", "debiased_cdnv")}
+    return {**kinds, "target/ncc/5w1s": 0.5, "target/ncc/5w1s/ci95": 0.01} | {
+        name: value for name, value in values.items() if "/" in name
+    }
+
+
+def sets(train: float, test: float, target: float, **more: float | None) -> dict[str, Any]:
+    return {"source_train": train, "source_test": test, "target": target, **more}
+
+
+def runs_of(folder: Path) -> list[Run]:
+    return claims.read([folder])[0]
+
+
+def verdicts(claim: claims.Claim) -> list[str]:
+    return [part.verdict for part in claim.parts]
+
+
+def make(folder: Path, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], **settings: Any) -> list[Run]:
+    for seed, (first, last) in enumerate(pairs):
+        write(folder / f"seed_{seed}", first, last, seed=seed, **settings)
+    return runs_of(folder)
+
+
+def test_cdnv_falls_with_the_t_interval_of_the_log_ratio(tmp_path: Path) -> None:
+    ratios = np.array([0.1, 0.2, 0.15])
+    runs = make(tmp_path, [(sets(2, 2, 2), sets(2 * r, 2 * r, 2 * r)) for r in ratios])
+    claim = claims.falls(runs)
+    assert claim.verdict == "supported"
+    part = claim.parts[0]
+    low, high = stats.t.interval(0.95, 2, np.log(ratios).mean(), stats.sem(np.log(ratios)))
+    np.testing.assert_allclose([part.estimate, part.low, part.high], np.exp([np.log(ratios).mean(), low, high]))
+    assert "holds in 3 of 3 runs" in part.note
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ((0.1, 0.2, 0.15), "supported"),
+        ((0.1, 3.0, 0.9), "not supported"),
+        ((3.0, 3.1, 3.3), "contradicted"),
+        ((0.1,), "not tested"),
+    ],
+)
+def test_every_verdict_of_a_ratio(ratios: tuple[float, ...], verdict: str, tmp_path: Path) -> None:
+    runs = make(tmp_path, [(sets(2, 2, 2), sets(0.1 * r0, 0.2 * r0, 2 * r)) for r0, r in enumerate(ratios, 1)])
+    claim = claims.falls(runs)
+    assert claim.parts[2].verdict == verdict
+    if verdict != "not tested":
+        assert claim.verdict == verdict  # the other parts are supported
+
+
+def test_where_debiased_is_infinite_the_plug_in_value_decides_and_says_so(tmp_path: Path) -> None:
+    first = sets(2.0, 2.0, 2.0) | {"target/debiased_cdnv": None}
+    part = claims.falls(make(tmp_path, [(first, sets(0.1, 0.1, 0.1 + 0.01 * i)) for i in range(3)])).parts[2]
+    assert part.verdict == "supported"
+    assert part.note.endswith("plug-in: debiased is infinite in 3 of 3 runs")
+
+
+def test_the_order_of_the_sets(tmp_path: Path) -> None:
+    first = sets(3, 3, 3)
+    good = make(tmp_path / "good", [(first, sets(0.1, 0.12, 0.3)), (first, sets(0.1, 0.121, 0.301))])
+    assert claims.ordered(good).verdict == "supported"
+    swapped = make(tmp_path / "bad", [(first, sets(0.12, 0.1, 0.3)), (first, sets(0.13, 0.1083, 0.35))])
+    assert verdicts(claims.ordered(swapped)) == ["contradicted", "supported"]
+    assert claims.ordered(swapped).verdict == "contradicted"
+    without = make(tmp_path / "none", [({"target": 2.0}, {"target": 1.0})] * 2)
+    assert claims.ordered(without).verdict == "not tested"
+    assert verdicts(claims.falls(without)) == ["not tested", "not tested", "supported"]
+
+
+def test_more_classes_compares_the_fewest_with_the_most_by_welch(tmp_path: Path) -> None:
+    first = sets(3, 3, 3)
+    cdnv = {5: [0.8, 0.7, 0.75], 20: [0.5, 0.5, 0.5], 64: [0.3, 0.28, 0.29]}
+    for k, values in cdnv.items():
+        pairs = [(first, sets(0.1, 0.1, v) | {"target/ncc/5w1s": 1 - v}) for v in values]
+        make(tmp_path / str(k), pairs, num_source_classes=k)
+    (claim,) = claims.more_classes(runs_of(tmp_path))
+    assert claim.verdict == "supported"
+    assert "64 against 5 classes, 3 and 3 runs" in claim.scope
+    few, many = np.log(cdnv[5]), np.log(cdnv[64])
+    a, b = few.var(ddof=1) / 3, many.var(ddof=1) / 3
+    df = (a + b) ** 2 / (a**2 / 2 + b**2 / 2)
+    half = stats.t.ppf(0.975, df) * math.sqrt(a + b)
+    difference = many.mean() - few.mean()
+    part = claim.parts[0]
+    np.testing.assert_allclose(
+        [part.estimate, part.low, part.high], np.exp([difference, difference - half, difference + half])
+    )
+
+
+def test_more_classes_needs_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
+    first, last = sets(3, 3, 3), sets(0.1, 0.1, 0.3)
+    make(tmp_path / "a", [(first, last)] * 2, num_source_classes=5)
+    make(tmp_path / "b", [(first, last)] * 2, num_source_classes=64, learning_rate=0.01)
+    (claim,) = claims.more_classes(runs_of(tmp_path))
+    assert claim.verdict == "not tested"
+    make(tmp_path / "c", [(first, last)], num_source_classes=64)
+    (claim,) = claims.more_classes(runs_of(tmp_path))
+    assert claim.verdict == "not tested"  # one run on a side has no interval
+
+
+def test_rank_correlation_is_spearman_and_infinity_the_largest() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 6, (40, 2)).astype(float)  # with ties
+    assert claims.spearman(points) == pytest.approx(stats.spearmanr(points[:, 0], points[:, 1]).statistic)
+    with_infinity = np.array([[1.0, 0.1], [2.0, 0.2], [np.inf, 0.3]])
+    assert claims.spearman(with_infinity) == pytest.approx(1.0)
+    assert math.isnan(claims.spearman(np.array([[1.0, 2.0], [1.0, 3.0]])))
+
+
+def noisy(n: int, sign: float) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    cdnv = np.linspace(0.2, 0.8, n)
+    error = 0.5 + sign * 0.4 * (cdnv - 0.5) + 0.002 * np.random.default_rng(1).normal(size=n)
+    return [(sets(3, 3, 3), sets(0.1, 0.1, c) | {"target/ncc/5w1s": 1 - e}) for c, e in zip(cdnv, error, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("count", "sign", "verdict"),
+    [(12, 1.0, "supported"), (12, -1.0, "contradicted"), (12, 0.0, "not supported"), (4, 1.0, "not tested")],
+)
+def test_every_verdict_of_the_correlation(count: int, sign: float, verdict: str, tmp_path: Path) -> None:
+    (claim,) = claims.correlates(make(tmp_path, noisy(count, sign)))
+    assert verdicts(claim) == [verdict] * 2
+    if count < 5:
+        assert claim.parts[0].estimate == pytest.approx(1.0)
+        assert math.isnan(claim.parts[0].low)
+
+
+def test_the_bootstrap_resamples_whole_runs() -> None:
+    """Many checkpoints of the same place in six runs are worth six points: the interval is that of six."""
+    once = [np.array([[x, y]]) for x, y in np.random.default_rng(3).normal(size=(6, 2))]
+    often = [np.repeat(point, 50, axis=0) for point in once]
+    np.testing.assert_allclose(claims.correlation_interval(often), claims.correlation_interval(once))
+
+
+def test_other_target_classes_are_correlated_apart(tmp_path: Path) -> None:
+    make(tmp_path / "a", noisy(6, 1.0))
+    make(tmp_path / "b", noisy(6, -1.0), split_seed=1)
+    found = claims.correlates(runs_of(tmp_path))
+    assert [claim.verdict for claim in found] == ["supported", "contradicted"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict"), [(0.4, "supported"), (0.21, "not supported"), (0.1, "contradicted"), (1.5, "not tested")]
+)
+def test_every_verdict_of_the_bounds(
+    bound: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bounds(run: Run, episodes: int) -> list[tuple[str, claims.Part]]:
+        if bound >= 1:
+            return []
+        excess = 0.2 - bound
+        return [("a bound", claims.judge("a bound", excess, excess - 0.02, excess + 0.02, null=0.0, above=False))]
+
+    monkeypatch.setattr(claims, "bounds", bounds)
+    runs = make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2)
+    assert claims.no_violation(runs, 100).verdict == verdict
+
+
+def test_runs_without_checkpoints_leave_the_bounds_untested(tmp_path: Path) -> None:
+    claim = claims.no_violation(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))]), 100)
+    assert claim.verdict == "not tested"
+    assert claim.parts[0].note
+
+
+def test_a_claim_is_as_good_as_its_worst_part() -> None:
+    def claim(*found: claims.Verdict) -> claims.Verdict:
+        return claims.Claim("", "", [claims.Part("", one) for one in found]).verdict
+
+    assert claim("supported", "supported") == "supported"
+    assert claim("supported", "not supported") == "not supported"
+    assert claim("not supported", "not tested") == "not tested"
+    assert claim("not tested", "contradicted", "supported") == "contradicted"
+    assert claim() == "not tested"
+
+
+def test_runs_are_found_below_and_unfinished_ones_left_out(tmp_path: Path) -> None:
+    make(tmp_path / "a", [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2)
+    write(tmp_path / "b" / "run", sets(3, 3, 3), sets(0.1, 0.1, 0.3), total_steps=200)
+    assert len(find_runs([tmp_path, tmp_path / "a" / "seed_0"])) == 3
+    runs, unfinished = claims.read([tmp_path])
+    assert [run.folder.name for run in runs] == ["seed_0", "seed_1"]
+    assert unfinished == [f"{tmp_path / 'b' / 'run'} stopped at step 100"]
+    with pytest.raises(InputError, match="holds no run"):
+        find_runs([tmp_path / "nowhere"])
+
+
+def test_exit_code_0_whatever_the_verdict_and_2_for_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["claims.py", *map(str, arguments)])
+        claims.main()
+
+    monkeypatch.setattr(cli, "prepare_backend", lambda: None)  # the tests' backend is running
+    make(tmp_path / "runs", [(sets(1, 1, 1), sets(2 + 0.1 * i, 2, 2)) for i in range(2)])
+    out = tmp_path / "to" / "claims.json"
+    command(tmp_path / "runs", "--no-bounds", f"--out={out}")  # returns: exit code 0
+    assert "CONTRADICTED: CDNV falls during training" in capsys.readouterr().out
+    written = json.loads(out.read_text())
+    assert written["claims"][0]["verdict"] == "contradicted"
+    assert {"name", "verdict", "estimate", "low", "high", "null", "note"} <= written["claims"][0]["parts"][0].keys()
+    (tmp_path / "runs" / "seed_1" / "metrics.jsonl").write_text("{not json")
+    with pytest.raises(SystemExit) as stopped:
+        command(tmp_path / "runs")
+    assert stopped.value.code == 2
+    (message,) = capsys.readouterr().err.strip().splitlines()
+    assert message.startswith("error: ")
+    assert "cannot be read" in message

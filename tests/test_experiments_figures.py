@@ -1,0 +1,231 @@
+"""The figures: their grids, their sweeps, and some of them end to end with a tiny network."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import few_shot_table
+import generalization_gap
+import jax
+import jax.numpy as jnp
+import linear_probe
+import number_of_classes
+import numpy as np
+import pytest
+import sweep
+import theory
+import tiny
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+
+import ncjax
+from ncjax import models
+from ncjax.errors import InputError
+from ncjax.eval.heads import Linear
+from ncjax.train import Config, read_records, resolve
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+FIGURES = (
+    "architectures", "class_population", "collapse_during_training", "few_shot_table", "generalization_gap",
+    "linear_probe", "number_of_classes", "optimization", "regularization", "samples_per_class", "theory",
+)  # fmt: skip
+
+
+def options_of(module: Any, **changes: Any) -> sweep.Options:
+    return getattr(module, "Options", sweep.Options)(**changes)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "paper"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_grid_resolves_and_its_file_says_what_it_is(name: str, preset: str, tmp_path: Path) -> None:
+    module = importlib.import_module(name)
+    options = options_of(module, preset=preset, data_dir=str(tmp_path))
+    points = module.grid(options)
+    for point in points:
+        config = resolve(point.config)
+        models.create(config.network or "", 10)
+    folders = [(sweep.folder(point, options), point.group) for point in points]
+    assert len(set(folders)) == len(points)
+    opening = module.__doc__
+    for words in (f"Command: python experiments/{name}.py", "Paper:", "Plotted:", "Expect:", "\nsmoke: ", "\npaper: "):
+        assert words in opening
+    assert "Claim:" in opening or "Question" in opening
+    assert "RESULT" not in opening
+
+
+def test_every_figure_is_tested() -> None:
+    sweeps = {path.stem for path in EXPERIMENTS.glob("*.py") if "sweep.main(" in path.read_text()}
+    assert sweeps == set(FIGURES)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
+def test_shards_cover_a_grid_exactly_once(count: int) -> None:
+    points = [sweep.Point(str(i), Config()) for i in range(11)]
+    parts = [sweep.part(points, f"{i}/{count}") for i in range(1, count + 1)]
+    assert sorted(int(point.label) for part in parts for point in part) == list(range(11))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
+    with pytest.raises(InputError, match="give i/n with i from 1 to n"):
+        sweep.part([], shard)
+
+
+def test_figures_share_runs_by_their_settings() -> None:
+    options = sweep.Options()
+    reference = sweep.reference(options)
+
+    def folder(config: Config) -> Path:
+        return sweep.folder(sweep.Point("", config), options)
+
+    again = number_of_classes.grid(options)[-1].config
+    assert folder(again) == folder(reference)
+    assert again.keep_checkpoints
+    other = sweep.reference(options, num_source_classes=5)
+    assert folder(other) != folder(reference)
+    assert not other.keep_checkpoints
+    # where the data lies makes no other run, nor does what a preset says of itself
+    assert folder(dataclasses.replace(reference, data_dir="/elsewhere", seed=3)) == folder(reference)
+    assert folder(dataclasses.replace(reference, learning_rate=0.1)) == folder(reference)
+    more = dataclasses.replace(options, seeds=5)
+    assert sweep.folder(sweep.Point("", reference), more) != folder(reference)
+
+
+def test_the_interval_over_seeds_is_students_t() -> None:
+    values = [0.2, 0.25, 0.31]
+    mean = sweep.Mean.of(values)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert mean.value - mean.ci95 == pytest.approx(low)
+    assert mean.value + mean.ci95 == pytest.approx(high)
+    assert np.isnan(sweep.Mean.of([0.5]).ci95)
+    assert np.isnan(sweep.Mean.of([0.5, np.inf]).value)
+
+
+def test_slopes_of_power_laws_and_of_gaps_that_are_not_positive() -> None:
+    x = (10.0, 30.0, 100.0)
+    by_seed = {0: {v: 2 * v**-0.5 for v in x}, 1: {v: v**-1.0 for v in x}, 2: {10.0: 1.0, 30.0: -0.1, 100.0: 0.1}}
+    np.testing.assert_allclose(generalization_gap.slopes(by_seed, 3), [-0.5, -1.0])
+    assert generalization_gap.slopes({0: {10.0: 1.0}}, 3) == []  # other numbers are not yet finished
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> sweep.Options:
+    """Figures of the tiny network, a few steps long."""
+
+    def reference(options: sweep.Options, **changes: Any) -> Config:
+        plain = Config(
+            network="tiny", epochs=1, min_steps=12, batch_size=16, learning_rate=0.1, schedule="cosine",
+            measurements=1, measure_episodes=40, keep_checkpoints=True,
+        )  # fmt: skip
+        return dataclasses.replace(plain, **changes)
+
+    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(k, dtype))
+    monkeypatch.setattr(sweep, "load_benchmark", lambda config: tiny.benchmark())
+    monkeypatch.setattr(sweep, "_loaded", {})
+    monkeypatch.setattr(sweep, "reference", reference)
+    monkeypatch.setitem(number_of_classes.CLASSES, "smoke", (5, 6))
+    return sweep.Options(out=tmp_path / "figures", seeds=2)
+
+
+def test_a_sweep_trains_once_is_divided_over_machines_and_says_what_is_missing(
+    small: sweep.Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(**changes: Any) -> dict[str, Any]:
+        options = dataclasses.replace(small, seeds=1, **changes)
+        sweep.make("number_of_classes", options, number_of_classes.grid, number_of_classes.draw)
+        assert (small.out / "number_of_classes-smoke.png").stat().st_size > 10_000
+        content: dict[str, Any] = json.loads((small.out / "number_of_classes-smoke.json").read_text())
+        return content
+
+    first = make(shard="2/2")
+    assert first["missing"] == "1 of 2 runs"
+    assert [point["label"] for point in first["numbers"]] == ["6 classes"]
+    assert "drawn from 1 of 2 runs" in capsys.readouterr().out
+    both = make(shard="1/2")
+    assert both["missing"] == ""
+    assert len(both["runs"]) == 2
+    monkeypatch.setattr(sweep, "pretrain", lambda *_, **__: pytest.fail("trained again"))
+    assert make() == both
+    values = [read_records(run)[-1]["target/debiased_cdnv"] for run in both["runs"]]
+    assert [point["values"]["target/debiased_cdnv"] for point in both["numbers"]] == [[v] for v in values]
+
+
+def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(
+    small: sweep.Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def grid(options: sweep.Options) -> list[sweep.Point]:
+        return [
+            sweep.Point("too fast", sweep.reference(options, learning_rate=1e30)),
+            sweep.Point("well", sweep.reference(options)),
+        ]
+
+    figures = sweep.make(
+        "optimization", dataclasses.replace(small, seeds=1), grid, lambda f: sweep.draw_settings(f, "Rates")
+    )
+    assert [outcome.point.label for outcome in figures.finished] == ["well"]
+    assert "too fast: the loss or the weights were not finite" in capsys.readouterr().out
+
+
+def test_nothing_finished_is_one_line(small: sweep.Options) -> None:
+    with pytest.raises(InputError, match=r"no run of this figure is finished in .*; leave out --no-train"):
+        sweep.make("theory", dataclasses.replace(small, train=False), theory.grid, theory.draw)
+    with pytest.raises(InputError, match="seeds=0: it must be at least 1"):
+        sweep.make("theory", dataclasses.replace(small, seeds=0), theory.grid, theory.draw)
+
+
+@pytest.mark.slow
+def test_figures_that_look_into_networks(small: sweep.Options, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.make("theory", small, theory.grid, theory.draw)
+    content = json.loads((small.out / "theory-smoke.json").read_text())["numbers"]
+    assert content["shots"] == [1, 2, 5]
+    assert len(content["checkpoints"]) == 4  # two seeds, two measurements after the first
+    sweep.make("linear_probe", small, linear_probe.grid, linear_probe.draw)
+    content = json.loads((small.out / "linear_probe-smoke.json").read_text())["numbers"]
+    assert len(content["transfer"]) == 4
+    assert all(one["held_out"] == 5 * 7 for one in content["transfer"])
+    assert all(one["ridge"] > 0.5 for one in content["transfer"])  # chance is 0.2
+    table = few_shot_table.Options(out=small.out, seeds=2, episodes=100)
+    sweep.make("few_shot_table", table, few_shot_table.grid, few_shot_table.draw)
+    content = json.loads((small.out / "few_shot_table-smoke.json").read_text())["numbers"]
+    assert set(content["accuracy"]["glyphs"][0]) >= {
+        f"{head}/5w{shots}s" for head in few_shot_table.HEADS for shots in (1, 5)
+    }
+
+
+def test_held_out_target_images_are_not_trained_on() -> None:
+    split = tiny.benchmark().target
+    train, held = linear_probe.divide(split)
+    assert sorted([*train, *held]) == list(range(len(split.labels)))
+    assert np.bincount(split.labels[held]).tolist() == [7] * 5
+    assert np.any(np.diff(split.labels[train]) < 0)  # in random order, so that the last fifth has all classes
+
+
+def test_fine_tuning_learns_the_new_classes_and_leaves_the_run_as_it_was(
+    small: sweep.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_probe, "BATCH", 16)
+    network = tiny.network(6)
+    variables = network.init(jax.random.key(0), (12, 12, 1))
+    before = jax.tree.map(np.array, variables)
+    params = ncjax.Classifier(variables, np.float32([0.5]), np.float32([0.3]), network=network, augmentation="shift")
+    target = tiny.split(5, 60, seed=2)
+    zero = Linear(np.zeros((5, 8 * 36), np.float32), np.zeros(5, np.float32), np.zeros(8 * 36, np.float32))
+    tuned = linear_probe.fine_tune(params, target.images, target.labels, zero)
+    new = tiny.split(5, 20, seed=2, draw=1)
+    assert np.mean(ncjax.logits(tuned, new).argmax(-1) == new.labels) > 0.8
+    for old, now in zip(map(np.asarray, jax.tree.leaves(before)), jax.tree.leaves(params.variables), strict=True):
+        np.testing.assert_array_equal(old, now)
+
+
+def test_logistic_regression_of_many_samples_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), 30)
+    x = (rng.normal(size=(4, 6))[y] + rng.normal(size=(120, 6)) + 3).astype(np.float32)
+    ours = linear_probe._logistic(x, y, 4, jnp.float32(0.5))
+    theirs = LogisticRegression(C=0.5, tol=1e-8, max_iter=1000).fit(x.astype(np.float64), y)
+    np.testing.assert_allclose(ours.weights, theirs.coef_, atol=1e-3)
+    bias = np.asarray(ours.bias)
+    np.testing.assert_allclose(bias - bias.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=3e-3)
