@@ -1,0 +1,249 @@
+"""Training steps beside PyTorch: the same network, optimiser and batch size, in one run, as ratios.
+
+    python benchmarks/training.py                       # wrn-10-1 at 28 x 28, batch 64; PyTorch where it is installed
+    python benchmarks/training.py --network=wrn-28-4 --side=32 --steps=3
+    python benchmarks/training.py --growth              # with the batch size, and with one device or all
+    python benchmarks/training.py --host                # what the host costs: an epoch of 38,400 images, no network
+    python benchmarks/training.py --start               # first and second start of a run, to its first step
+
+Rounds are interleaved: ncjax, then PyTorch, each for some steps, so that a busy machine slows both; the ratio is the
+median of the rounds' ratios. Compile time is apart. ncjax's step includes shuffling, gathering and augmentation;
+PyTorch is handed batches that are ready. On a GPU, PyTorch uses channels_last and, with --precision=bfloat16, autocast.
+"""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CLASSES = 64
+
+
+def data(side: int, channels: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, side, side, channels), np.uint8), np.arange(count, dtype=np.int32) % CLASSES
+
+
+def ncjax_steps(options: argparse.Namespace, batch: int, network=None) -> tuple[Callable[[int], None], float]:
+    """A function that takes steps and waits for them, and the seconds of compilation."""
+    from ncjax import devices, models
+    from ncjax.train import Config
+    from ncjax.train.losses import Objective
+    from ncjax.train.step import Batch, optimizer
+    from ncjax.train.trainer import Setup, resident_trainer
+
+    images, labels = data(options.side, options.channels, options.images)
+    network = network or models.create(options.network, CLASSES, dtype=jnp.dtype(options.precision))
+    config = Config(learning_rate=0.05, schedule="constant")
+    setup = Setup(
+        network=network,
+        tx=optimizer(config, 10_000),
+        objective=Objective(),
+        augmentation="crop_flip",
+        batch_size=batch,
+        num_images=len(labels),
+        image_shape=images.shape[1:],
+        mesh=devices.data_mesh(),
+    )
+    half = jnp.full(options.channels, 0.5)
+    trainer = resident_trainer(setup, Batch(jnp.asarray(images), jnp.asarray(labels), half, half), [0])
+    states, done = trainer.initial, 0
+
+    def run(count: int) -> None:
+        nonlocal states, done
+        while count:
+            taken = min(count, -(-(len(labels) - done * batch % len(labels)) // batch))
+            states, _ = trainer.run(states, done, taken)
+            done, count = done + taken, count - taken
+
+    run(1)
+    return run, trainer.compile_seconds
+
+
+def torch_network(name: str, channels: int):
+    """The wide residual network as PyTorch users write it."""
+    import torch
+    from torch import nn
+
+    depth, width = (int(part) for part in name.split("-")[1:])
+
+    class Block(nn.Module):
+        def __init__(self, before: int, after: int, stride: int) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.BatchNorm2d(before), nn.BatchNorm2d(after)
+            self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+            self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+            changes = before != after or stride != 1
+            self.shortcut = nn.Conv2d(before, after, 1, stride, bias=False) if changes else None
+
+        def forward(self, x):
+            active = torch.relu(self.norm1(x))
+            y = self.conv2(torch.relu(self.norm2(self.conv1(active))))
+            return y + (x if self.shortcut is None else self.shortcut(active))
+
+    blocks, before = [], 16
+    for group in range(3):
+        for block in range((depth - 4) // 6):
+            after = 16 * width * 2**group
+            blocks.append(Block(before, after, 2 if group > 0 and block == 0 else 1))
+            before = after
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, 1, 1, bias=False),
+        *blocks,
+        nn.BatchNorm2d(before),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(before, CLASSES),
+    )
+
+
+def torch_steps(options: argparse.Namespace, batch: int, *, compiled: bool, last: bool) -> tuple[Callable, float]:
+    """As `ncjax_steps`."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layout = torch.channels_last if last else torch.contiguous_format
+    network = torch_network(options.network, options.channels).to(device, memory_format=layout)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    images, labels = data(options.side, options.channels, batch)
+    x = torch.tensor(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(device).contiguous(memory_format=layout)
+    y = torch.tensor(labels).long().to(device)
+    call = torch.compile(network) if compiled else network
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
+                loss = torch.nn.functional.cross_entropy(call(x), y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        loss.item()  # waits
+
+    start = time.perf_counter()
+    run(1)
+    return run, time.perf_counter() - start
+
+
+def timed(run: Callable[[int], None], steps: int) -> float:
+    start = time.perf_counter()
+    run(steps)
+    return (time.perf_counter() - start) / steps
+
+
+def compare(options: argparse.Namespace) -> None:
+    ours, compile_seconds = ncjax_steps(options, options.batch)
+    peers: dict[str, tuple[Callable, float]] = {}
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed: ncjax alone")
+    else:
+        peers["torch, eager"] = torch_steps(options, options.batch, compiled=False, last=False)
+        peers["torch, eager, channels_last"] = torch_steps(options, options.batch, compiled=False, last=True)
+        if options.compiled:
+            peers["torch, compiled, channels_last"] = torch_steps(options, options.batch, compiled=True, last=True)
+    seconds: dict[str, list[float]] = {name: [] for name in ("ncjax", *peers)}
+    for name, run in [("ncjax", ours), *((name, peer[0]) for name, peer in peers.items())]:
+        timed(run, 2)  # warm
+        seconds[name] = []
+    for _ in range(options.rounds):
+        seconds["ncjax"].append(timed(ours, options.steps))
+        for name, (run, _) in peers.items():
+            seconds[name].append(timed(run, options.steps))
+    where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    shape = f"{options.side} x {options.side} x {options.channels}"
+    print(f"{options.network}, {shape}, batch {options.batch}, {options.precision}, {where}, {options.rounds} rounds")
+    print(f"{'':34}{'ms a step':>10}{'images/s':>10}{'first call':>12}{'ncjax is':>10}")
+    for name, times in seconds.items():
+        first = compile_seconds if name == "ncjax" else peers[name][1]
+        ratio = median(t / o for t, o in zip(times, seconds["ncjax"], strict=True))
+        print(f"{name:34}{1e3 * median(times):>10.1f}{options.batch / median(times):>10.0f}{first:>10.1f} s"
+              + ("" if name == "ncjax" else f"{ratio:>9.2f}x"))  # fmt: skip
+
+
+def growth(options: argparse.Namespace) -> None:
+    print(f"{options.network}, {jax.device_count()} devices\n{'batch':>8}{'ms a step':>12}{'images/s':>12}")
+    for batch in (16, 32, 64, 128, 256):
+        run, _ = ncjax_steps(options, batch)
+        seconds = median(timed(run, options.steps) for _ in range(3))
+        print(f"{batch:>8}{1e3 * seconds:>12.1f}{batch / seconds:>12.0f}", flush=True)
+
+
+def host(options: argparse.Namespace) -> None:
+    """An epoch of 600 steps whose network only takes the mean of each image."""
+    from flax import linen as nn
+
+    from ncjax.models import Network, Output
+
+    class Identity(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array, train: bool) -> Output:
+            features = images.mean((1, 2))
+            return Output(nn.Dense(CLASSES, name="head")(features), features, (features,))
+
+    options.images, options.side, options.channels = 38_400, 32, 3
+    run, _ = ncjax_steps(options, 64, Network("identity", CLASSES, Identity()))
+    seconds = [timed(run, 600) * 600 for _ in range(5)]
+    print(
+        f"an epoch of 38,400 images at batch 64 without a network: {min(seconds):.2f} s (median {median(seconds):.2f})"
+    )
+
+
+def start(options: argparse.Namespace) -> None:
+    """Seconds from the end of the imports to that of the first step, with an empty and a filled cache of programs."""
+    program = (
+        "import os, sys, time, jax; from ncjax import cli; sys.path.insert(0, 'benchmarks'); import training; "
+        "cli.prepare_backend(); t = time.perf_counter(); options = training.parse(); "
+        "training.ncjax_steps(options, options.batch); print(time.perf_counter() - t)"
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, "-c", program, *sys.argv[1:]]
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        environment = os.environ | {"XDG_CACHE_HOME": cache}
+        taken = [
+            float(subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout)
+            for _ in range(2)
+        ]
+    print(f"{options.network}: first {taken[0]:.1f} s, second {taken[1]:.1f} s, {taken[0] / taken[1]:.1f} times sooner")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="wrn-10-1", help="wrn-N-k")
+    parser.add_argument("--side", type=int, default=28)
+    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--steps", type=int, default=20, help="steps of each in a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--host", action="store_true")
+    parser.add_argument("--start", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    if options.start:
+        start(options)
+        return
+    from ncjax import devices
+
+    devices.use_all_cores()
+    what = host if options.host else growth if options.growth else compare
+    what(options)
+
+
+if __name__ == "__main__":
+    main()

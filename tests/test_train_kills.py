@@ -1,0 +1,104 @@
+"""A run killed again and again (SIGKILL), also while it writes a checkpoint, ends as one that was never killed."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from ncjax import models, restore
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+PROGRAM = """
+import jax, sys
+sys.path[:0] = sys.argv[2:]
+jax.config.update("jax_num_cpu_devices", 1)
+jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/compiled")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+import tiny, time
+from pathlib import Path
+from ncjax import models
+from ncjax.train import Config, loop
+
+models.create = lambda name, k, dtype="float32": tiny.network(k, dtype)
+loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after every look
+advance = loop._Run._advance
+
+def one_step(self, trainer, states, step, chunk, bar):  # slowly, so that kills fall everywhere
+    time.sleep(0.03)
+    return advance(self, trainer, states, step, 1, bar)
+
+loop._Run._advance = one_step
+loop.pretrain(
+    Config(network="tiny", epochs=1, min_steps=200, batch_size=16, learning_rate=0.1, schedule="cosine",
+           measurements=5, measure_episodes=20, workdir=Path(sys.argv[1]) / "run", seeds=2),
+    benchmark=tiny.benchmark(),
+)
+"""
+
+
+def start(root: Path) -> subprocess.Popen:
+    root.mkdir(exist_ok=True)
+    tests = Path(__file__).parent
+    paths = [str(tests), str(tests.parent)]
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(root), *paths], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def checkpoints(root: Path) -> set[Path]:
+    return set(root.glob("run/seed_*/checkpoints/*"))
+
+
+def kill_once(process: subprocess.Popen, root: Path, rng: random.Random, inside: bool) -> tuple[bool, bool]:
+    """Kills the run as soon as it writes a new checkpoint, or at a random moment, its start included.
+
+    Returns whether it was killed, for it may have ended before, and whether that was inside a write.
+    """
+    before, deadline = checkpoints(root), time.monotonic() + rng.uniform(2, 14)
+    while process.poll() is None and time.monotonic() < deadline:
+        if inside and any("tmp" in path.name for path in checkpoints(root) - before):
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL, any("tmp" in path.name for path in checkpoints(root))
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for seed in ("run/seed_0", "run/seed_1"):
+        a, b = one / seed, other / seed
+        assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+        x, y = restore(a), restore(b)
+        jax.tree.map(np.testing.assert_array_equal, x.variables, y.variables)
+        np.testing.assert_array_equal(x.feature_mean, y.feature_mean)
+        assert not list(b.glob("checkpoints/*tmp*"))
+
+
+def test_twenty_kills_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = start(tmp_path / "whole")
+    _, error = whole.communicate(timeout=300)
+    assert whole.returncode == 0, error
+    rng = random.Random(0)
+    runs, kills, in_a_write = [tmp_path / "killed_0"], 0, 0
+    while kills < KILLS:
+        killed, inside = kill_once(start(runs[-1]), runs[-1], rng, inside=kills % 2 == 0)
+        kills += killed
+        in_a_write += inside
+        if not killed:  # it came to its end: on with another
+            runs.append(tmp_path / f"killed_{len(runs)}")
+    last = start(runs[-1])
+    _, error = last.communicate(timeout=300)
+    assert last.returncode == 0, error
+    assert in_a_write >= KILLS // 4
+    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(k, dtype))
+    for run in runs:
+        assert_same_run(tmp_path / "whole", run)
