@@ -12,7 +12,8 @@ from pathlib import Path
 import tyro
 
 from ncjax import cli, plots
-from ncjax.train import Config, pretrain, read_records, resolve, table
+from ncjax.train import Config, pretrain, read_records, resolve, seeds_table, table
+from ncjax.train.hosts import leads
 
 
 def show(workdir: Path) -> None:
@@ -33,8 +34,15 @@ def main() -> None:
         config = resolve(config)
         assert config.workdir is not None
         pretrain(config)
-        for seed in range(config.seeds):
-            show(config.workdir / f"seed_{seed}" if config.seeds > 1 else config.workdir)
+        if not leads():
+            return
+        if config.seeds == 1:
+            show(config.workdir)
+            return
+        each = [config.workdir / f"seed_{i}" for i in range(config.seeds)]
+        for workdir in each:
+            show(workdir)
+        print(f"\n{seeds_table([read_records(workdir)[-1] for workdir in each])}")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 import tiny
 from conftest import make_mesh
 
 from ncjax import features, logits, models, restore
 from ncjax.errors import InputError
-from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, table
+from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, seeds_table, table
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
@@ -305,6 +306,9 @@ def test_many_seeds_are_complete_runs_and_resume_exactly(
     whole = [tmp_path / "seeds" / f"seed_{i}" for i in (0, 1)]
     records = [read_records(folder) for folder in whole]
     assert records[0][-1]["loss"] != records[1][-1]["loss"]
+    found = np.asarray([one[-1]["target/cdnv"] for one in records])
+    half = scipy.stats.t.ppf(0.975, 1) * found.std(ddof=1) / np.sqrt(2)
+    assert f"target/cdnv              {found.mean():.4g} ± {half:.2g}" in seeds_table([one[-1] for one in records])
     for alone, together in zip(read_records(finished), records[0], strict=True):
         assert alone["step"] == together["step"]
         assert alone["loss"] == pytest.approx(together["loss"], rel=1e-3)
@@ -403,6 +407,16 @@ def test_without_source_test_its_keys_are_absent(tmp_path: Path) -> None:
     assert not any(key.startswith("source_test") for key in records[0])
     assert "target/cdnv" in records[0]
     assert "source_test" not in table(records)
+
+
+def test_of_one_source_test_image_a_class_only_accuracy_is_measured(tmp_path: Path) -> None:
+    one_each = tiny.split(6, 1, seed=1, draw=1)
+    pretrain(config(tmp_path / "run"), benchmark=dataclasses.replace(tiny.benchmark(), source_test=one_each))
+    record = read_records(tmp_path / "run")[-1]
+    assert {key for key in record if key.startswith("source_test")} == {"source_test/accuracy"}
+    found = logits(restore(tmp_path / "run"), one_each).argmax(-1)
+    assert record["source_test/accuracy"] == np.mean(found == one_each.labels)
+    assert "acc source_test" in table([record])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from ncjax.train.config import Config, resolve
 from ncjax.train.folder import fingerprint
 from ncjax.train.loop import Diverged, load_benchmark, pretrain, restore
-from ncjax.train.records import read_config, read_records, table
+from ncjax.train.records import read_config, read_records, seeds_table, table
 from ncjax.train.signals import Interrupted
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "read_records",
     "resolve",
     "restore",
+    "seeds_table",
     "table",
 ]

@@ -150,8 +150,9 @@ def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
     for start in range(0, len(images), 1024):  # bincount widens its input eightfold
+        some = images[start : start + 1024]
         for c in range(channels):
-            counts[c] += np.bincount(images[start : start + 1024, ..., c].ravel(), minlength=256)
+            counts[c] += np.bincount(some[..., c].ravel(), minlength=256)
     shares = counts / counts.sum(-1, keepdims=True)
     values = np.arange(256) / 255
     mean = shares @ values

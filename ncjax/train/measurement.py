@@ -25,11 +25,13 @@ class Subset:
 
     Attributes:
       split: the whole split.
-      rows: indices into it, the same number of each class where the class has as many.
+      rows: indices into it, the same number of each class.
+      clusters: whether collapse can be measured on them, or only accuracy, since there is one image a class.
     """
 
     split: Split
     rows: np.ndarray
+    clusters: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ def plan(benchmark: Benchmark, config: Config) -> Measurement:
 
     The number of images a class is the least that any class of the three sets has, `measure_per_class` at most, so that
     the three values of CDNV carry the same bias of finite samples. Shots for which some target class has too few images
-    are left out.
+    are left out; of a source_test with a single image in some class, which has no variance, only the accuracy is
+    measured.
 
     Raises:
-      InputError: if a class has a single image, where a variance is meant.
+      InputError: if a class of source_train or target has a single image, or there is one target class.
     """
     if len(benchmark.target.class_names) < 2:
         raise InputError("there is one target class; few-shot episodes and CDNV need at least 2")
@@ -70,17 +73,18 @@ def plan(benchmark: Benchmark, config: Config) -> Measurement:
     }
     splits = {name: split for name, split in named.items() if split is not None}
     fewest = {name: int(np.bincount(split.labels).min()) for name, split in splits.items()}
+    clusters = {name: name != "source_test" or count > 1 for name, count in fewest.items()}
     for name, count in fewest.items():
-        if count < 2:
-            raise InputError(
-                f"{name} has a class with {count} image: a within-class variance needs at least 2 "
-                f"(for source_test, set source_test_per_class to 2 or more, or to 0 to do without it)"
-            )
-    per_class = min(config.measure_per_class, *fewest.values())
+        if count < 2 and clusters[name]:
+            raise InputError(f"{name} has a class with {count} image: a within-class variance needs at least 2")
+    per_class = min(config.measure_per_class, *(fewest[name] for name in splits if clusters[name]))
     target = fewest["target"]
     queries = {shots: min(15, target - shots) for shots in SHOTS if target > shots}
     return Measurement(
-        sets={name: Subset(split, _rows(split, per_class)) for name, split in splits.items()},
+        sets={
+            name: Subset(split, _rows(split, per_class if clusters[name] else 1), clusters[name])
+            for name, split in splits.items()
+        },
         ways=min(5, len(benchmark.target.class_names)),
         queries=queries,
         episodes=config.measure_episodes,
@@ -114,11 +118,13 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
             found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
         else:
             features, logits = outputs(params, subset.split.images[subset.rows], ("features", "logits"))
-            found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
+            if subset.clusters:
+                found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
             if name == "source_train":
                 record["loss"] = _finite(_cross_entropy(logits, labels))
             record[f"{name}/accuracy"] = float(np.mean(logits.argmax(-1) == labels))
-        record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
+        if subset.clusters:
+            record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
     with each_by_itself():
         record |= _few_shot(all_features, measurement)
     return record

@@ -1,12 +1,16 @@
 """The files of a run's folder: config.json, metrics.jsonl and timing.jsonl, and the table of its records."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ncjax.errors import InputError
+from ncjax.eval.intervals import mean_interval
 from ncjax.train.measurement import Record
 
 _SETS = ("source_train", "source_test", "target")
@@ -74,7 +78,7 @@ def few_shot_keys(record: Record) -> list[str]:
 def table(records: Sequence[Record]) -> str:
     """The course of a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval."""
     sets = [name for name in _SETS if f"{name}/cdnv" in records[0]]
-    accuracies = [name for name in sets if f"{name}/accuracy" in records[0]]
+    accuracies = [name for name in _SETS if f"{name}/accuracy" in records[0]]
     shown = few_shot_keys(records[0])
     header = ["epoch", "step", "loss"]
     header += [f"CDNV {name}" for name in sets] + [f"acc {name}" for name in accuracies]
@@ -95,6 +99,21 @@ def table(records: Sequence[Record]) -> str:
             "Few-shot: NwKs is N-way K-shot on target classes, accuracy in percent; ± is the 95 % t interval over the",
             "episodes drawn from these target images. It does not cover new classes.",
         ]
+    )
+
+
+def seeds_table(finals: Sequence[Record]) -> str:
+    """The last records of several seeds as text: mean over seeds with its 95 % t interval."""
+    shown = [f"{name}/{what}" for what in ("cdnv", "accuracy") for name in _SETS if f"{name}/{what}" in finals[0]]
+    lines = [f"{len(finals)} seeds, at the end: mean ± 95 % t interval"]
+    for key in (*shown, *few_shot_keys(finals[0])):
+        values = np.asarray([math.inf if record[key] is None else record[key] for record in finals], np.float64)
+        mean, half = values.mean(), mean_interval(values) if np.isfinite(values).all() else math.nan
+        percent = not key.endswith("cdnv")
+        figures = f"{100 * mean:.2f} ± {100 * half:.2f} %" if percent else f"{mean:.4g} ± {half:.2g}"
+        lines.append(f"  {key:24} {figures}")
+    return "\n".join(
+        [*lines, "The interval covers other seeds of initialisation and order, on these same classes and images."]
     )
 
 

@@ -1,0 +1,70 @@
+"""Images left in their files: the same numbers as from memory."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from test_train_run import assert_same_end
+
+from ncjax import data, models
+from ncjax.errors import InputError
+from ncjax.train import Config, pretrain
+from ncjax.train.speed import stream_above
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nine classes of 14 images."""
+    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
+    images = tiny.split(9, 14, seed=5)
+    for i, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = tmp_path / "own" / f"class {label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    return tmp_path / "own"
+
+
+def test_images_in_files_are_those_in_memory(folder: Path) -> None:
+    here = data.load("folder", data_dir=folder, image_size=12, samples_per_class=10)
+    there = data.load("folder", data_dir=folder, image_size=12, samples_per_class=10, stream_above=0)
+    assert isinstance(there.target.images, np.ndarray)
+    lazy = there.source_train.images
+    assert not isinstance(lazy, np.ndarray)
+    assert (lazy.shape, lazy.ndim, lazy.dtype) == (here.source_train.images.shape, 4, np.uint8)
+    np.testing.assert_array_equal(lazy[:], here.source_train.images)
+    rows = np.asarray([7, 3, 3, 20])
+    np.testing.assert_array_equal(lazy[rows], here.source_train.images[rows])
+    np.testing.assert_array_equal(there.source_train.labels, here.source_train.labels)
+    exact = data.load("folder", data_dir=folder, image_size=12, samples_per_class=10, stream_above=lazy.nbytes)
+    assert isinstance(exact.source_train.images, np.ndarray)
+
+
+def test_a_streamed_run_is_the_resident_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(name: str, num_classes: int, dtype: Any = np.float32) -> models.Network:
+        return tiny.network(num_classes, dtype)
+
+    monkeypatch.setattr(models, "create", create)
+    for name, stream in (("resident", False), ("streamed", True)):
+        pretrain(
+            Config(
+                dataset="folder", data_dir=str(folder), image_size=12, network="tiny", epochs=3, batch_size=16,
+                learning_rate=0.1, schedule="constant", measurements=1, measure_episodes=20, stream=stream,
+                workdir=tmp_path / name,
+            )
+        )  # fmt: skip
+    assert_same_end(tmp_path / "streamed", tmp_path / "resident")
+    assert '"streamed": true' in (tmp_path / "streamed" / "timing.jsonl").read_text()
+
+
+def test_what_has_no_files_cannot_be_streamed() -> None:
+    with pytest.raises(InputError, match="glyphs has no prepared files that images could be streamed from"):
+        data.load("glyphs", stream_above=0)
+
+
+def test_streaming_starts_where_memory_would_end() -> None:
+    assert stream_above(True) == 0
+    assert stream_above(False) is None
+    assert stream_above(None) > 2**30  # a CPU does not tell; the whole of CIFAR-100 stays resident
