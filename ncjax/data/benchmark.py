@@ -147,8 +147,8 @@ def build(
     num_source_classes: int | None,
     source_test_per_class: int | None,
     samples_per_class: int | None,
-    stream_above: int | None,
     seed: int,
+    stream_above: int | None = None,
 ) -> Benchmark:
     """Reads the chosen classes and divides the images of source classes; the arguments are those of `load`.
 
