@@ -511,7 +511,7 @@ def draw_settings(
         more: added to the numbers.
     """
     outcomes = figures.finished if outcomes is None else outcomes
-    figure = Figure(figsize=(15.6 if scatter else 10.4, max(3.4, 1.6 + 0.36 * len(outcomes))), layout="constrained")
+    figure = Figure(figsize=(15.6 if scatter else 10.4, max(4.2, 2.4 + 0.36 * len(outcomes))), layout="constrained")
     axes = list(figure.subplots(1, 3 if scatter else 2))
     record = outcomes[0].runs[0].records[0]
     shots = few_shot(record)
@@ -527,8 +527,7 @@ def draw_settings(
     axes[1].set_xlabel("accuracy on target classes (%), NCC")
     for one in axes[:2]:
         one.set_yticks(places, [o.point.label for o in outcomes] if one is axes[0] else [""] * len(outcomes))
-        one.invert_yaxis()
-        one.margins(y=0.08)
+        one.set_ylim(len(outcomes) - 0.5, -0.5)
     if scatter:
         key, label, _ = shots[0]
         for color, name in (("C0", "source_train"), ("C2", "target")):
@@ -537,10 +536,10 @@ def draw_settings(
             axes[2].plot(x, [100 * run.final(key) for run in runs], "o", color=color, alpha=0.6, label=SETS[name])
         log_scale(axes[2], "x")
         axes[2].set_xlabel("CDNV, debiased, of each run")
-        axes[2].set_ylabel(f"accuracy on target classes (%), NCC, {label}")
+        axes[2].set_ylabel(f"accuracy (%), NCC, {label}")
     for one in axes:
         _plain_axes(one)
-        one.legend(fontsize="small")
+        one.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
     figure.suptitle(f"{title}, ± 95 % over runs")
     print(table(outcomes))
     figures.save(figure, {"points": summary(outcomes), **(more or {})})
