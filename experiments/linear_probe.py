@@ -9,11 +9,14 @@ penalty chosen on a fifth of the training images), and of fine-tuning the whole 
 Of the target images of each class a third, at most 100, is held out. Fine-tuning: 5 epochs of SGD with momentum 0.9 and
 a cosine from 0.01, batch 64, the head from the logistic regression, the augmentation of pretraining; nothing of it is
 tuned.
-Expect: error rises with CDNV; least for fine-tuning, which can mend the features.
+Expect: error rises with CDNV; least so for fine-tuning, which can mend the features.
 
 Command: python experiments/linear_probe.py [--preset=paper --data_dir=PATH]
 The runs are those of number_of_classes.py.
-smoke: RESULT
+smoke: 178 s on two cores shared with others (load 3 to 4), the runs re-used. 12 runs, 2,000 training and 1,000 held-out
+images of 20 classes. Accuracy and Spearman of error and target CDNV: ridge 83.0 to 94.8 %, 0.86 [0.52, 0.98]; logistic
+85.8 to 97.5 %, 0.91 [0.64, 1.00]; fine-tuning 96.3 to 98.9 %, 0.65 [0.00, 0.94], whose interval does not exclude that
+there is no relation.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
