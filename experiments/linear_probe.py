@@ -9,11 +9,14 @@ penalty chosen on a fifth of the training images), and of fine-tuning the whole 
 Of the target images of each class a third, at most 100, is held out. Fine-tuning: 5 epochs of SGD with momentum 0.9 and
 a cosine from 0.01, batch 64, the head from the logistic regression, the augmentation of pretraining; nothing of it is
 tuned.
-Expect: error rises with CDNV; least for fine-tuning, which can mend the features.
+Expect: error rises with CDNV; least so for fine-tuning, which can mend the features.
 
 Command: python experiments/linear_probe.py [--preset=paper --data_dir=PATH]
 The runs are those of number_of_classes.py.
-smoke: RESULT
+smoke: 178 s on two cores shared with others (load 3 to 4), the runs re-used. 12 runs, 2,000 training and 1,000 held-out
+images of 20 classes. Accuracy and Spearman of error and target CDNV: ridge 83.0 to 94.8 %, 0.86 [0.52, 0.98]; logistic
+85.8 to 97.5 %, 0.91 [0.64, 1.00]; fine-tuning 96.3 to 98.9 %, 0.65 [0.00, 0.94], whose interval does not exclude that
+there is no relation.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
@@ -30,8 +33,6 @@ import optax
 import sweep
 from claims import correlation_interval, spearman
 from jaxtyping import Array
-from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
 
 from ncjax import Classifier, devices, features, logits, models
 from ncjax.classifier import normalize
@@ -43,7 +44,7 @@ from ncjax.train.records import write_atomically
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
 CS = (1e-1, 1.0, 1e1)
 EPOCHS, BATCH, RATE = 5, 64, 0.01
-_LIMITS = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-12}
+STEPS = 500
 METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
 
 
@@ -67,26 +68,39 @@ def divide(split: Split) -> tuple[np.ndarray, np.ndarray]:
 _ridge = jax.jit(fit_ridge, static_argnames="ways")
 
 
-def _logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
+@partial(jax.jit, static_argnames="ways")
+def _logistic(x: Array, y: Array, ways: int, C: Array) -> Linear:
     """The minimum of C Σ cross-entropy + ½‖w‖², what `ncjax.eval.heads.fit_logistic` computes.
 
     That one works in the samples' Gram matrix, made for episodes; here samples are many and dimensions few.
     """
     centre = x.mean(axis=0)
-    data, own = (x - centre).astype(np.float64), np.eye(ways)[y]
+    data = x - centre
 
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        w, b = flat[ways:].reshape(ways, -1), flat[:ways]
-        scores = data @ w.T + b
-        loss = logsumexp(scores, axis=1) - (scores * own).sum(axis=1)
-        residual = float(C) * (softmax(scores, axis=1) - own)
-        value = float(C) * loss.sum() + 0.5 * (w**2).sum()
-        return float(value), np.concatenate([residual.sum(axis=0), (residual.T @ data + w).ravel()])
+    def objective(weights: Array, bias: Array) -> Array:
+        scores = jnp.matmul(data, weights.T, precision="highest") + bias
+        losses = optax.softmax_cross_entropy_with_integer_labels(scores, y)
+        return C * losses.sum() + 0.5 * jnp.sum(weights**2)
 
-    start = np.zeros(ways * (1 + data.shape[1]))
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=_LIMITS).x
-    weights = found[ways:].reshape(ways, -1)
-    return Linear(*(jnp.asarray(part, jnp.float32) for part in (weights, found[:ways], centre)))
+    solver = optax.lbfgs()
+    start = (jnp.zeros((ways, x.shape[1])), jnp.zeros(ways))
+    value_and_grad = optax.value_and_grad_from_state(lambda pair: objective(*pair))
+
+    def unfinished(carry: Any) -> Array:
+        _, state = carry
+        steps, gradient = (optax.tree.get(state, name) for name in ("count", "grad"))
+        return (steps == 0) | ((steps < STEPS) & (optax.tree.norm(gradient) > 1e-4 * C * len(y)))
+
+    def step(carry: Any) -> Any:
+        pair, state = carry
+        value, gradient = value_and_grad(pair, state=state)
+        updates, state = solver.update(
+            gradient, state, pair, value=value, grad=gradient, value_fn=lambda pair: objective(*pair)
+        )
+        return optax.apply_updates(pair, updates), state
+
+    (weights, bias), _ = jax.lax.while_loop(unfinished, step, (start, solver.init(start)))
+    return Linear(weights, bias, centre)
 
 
 def probe(fit: Any, values: tuple[float, ...], x: np.ndarray, y: np.ndarray, ways: int) -> tuple[Linear, float]:

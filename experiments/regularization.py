@@ -10,7 +10,13 @@ from the reference, in percentage points with Welch's 95 % t interval, in the ta
 Expect: nothing; it reports what it finds.
 
 Command: python experiments/regularization.py [--preset=paper --data_dir=PATH]
-smoke: RESULT
+smoke: 1090 s on two cores shared with others (load 3 to 8), the reference re-used. With three seeds no regulariser
+differs from the reference but dropout 0.3, which costs 3.6 [0.2, 7.1] points in 1 shot and 2.8 [1.0, 4.7] in 5. Mixup
+0.2 is at -2.5 [-5.8, 0.8] and -1.6 [-3.4, 0.3]. Weight decay of 0.005 collapses most, source-train from 0.166 to 0.133
+and target from 0.28 to 0.245, for +1.1 [-2.3, 4.5] and 0.0 [-1.6, 1.5]; the penalty of weight 0.1 changes neither CDNV
+nor accuracy. Over the 18 runs accuracy goes with collapse: Spearman of 1-shot accuracy -0.82 with the CDNV of
+source-train, -0.85 with that of target; these runs show no cost of more collapse. They are 400 steps long, far from a
+collapse that could be too much.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

@@ -493,6 +493,16 @@ def draw_against(figures: Figures, x_label: str, title: str) -> None:
     figures.save(figure, summary(figures.finished))
 
 
+def cdnv_kind(outcomes: Sequence[Outcome]) -> tuple[str, str]:
+    """Key and name of the CDNV to compare: debiased, or plug-in where that is infinite in some run."""
+    runs = [run for outcome in outcomes for run in outcome.runs]
+    keys = [key for key in runs[0].records[-1] if key.endswith("/debiased_cdnv")]
+    infinite = sum(any(math.isinf(run.final(key)) for key in keys) for run in runs)
+    if infinite:
+        return "cdnv", f"CDNV, plug-in (debiased is infinite in {infinite} of {len(runs)} runs)"
+    return "debiased_cdnv", "CDNV, debiased"
+
+
 def draw_settings(
     figures: Figures,
     title: str,
@@ -511,36 +521,36 @@ def draw_settings(
         more: added to the numbers.
     """
     outcomes = figures.finished if outcomes is None else outcomes
-    figure = Figure(figsize=(15.6 if scatter else 10.4, max(3.4, 1.6 + 0.36 * len(outcomes))), layout="constrained")
+    figure = Figure(figsize=(15.6 if scatter else 10.4, max(4.2, 2.4 + 0.36 * len(outcomes))), layout="constrained")
     axes = list(figure.subplots(1, 3 if scatter else 2))
     record = outcomes[0].runs[0].records[0]
     shots = few_shot(record)
+    kind, kind_label = cdnv_kind(outcomes)
     places = np.arange(len(outcomes))
     for i, (name, label) in enumerate((n, text) for n, text in SETS.items() if f"{n}/cdnv" in record):
-        means = [o.mean(f"{name}/debiased_cdnv") for o in outcomes]
+        means = [o.mean(f"{name}/{kind}") for o in outcomes]
         plot_means_across(axes[0], places + 0.15 * (i - 1), means, label, color=f"C{i}")
     log_scale(axes[0], "x")
-    axes[0].set_xlabel("CDNV, debiased")
+    axes[0].set_xlabel(kind_label)
     for i, (key, label, color) in enumerate(shots):
         means = [o.mean(key) for o in outcomes]
         plot_means_across(axes[1], places + 0.15 * (i - 0.5), means, label, scale=100, color=color)
     axes[1].set_xlabel("accuracy on target classes (%), NCC")
     for one in axes[:2]:
         one.set_yticks(places, [o.point.label for o in outcomes] if one is axes[0] else [""] * len(outcomes))
-        one.invert_yaxis()
-        one.margins(y=0.08)
+        one.set_ylim(len(outcomes) - 0.5, -0.5)
     if scatter:
         key, label, _ = shots[0]
         for color, name in (("C0", "source_train"), ("C2", "target")):
             runs = [run for o in outcomes for run in o.runs]
-            x = [run.final(f"{name}/debiased_cdnv") for run in runs]
+            x = [run.final(f"{name}/{kind}") for run in runs]
             axes[2].plot(x, [100 * run.final(key) for run in runs], "o", color=color, alpha=0.6, label=SETS[name])
         log_scale(axes[2], "x")
-        axes[2].set_xlabel("CDNV, debiased, of each run")
-        axes[2].set_ylabel(f"accuracy on target classes (%), NCC, {label}")
+        axes[2].set_xlabel(f"{kind_label}, of each run")
+        axes[2].set_ylabel(f"accuracy (%), NCC, {label}")
     for one in axes:
         _plain_axes(one)
-        one.legend(fontsize="small")
+        one.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
     figure.suptitle(f"{title}, ± 95 % over runs")
     print(table(outcomes))
     figures.save(figure, {"points": summary(outcomes), **(more or {})})
@@ -579,19 +589,20 @@ def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """The points as text: debiased CDNV on the three sets and few-shot accuracy, ± the 95 % t interval over seeds."""
+    """The points as text: CDNV on the three sets and few-shot accuracy, ± the 95 % t interval over seeds."""
+    kind, kind_label = cdnv_kind(outcomes)
     record = outcomes[0].runs[0].records[0]
     kept = [name for name in SETS if f"{name}/cdnv" in record]
     shots = [(key, name) for key, name, _ in few_shot(record)]
     rows = [["", *(f"CDNV {name}" for name in kept), *(f"{name} (%)" for _, name in shots), "runs"]]
     for o in outcomes:
-        row = [o.point.label, *(str(o.mean(f"{name}/debiased_cdnv")) for name in kept)]
+        row = [o.point.label, *(str(o.mean(f"{name}/{kind}")) for name in kept)]
         row += [o.mean(key).percent() for key, _ in shots]
         rows.append([*row, str(len(o.runs))])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
-        [*lines, "CDNV debiased; accuracy of NCC on target classes; ± 95 % t interval over seeds, none for one."]
+        [*lines, f"{kind_label}; accuracy of NCC on target classes; ± 95 % t interval over seeds, none for one."]
     )
 
 
