@@ -12,7 +12,7 @@ Command: python experiments/architectures.py [--preset=paper --data_dir=PATH]
 resnet12 takes about 5 s a step on two cores and is left to the paper preset, as are wide residual networks of other
 widths; in the smoke preset the mlp varies in width. vit and mlp train at a tenth of the learning rate, which is in
 their labels.
-smoke: RESULT
+smoke: not yet run.
 paper: CIFAR-FS: not yet run.
 """
 

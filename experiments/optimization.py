@@ -10,7 +10,7 @@ The number of steps is that of the reference; with a batch half as large the net
 Expect: rates that are too low leave CDNV high everywhere.
 
 Command: python experiments/optimization.py [--preset=paper --data_dir=PATH]
-smoke: RESULT
+smoke: not yet run.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
