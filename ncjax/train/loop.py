@@ -110,11 +110,11 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
             f"{workdir} holds runs of many seeds; give one of them, for example {Path(workdir) / 'seed_0'}"
         )
     described = files.read_config(workdir)
-    network = models.create(described["config"]["network"], described["data"]["num_source_classes"])
-    abstract = jax.eval_shape(lambda: network.init(jax.random.key(0), tuple(described["data"]["image_shape"])))
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
     with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
+        network = models.create(described["config"]["network"], described["data"]["num_source_classes"])
+        abstract = jax.eval_shape(lambda: network.init(jax.random.key(0), tuple(described["data"]["image_shape"])))
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
         variables, progress = checkpoints.load_variables(abstract, step)
     return Classifier(
         variables,
