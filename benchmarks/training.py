@@ -136,6 +136,9 @@ def torch_steps(options: argparse.Namespace, batch: int, *, compiled: bool, last
 
 
 def timed(run: Callable[[int], None], steps: int) -> float:
+    """Seconds a step, after a pause, in which the other library's threads stop spinning, and a step to warm up."""
+    time.sleep(0.5)
+    run(1)
     start = time.perf_counter()
     run(steps)
     return (time.perf_counter() - start) / steps

@@ -228,6 +228,13 @@ def _initial(setup: Setup, groups: list[Array], alone: bool) -> tuple[States, Ca
     return tuple(make(group) for group in groups), zero
 
 
+# jaxlib 0.10 hands convolutions on a CPU to a library (YNN) that computes their weight gradients up to four times
+# slower than XLA's own (benchmarks/training.py has the steps); reductions and products of matrices stay with it.
+_CPU_OPTIONS: dict[str, str | bool] = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+}
+
+
 def _compile(
     program: Callable[..., Carry], example: tuple[Any, ...], placement: Any
 ) -> tuple[Any, float, float | None]:
@@ -235,7 +242,13 @@ def _compile(
     start = time.monotonic()
     carry = next(i for i, argument in enumerate(example) if isinstance(argument, tuple))
     lowered = jax.jit(program, out_shardings=placement, donate_argnums=carry).lower(*example)
-    compiled = lowered.compile()
+    try:
+        on_cpu = jax.tree.leaves(placement)[0].mesh.devices.flat[0].platform == "cpu"
+        compiled = lowered.compile(compiler_options=_CPU_OPTIONS if on_cpu else None)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        compiled = lowered.compile()
     seconds = time.monotonic() - start
     counted = lowered.cost_analysis()
     flops = counted.get("flops") if isinstance(counted, dict) else None
