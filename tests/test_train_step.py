@@ -1,7 +1,11 @@
 """The compiled step: order of images, agreement over devices, the loop in one call, the schedule, the penalty."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -194,6 +198,17 @@ def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh
         states, progress = second.run(states, 5, 7)
     assert progress.first_bad_step.tolist() == [-1]
     jax.tree.map(np.testing.assert_array_equal, resident, jax.device_get(states[0]))
+
+
+def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
+    """On as many devices as cores, XLA ends the process after a minute where too many calls wait for each other."""
+    root = Path(__file__).parent.parent
+    subprocess.run(
+        [sys.executable, str(root / "benchmarks" / "training.py"), "--host"],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+        check=True,
+        capture_output=True,
+    )
 
 
 def test_the_first_step_that_is_not_finite_is_named(on_devices: Callable[[int], Mesh]) -> None:
