@@ -202,21 +202,24 @@ def host(options: argparse.Namespace) -> None:
 
 
 def start(options: argparse.Namespace) -> None:
-    """Seconds from the end of the imports to that of the first step, with an empty and a filled cache of programs."""
+    """Seconds from the end of the imports to the first step, with an empty and a filled cache of compiled programs."""
     program = (
         "import os, sys, time, jax; from ncjax import cli; sys.path.insert(0, 'benchmarks'); import training; "
         "cli.prepare_backend(); t = time.perf_counter(); options = training.parse(); "
-        "training.ncjax_steps(options, options.batch); print(time.perf_counter() - t)"
+        "run, _ = training.ncjax_steps(options, options.batch); end = time.perf_counter(); run(1); "
+        "print(end - t, time.perf_counter() - end)"
     )
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-c", program, *sys.argv[1:]]
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         environment = os.environ | {"XDG_CACHE_HOME": cache}
-        taken = [
-            float(subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout)
-            for _ in range(2)
-        ]
-    print(f"{options.network}: first {taken[0]:.1f} s, second {taken[1]:.1f} s, {taken[0] / taken[1]:.1f} times sooner")
+        taken = []
+        for _ in range(2):
+            done = subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)
+            to_end, step = map(float, done.stdout.split())
+            taken.append((to_end - step, to_end))
+    for what, first, second in zip(("to its first step", "to the end of it"), *taken, strict=True):
+        print(f"{options.network} {what}: first start {first:.1f} s, second {second:.1f} s, {first / second:.1f} times")
 
 
 def parse() -> argparse.Namespace:
