@@ -163,6 +163,10 @@ def outputs(
             batch = np.concatenate([batch, np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)])
         out = _compiled(params, jax.device_put(batch, devices.sharded(mesh)), fields, mesh)
         parts.append(jax.tree.map(lambda a, count=count: a[:count], out))
+        # read with a delay, so that the devices never wait for the host; without it, results would fill their memory,
+        # and programs that exchange values between CPU devices hang once more than 32 of them wait (jaxlib 0.10)
+        if len(parts) > 4:
+            parts[-5] = jax.tree.map(np.asarray, parts[-5])
     return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
 
 

@@ -1,5 +1,8 @@
 """The classifier that users pass about: features in order, encoders from elsewhere, mistakes."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import jax
@@ -89,3 +92,15 @@ def test_images_of_another_kind(params: ncjax.Classifier, images: np.ndarray, me
 def test_a_batch_of_nothing(params: ncjax.Classifier) -> None:
     with pytest.raises(InputError, match="batch_size=0"):
         outputs(params, tiny.split(2, 2, seed=1), ("features",), batch_size=0)
+
+
+def test_features_of_many_batches_on_as_many_devices_as_cores() -> None:
+    """XLA ends the process after a minute where too many calls wait for each other."""
+    program = (
+        "import jax, numpy as np, jax.numpy as jnp, ncjax; from ncjax import models; net = models.create('conv4', 4); "
+        "params = ncjax.Classifier(net.init(jax.random.key(0), (28, 28, 1)), jnp.zeros(1), jnp.ones(1), network=net); "
+        "print(ncjax.features(params, np.zeros((4096, 28, 28, 1), np.uint8), batch_size=16).shape)"
+    )
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "(4096, 64)\n"
