@@ -103,8 +103,15 @@ def feature_episodes(
     Args:
         features: [n,d], any array NumPy can read; computed with in float32.
         labels: [n], integers or names.
-        ways, shots, queries, episodes, head, transform, seed, plan: As of `ncjax.eval.episodes`.
+        ways: Classes in an episode.
+        shots: Support rows of each class.
+        queries: Query rows of each class, or "all" that the support leaves.
+        episodes: How many episodes.
+        head: As of `ncjax.eval.episodes`.
+        transform: "none", "l2" or "centered_l2", applied to every feature first.
         center: [d] for "centered_l2": the mean of the source-train features.
+        seed: Of the episodes, 0..2³²-1.
+        plan: Replays these episodes; ways, shots, queries, episodes and seed are then the plan's.
 
     Returns:
         The report; its accuracies are fractions.
