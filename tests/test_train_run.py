@@ -6,7 +6,7 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 import scipy.stats
 import tiny
 from conftest import make_mesh
+from jax.sharding import Mesh
 
 from ncjax import features, logits, models, restore
 from ncjax.errors import InputError
@@ -24,7 +25,7 @@ from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, r
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
-from ncjax.train.speed import check_precision
+from ncjax.train.speed import check_precision, peak
 from ncjax.train.trainer import Trainer
 
 STEPS = 24
@@ -371,6 +372,13 @@ def test_a_disk_without_room_is_refused_at_the_start(tmp_path: Path, monkeypatch
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
     with pytest.raises(InputError, match="has 1 MiB free, its checkpoints need 16 MiB"):
         run(tmp_path / "run")
+
+
+def test_the_peak_is_measured_under_any_mesh(on_devices: Callable[[int], Mesh]) -> None:
+    for count in (1, 8):
+        mesh = on_devices(count)
+        with jax.set_mesh(mesh):
+            assert 1e8 < peak(mesh, "float32").flops < 1e15
 
 
 def test_bfloat16_is_refused_where_the_device_lacks_it() -> None:
