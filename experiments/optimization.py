@@ -10,7 +10,12 @@ The number of steps is that of the reference; with a batch half as large the net
 Expect: rates that are too low leave CDNV high everywhere.
 
 Command: python experiments/optimization.py [--preset=paper --data_dir=PATH]
-smoke: not yet run.
+smoke: 450 s on two cores, the reference re-used, which takes 100 s more. Target CDNV (plug-in), 1-shot and 5-shot
+accuracy over 3 seeds: reference 0.27 ± 0.03, 85.4 ± 1.3, 94.4 ± 0.2 %; learning rate 0.4 0.23 ± 0.01, 90.0 ± 1.3,
+97.1 ± 0.4 %; weight decay 0.005 0.23 ± 0.02, 87.2 ± 2.0, 95.1 ± 0.8 %; constant schedule 0.27 ± 0.02, 86.7 ± 3.4,
+95.4 ± 2.0 %; batches of 16, a quarter of the images, 0.46 ± 0.16, 71.9 ± 5.1, 83.3 ± 5.5 %; learning rate 0.01
+1.8 ± 0.4, 39.8 ± 1.4, 49.6 ± 0.3 %. Weight decay of 0.005 collapses the source most (0.13 against 0.16) and transfers
+less well than learning rate 0.4, whose target CDNV is the same.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
