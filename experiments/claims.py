@@ -46,12 +46,13 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from scipy.stats import rankdata, ttest_1samp, ttest_ind
-from sweep import SETS, Run, find_runs, is_finished, number, progress
+from sweep import SETS, benchmark, progress
 
 from ncjax import cli, collapse, features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
-from ncjax.train import read_config
+from ncjax.runs import Run, find, number
+from ncjax.runs import read as read_run
 from ncjax.train.config import identity
 from ncjax.train.records import write_atomically
 
@@ -221,7 +222,7 @@ def groups(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[list[Run]]:
 
 def source_classes(run: Run) -> int:
     """How many source classes it was trained on."""
-    return int(read_config(run.folder)["data"]["num_source_classes"])
+    return int(run.described["data"]["num_source_classes"])
 
 
 def more_classes(runs: Sequence[Run]) -> list[Claim]:
@@ -372,7 +373,7 @@ def no_violation(runs: Sequence[Run], episodes: int) -> Claim:
 def bounds(run: Run, episodes: int) -> list[tuple[str, Part]]:
     """Every bound below 1 of a run's last checkpoint against the measured error."""
     params = run.restore()
-    target = run.benchmark().target
+    target = benchmark(run).target
     found = features(params, target)
     ways = min(5, len(target.class_names))
     fewest = int(np.bincount(target.labels).min())
@@ -405,17 +406,17 @@ def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     Raises:
       InputError: a run cannot be read.
     """
-    runs, unfinished = [], []
-    for folder in find_runs(paths):
+    finished, unfinished = [], []
+    for folder in find(*paths):
         if not (folder / "metrics.jsonl").exists():
             unfinished.append(f"{folder} has only begun")
             continue
-        run = Run.read(folder)
-        if not is_finished(folder):
+        run = read_run(folder)
+        if not run.finished:
             unfinished.append(f"{folder} stopped at step {run.records[-1]['step']}")
             continue
-        runs.append(run)
-    return runs, unfinished
+        finished.append(run)
+    return finished, unfinished
 
 
 def check(runs: Sequence[Run], *, episodes: int | None = 2000) -> list[Claim]:

@@ -18,6 +18,8 @@ paper: CIFAR-FS, wrn-28-4: not yet run.
 
 import sweep
 
+from ncjax.runs import number
+
 
 def grid(options: sweep.Options) -> list[sweep.Point]:
     """The reference run alone."""
@@ -30,7 +32,7 @@ def draw(figures: sweep.Figures) -> None:
     steps = [int(record["step"] or 0) for record in runs[0].records]
 
     def curve(key: str) -> list[sweep.Mean]:
-        return [sweep.Mean.of(sweep.number(run.records[i][key]) for run in runs) for i in range(len(steps))]
+        return [sweep.Mean.of(number(run.records[i][key]) for run in runs) for i in range(len(steps))]
 
     figure, (left, right) = sweep.panels(2)
     shown = [name for name in sweep.SETS if f"{name}/cdnv" in runs[0].records[0]]

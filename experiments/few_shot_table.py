@@ -34,6 +34,7 @@ import sweep
 from ncjax import features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes, feature_tune
+from ncjax.runs import Run
 from ncjax.train.records import write_atomically
 
 HEADS = ("ncc", "ridge", "logistic")
@@ -84,14 +85,14 @@ def place(options: Options, name: str) -> str | None:
     return str(Path(options.data_dir) / name)
 
 
-def evaluate(run: sweep.Run, episodes: int) -> dict[str, Any]:
+def evaluate(run: Run, episodes: int) -> dict[str, Any]:
     """Accuracy and intervals of each head and number of shots; kept in the run's folder, few_shot.json."""
     path = run.folder / "few_shot.json"
     if path.exists():
         kept = json.loads(path.read_text())
         if kept["episodes"] == episodes:
             return dict(kept)
-    benchmark, params = run.benchmark(), run.restore()
+    benchmark, params = sweep.benchmark(run), run.restore()
     target = features(params, benchmark.target)
     validation = None if benchmark.validation is None else features(params, benchmark.validation)
     found: dict[str, Any] = {"episodes": episodes}

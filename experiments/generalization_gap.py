@@ -48,7 +48,7 @@ def gaps(outcomes: list[sweep.Outcome], name: str) -> dict[int, dict[float, floa
     for outcome in outcomes:
         for run in outcome.runs:
             gap = run.final(f"{name}/debiased_cdnv") - run.final("source_train/debiased_cdnv")
-            found.setdefault(run.seed, {})[outcome.point.x] = gap if np.isfinite(gap) else np.nan
+            found.setdefault(run.config.seed, {})[outcome.point.x] = gap if np.isfinite(gap) else np.nan
     return found
 
 

@@ -39,6 +39,7 @@ from ncjax.classifier import normalize
 from ncjax.data import Split
 from ncjax.data.augment import augment
 from ncjax.eval.heads import Linear, fit_ridge
+from ncjax.runs import Run
 from ncjax.train.records import write_atomically
 
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
@@ -151,12 +152,12 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start:
     return dataclasses.replace(params, variables=variables, network=network, feature_mean=None)
 
 
-def transfer(run: sweep.Run) -> dict[str, Any]:
+def transfer(run: Run) -> dict[str, Any]:
     """Accuracies on held-out target images; kept in the run's folder, transfer.json."""
     path = run.folder / "transfer.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
-    target = run.benchmark().target
+    target = sweep.benchmark(run).target
     params = run.restore()
     ways = len(target.class_names)
     train, held = divide(target)

@@ -40,7 +40,7 @@ def write(options: Options) -> None:
         raise InputError("give the folder of a run of pretrain.py, or several")
     if options.episodes < 2:
         raise InputError(f"--episodes={options.episodes}: an interval needs at least 2")
-    found = [runs.read(folder) for path in options.paths for folder in runs.find(path)]
+    found = [runs.read(folder) for folder in runs.find(*options.paths)]
     if not 0 <= options.detail <= len(found):
         raise InputError(f"--detail={options.detail}: there are {len(found)} runs; give 1 to {len(found)}, or 0")
     try:

@@ -9,10 +9,9 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,13 +24,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from tqdm import tqdm
 
-import ncjax
-from ncjax import cli, plots
-from ncjax.classifier import Classifier
+from ncjax import cli, plots, runs
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.eval.intervals import mean_interval
-from ncjax.train import Config, Diverged, fingerprint, load_benchmark, pretrain, read_config, read_records, resolve
+from ncjax.runs import Run
+from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
 from ncjax.train.config import identity
 from ncjax.train.measurement import Record
 from ncjax.train.records import write_atomically
@@ -106,57 +104,6 @@ class Mean(NamedTuple):
     def percent(self) -> str:
         """Of a fraction."""
         return f"{100 * self.value:.2f}" + ("" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.2f}")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        folder: where it is.
-        config: its settings, as config.json has them.
-        records: its measurements.
-    """
-
-    folder: Path
-    config: Config
-    records: list[Record] = field(repr=False)
-
-    @classmethod
-    def read(cls, folder: Path) -> "Run":
-        """From its folder.
-
-        Raises:
-          InputError: it cannot be read.
-        """
-        try:
-            return cls(folder, Config(**read_config(folder)["config"]), read_records(folder))
-        except (TypeError, KeyError) as error:
-            raise InputError(f"{folder / 'config.json'} cannot be read: {error}") from None
-
-    def final(self, key: str) -> float:
-        """The last record's value; infinite values are null there."""
-        return number(self.records[-1][key])
-
-    @property
-    def seed(self) -> int:
-        """Of initialisation and order."""
-        return self.config.seed
-
-    def restore(self, step: int | None = None) -> Classifier:
-        """The classifier at a checkpoint, by default the last."""
-        return ncjax.restore(self.folder, step)
-
-    def benchmark(self) -> Benchmark:
-        """The data it was trained on.
-
-        Raises:
-          InputError: the data cannot be read, or is not what it was trained on.
-        """
-        benchmark = load(self.config)
-        if fingerprint(benchmark) != read_config(self.folder)["data"]["fingerprint"]:
-            raise InputError(f"{self.config.dataset} gives other images than {self.folder} was trained on")
-        return benchmark
 
 
 @dataclass(frozen=True)
@@ -303,6 +250,15 @@ def load(config: Config) -> Benchmark:
     return _loaded[key]
 
 
+def benchmark(run: Run) -> Benchmark:
+    """The data that a run was trained on.
+
+    Raises:
+      InputError: the data cannot be read, or is not what it was trained on.
+    """
+    return runs.open_benchmark(run.described, load=load)
+
+
 def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
     """Trains what is not finished of this machine's part of the grid, and reads what is finished of all of it.
 
@@ -331,42 +287,15 @@ def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
 
 def _finished(point: Point, options: Options) -> list[Run]:
     workdir = folder(point, options)
-    folders = [workdir / f"seed_{seed}" for seed in range(point.number_of_seeds(options))]
-    return [Run.read(one) for one in folders if is_finished(one)]
-
-
-def is_finished(run: Path) -> bool:
-    """Whether a run came to its end."""
-    if not (run / "metrics.jsonl").exists() or not (run / "config.json").exists():
-        return False
-    try:
-        return bool(read_records(run)[-1]["step"] == read_config(run)["total_steps"])
-    except InputError:  # it has just begun
-        return False
-
-
-def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The folders of runs at or below these paths, sorted, each once.
-
-    Raises:
-      InputError: there is none below one of them.
-    """
-    found: set[Path] = set()
-    for path in paths:
-        here = set(_runs_below(path))
-        if not here:
-            raise InputError(f"{path} holds no run; give a folder of pretrain.py, or one that holds such folders")
-        found |= here
-    return sorted(found)
-
-
-def _runs_below(path: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(path):
-        if "config.json" in files:
-            folders.clear()
-            yield Path(root)
-        else:
-            folders[:] = [name for name in folders if not name.startswith(".")]
+    found = []
+    for seed in range(point.number_of_seeds(options)):
+        try:
+            run = runs.read(workdir / f"seed_{seed}")
+        except InputError:  # it has not begun, or has just begun
+            continue
+        if run.finished:
+            found.append(run)
+    return found
 
 
 def main(
@@ -402,11 +331,6 @@ def make(name: str, options: Options, grid: Callable[[Any], list[Point]], draw: 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
     """A progress bar for what takes longer than two seconds."""
     return tqdm(items, desc=what, delay=2, leave=False)
-
-
-def number(value: float | int | None) -> float:
-    """A record's value: null there stands for infinity."""
-    return math.inf if value is None else float(value)
 
 
 def panels(count: int, width: float = 5.2, height: float = 4.2) -> tuple[Figure, list[Axes]]:

@@ -27,6 +27,7 @@ import sweep
 from ncjax import collapse, features
 from ncjax.data import Split
 from ncjax.eval import feature_episodes
+from ncjax.runs import Run
 
 SHOTS = (1, 2, 5, 10, 20, 50)
 EPISODES = 2000
@@ -38,14 +39,14 @@ def grid(options: sweep.Options) -> list[sweep.Point]:
     return [sweep.Point("reference", sweep.reference(options))]
 
 
-def compare(run: sweep.Run, step: int, target: Split, shots: list[int]) -> dict[str, Any]:
+def compare(run: Run, step: int, target: Split, shots: list[int]) -> dict[str, Any]:
     """Bounds, prediction and measured error at a checkpoint, an entry for each number of shots."""
     found = features(run.restore(step), target)
     ways = min(5, len(target.class_names))
     theory = collapse.theory(found, target.labels, ways=ways, shots=shots)
     reports = [feature_episodes(found, target.labels, ways=ways, shots=n, queries=15, episodes=EPISODES) for n in shots]
     return {
-        "seed": run.seed,
+        "seed": run.config.seed,
         "step": step,
         "bounds": {name.strip(): values.tolist() for name, values in theory.bounds().items()},
         "predicted": theory.predicted.tolist(),
@@ -56,7 +57,7 @@ def compare(run: sweep.Run, step: int, target: Split, shots: list[int]) -> dict[
 
 def draw(figures: sweep.Figures) -> None:
     """The three panels."""
-    target = figures.runs[0].benchmark().target
+    target = sweep.benchmark(figures.runs[0]).target
     fewest = int(np.bincount(target.labels).min())
     shots = [n for n in SHOTS if n + 15 <= fewest]
     # the network before training is left out: its classes can hardly be told apart, and no bound says anything

@@ -1,17 +1,20 @@
 """Finished runs on disk: finding them, reading their records, and opening the data that they were trained on."""
 
 import dataclasses
+import math
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
-from ncjax.train import Config, fingerprint, load_benchmark, read_config, read_records
+from ncjax.train import Config, fingerprint, load_benchmark, read_config, read_records, restore
 from ncjax.train.measurement import Record
-
-_DEPTH = 2  # a folder of sweeps, each a folder of seeds
 
 
 @dataclass(frozen=True)
@@ -25,34 +28,61 @@ class Run:
     """
 
     folder: Path
-    described: dict[str, Any]
-    records: list[Record]
+    described: dict[str, Any] = field(repr=False)
+    records: list[Record] = field(repr=False)
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings; those that this version does not know are left out."""
+        return _config(self.described)
 
     @property
     def finished(self) -> bool:
         """Whether the last record is that of the last step."""
         return bool(self.records[-1]["step"] == self.described["total_steps"])
 
+    def final(self, key: str) -> float:
+        """The last record's value."""
+        return number(self.records[-1][key])
 
-def find(path: str | Path) -> list[Path]:
-    """The folders of runs at a path: itself, or those in it (`seed_0`, `seed_1`, …, or any), in natural order.
+    def restore(self, step: int | None = None) -> Classifier:
+        """The classifier at a checkpoint, by default the newest.
+
+        Raises:
+          InputError: as `ncjax.restore`.
+        """
+        return restore(self.folder, step)
+
+
+def number(value: float | int | None) -> float:
+    """A record's value: null there stands for infinity."""
+    return math.inf if value is None else float(value)
+
+
+def find(*paths: str | Path) -> list[Path]:
+    """The folders of runs at or below these paths, each once, in natural order below each path.
 
     Raises:
-      InputError: there is no run.
+      InputError: there is none below one of them.
     """
-    found = _find(Path(path), _DEPTH)
-    if not found:
-        raise InputError(f"{path} holds no run: no config.json in it or in its folders; give what pretrain.py named")
-    return found
+    found: dict[Path, None] = {}
+    for path in paths:
+        here = sorted(_below(Path(path)), key=lambda folder: [_natural(part) for part in folder.parts])
+        if not here:
+            raise InputError(
+                f"{path} holds no run: no config.json in it or in its folders; give what pretrain.py named"
+            )
+        found |= dict.fromkeys(here)
+    return list(found)
 
 
-def _find(path: Path, depth: int) -> list[Path]:
-    if (path / "config.json").exists():
-        return [path]
-    if depth == 0 or not path.is_dir():
-        return []
-    inside = sorted((p for p in path.iterdir() if p.is_dir()), key=lambda p: _natural(p.name))
-    return [run for folder in inside for run in _find(folder, depth - 1)]
+def _below(path: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(path):
+        if "config.json" in files:
+            folders.clear()
+            yield Path(root)
+        else:
+            folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -75,19 +105,26 @@ def read(folder: str | Path) -> Run:
     return Run(Path(folder), described, records)
 
 
-def open_benchmark(described: dict[str, Any], data_dir: str | None = None) -> Benchmark:
+def _config(described: dict[str, Any]) -> Config:
+    names = {one.name for one in dataclasses.fields(Config)}
+    return Config(**{key: value for key, value in described["config"].items() if key in names})
+
+
+def open_benchmark(
+    described: dict[str, Any], data_dir: str | None = None, *, load: Callable[[Config], Benchmark] = load_benchmark
+) -> Benchmark:
     """The data that a run was trained on.
 
     Args:
       described: what the run's config.json holds.
       data_dir: where the data is, if it is no longer where it was.
+      load: what loads it; for example a function that remembers what it loaded.
 
     Raises:
       InputError: the data cannot be read, or are not those of the run.
     """
-    names = {field.name for field in dataclasses.fields(Config)}
-    config = Config(**{key: value for key, value in described["config"].items() if key in names})
-    benchmark = load_benchmark(dataclasses.replace(config, data_dir=data_dir or config.data_dir))
+    config = _config(described)
+    benchmark = load(dataclasses.replace(config, data_dir=data_dir or config.data_dir))
     if fingerprint(benchmark) != described["data"]["fingerprint"]:
         raise InputError(
             f"{config.dataset} gives other images than this run was trained on; "

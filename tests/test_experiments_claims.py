@@ -12,10 +12,10 @@ import claims
 import numpy as np
 import pytest
 from scipy import stats
-from sweep import Run, find_runs
 
 from ncjax import cli
 from ncjax.errors import InputError
+from ncjax.runs import Run, find
 from ncjax.train import Config, resolve
 
 STEPS = 100
@@ -35,10 +35,11 @@ def write(
     described = {
         "config": dataclasses.asdict(config) | {"workdir": str(folder)},
         "total_steps": total_steps,
+        "versions": {},
         "data": {"num_source_classes": config.num_source_classes or 64, "fingerprint": "none"},
     }
     (folder / "config.json").write_text(json.dumps(described))
-    records = [{"step": 0, **record(first)}, {"step": 50, **record(last)}, {"step": STEPS, **record(last)}]
+    records = [{"step": step, "epoch": step / STEPS, **record(last if step else first)} for step in (0, 50, STEPS)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
     return folder
 
@@ -225,12 +226,12 @@ def test_a_claim_is_as_good_as_its_worst_part() -> None:
 def test_runs_are_found_below_and_unfinished_ones_left_out(tmp_path: Path) -> None:
     make(tmp_path / "a", [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2)
     write(tmp_path / "b" / "run", sets(3, 3, 3), sets(0.1, 0.1, 0.3), total_steps=200)
-    assert len(find_runs([tmp_path, tmp_path / "a" / "seed_0"])) == 3
+    assert len(find(tmp_path, tmp_path / "a" / "seed_0")) == 3
     runs, unfinished = claims.read([tmp_path])
     assert [run.folder.name for run in runs] == ["seed_0", "seed_1"]
     assert unfinished == [f"{tmp_path / 'b' / 'run'} stopped at step 100"]
     with pytest.raises(InputError, match="holds no run"):
-        find_runs([tmp_path / "nowhere"])
+        find(tmp_path / "nowhere")
 
 
 def test_exit_code_0_whatever_the_verdict_and_2_for_what_cannot_be_read(
