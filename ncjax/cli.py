@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,9 @@ def prepare_backend() -> None:
         folder = base / "ncjax" / "compiled"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if folder.stat().st_uid != os.getuid():
+                return  # what others may write into is not run
+            folder.chmod(0o700)
         except OSError:
             return  # without a place to keep them, programs are compiled anew each time
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -64,28 +68,47 @@ def join_processes() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns mistakes and interruptions into one line on standard error and an exit code: 2, 130 or 75."""
+    """Turns mistakes and interruptions into one line on standard error and an exit code: 2, 130 or 75.
+
+    One of several processes ends at once, whatever was raised: the ordinary way out would wait for the others, and they
+    for this one.
+    """
     try:
         yield
-    except InputError as error:
-        _stop(f"error: {error}", EXIT_USAGE)
-    except Interrupted as stop:
-        _stop(str(stop), EXIT_TERMINATED if stop.signal == signal.SIGTERM else EXIT_CTRL_C)
-    except KeyboardInterrupt:
-        _stop("interrupted", EXIT_CTRL_C)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except SystemExit:
+        raise
+    except BaseException as error:
+        several = jax.distributed.is_initialized()
+        explained = _explanation(error, several)
+        if explained is None and not several:
             raise
+        if explained is None:
+            traceback.print_exc()
+            code = 1
+        else:
+            message, code = explained
+            print(message, file=sys.stderr)
+        if several:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        raise SystemExit(code) from error
+
+
+def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
+    """The line and the exit code of what a person can mend; None of anything else."""
+    if isinstance(error, InputError):
+        return f"error: {error}", EXIT_USAGE
+    if isinstance(error, Interrupted):
+        return str(error), EXIT_TERMINATED if error.signal == signal.SIGTERM else EXIT_CTRL_C
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_CTRL_C
+    if isinstance(error, jax.errors.JaxRuntimeError) and several and "RESOURCE_EXHAUSTED" not in str(error):
         reason = str(error).splitlines()[0]
-        message = f"error: another process of this run is gone ({reason}); start all of them again to continue"
-        print(message, file=sys.stderr, flush=True)
-        os._exit(EXIT_TERMINATED)  # at once: the ordinary way out would wait for the others
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        _stop(f"error: {error.filename or 'a file'} could not be written: {error.strerror}", EXIT_USAGE)
-
-
-def _stop(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
-    raise SystemExit(code)
+        return (
+            f"error: another process of this run is gone ({reason}); start all of them again to continue",
+            EXIT_TERMINATED,
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"error: {error.filename or 'a file'} could not be written: {error.strerror}", EXIT_USAGE
+    return None

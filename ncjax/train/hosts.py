@@ -1,11 +1,14 @@
 """What differs between the processes of one run: process 0 writes the logs, and all must decide alike."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType
+
+from ncjax.errors import InputError
 
 
 def leads() -> bool:
@@ -19,6 +22,27 @@ def agree(*values: int) -> tuple[int, ...]:
         return values
     everywhere = multihost_utils.process_allgather(np.asarray(values, np.int32))
     return tuple(int(value) for value in everywhere.max(0))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What raises on one process raises on all, so that none waits for one that has stopped.
+
+    For work that the processes do each by itself, where some of it only one does.
+
+    Raises:
+      InputError: another process raised.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    (failed,) = agree(failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise InputError("another process of this run stopped, and its own message says why; start all of them again")
 
 
 def each_by_itself() -> AbstractContextManager[object]:

@@ -102,7 +102,9 @@ def _rows(split: Split, per_class: int) -> np.ndarray:
 
 
 def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: float) -> Record:
-    """One record: flat keys, deterministic values; None stands for an infinite value.
+    """One record: flat keys, deterministic values; None stands for a value that is not finite.
+
+    That is infinity, or a number that overflowed on the way: JSON has neither.
 
     `loss` and the accuracies of the source sets are those of the head on the measured images, unaugmented and in
     evaluation mode.

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,21 @@ _SETS = ("source_train", "source_test", "target")
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file whole: a reader, or a crash, sees the old one or the new one."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with _named(path):
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing carry the name of the file, which the system leaves out once it is open."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_records(workdir: Path, records: Sequence[Record]) -> None:
@@ -33,12 +44,13 @@ def write_records(workdir: Path, records: Sequence[Record]) -> None:
 
 def append_timing(workdir: Path, entry: dict[str, Any]) -> None:
     """Adds a line to timing.jsonl, which holds what differs from one execution of the same run to another."""
-    with (workdir / "timing.jsonl").open("a") as file:
+    path = workdir / "timing.jsonl"
+    with _named(path), path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 
 def read_records(workdir: str | Path) -> list[Record]:
-    """The records of a run, in the order of steps; each has every key, and None stands for an infinite value.
+    """The records of a run, in the order of steps; each has every key, and None stands for a value that is not finite.
 
     Raises:
       InputError: if the folder holds no records, or they cannot be read.
