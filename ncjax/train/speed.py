@@ -1,5 +1,6 @@
 """How fast a run is against what its devices could do, and what they can hold."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from ncjax import devices
 from ncjax.errors import InputError
 
 # Dense peaks in 1e12 operations/s of one JAX device: bfloat16 products, and those of float32 arrays at the default
@@ -69,8 +71,9 @@ def _matrix_product_rate() -> float:
 def check_precision(mesh: Mesh, precision: str) -> None:
     """Raises InputError where the device cannot compute in the precision."""
     device = mesh.devices.flat[0]
-    capability = getattr(device, "compute_capability", None)
-    if precision == "bfloat16" and device.platform in ("gpu", "cuda") and float(capability or 8) < 8:
+    capability = str(getattr(device, "compute_capability", ""))
+    nvidia = re.fullmatch(r"(\d+)\.\d+", capability)  # AMD's names of devices, such as gfx942, are no such numbers
+    if precision == "bfloat16" and nvidia is not None and int(nvidia[1]) < 8:
         raise InputError(
             f"precision=bfloat16: {device.device_kind} (compute capability {capability}) has no bfloat16; set float32"
         )
@@ -79,12 +82,14 @@ def check_precision(mesh: Mesh, precision: str) -> None:
 def stream_above(stream: bool | None) -> int | None:
     """The size of source-train in bytes from which on its images stay in their files; None for never.
 
-    By default a quarter of the device's memory, or 8 GiB where that is not known.
+    By default a quarter of the device's memory; where that is not known, 8 GiB over the devices of this process that
+    training runs on, each of which holds a copy.
     """
     if stream is not None:
         return 0 if stream else None
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return stats["bytes_limit"] // 4 if "bytes_limit" in stats else _HOST_BYTES
+    local = devices.data_mesh().local_devices
+    stats = local[0].memory_stats() or {}
+    return stats["bytes_limit"] // 4 if "bytes_limit" in stats else _HOST_BYTES // len(local)
 
 
 @contextmanager
