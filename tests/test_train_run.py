@@ -25,6 +25,7 @@ from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, r
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
+from ncjax.train.signals import Stop
 from ncjax.train.speed import check_precision, peak
 from ncjax.train.trainer import Trainer
 
@@ -120,7 +121,7 @@ def test_restore_gives_the_trained_classifier(finished: Path) -> None:
 
 
 def test_a_finished_run_is_read_back(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Run, "train", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(_Run, "train", lambda self, stop: pytest.fail("trained again"))
     again = run(finished)
     jax.tree.map(np.testing.assert_array_equal, again.variables, restore(finished).variables)
 
@@ -188,9 +189,9 @@ def test_when_no_checkpoint_can_be_read_nothing_is_lost(finished: Path, tmp_path
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("stopped", [signal.SIGINT, signal.SIGTERM, None])
 def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
-    stopped: bool, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: signal.Signals | None, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal in the last step, and a checkpoint due at it."""
     original = _Run._advance
@@ -198,24 +199,26 @@ def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     def advance(self: _Run, *arguments: Any) -> Any:
         result = original(self, *arguments)
         if stopped and result[1] == STEPS:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), stopped)
         return result
 
     monkeypatch.setattr(_Run, "_advance", advance)
     monkeypatch.setattr("ncjax.train.loop._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     if stopped:
-        with pytest.raises(KeyboardInterrupt):  # the run is done, but whoever called it must hear of the signal
+        # the run is done, but whoever called it must hear of the signal
+        with pytest.raises(Interrupted, match="at the end of training, which is saved") as late:
             run(tmp_path / "run")
+        assert late.value.signal == stopped
     else:
         run(tmp_path / "run")
     assert_same_end(tmp_path / "run", finished)
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(self: _Run, stop: list[int]) -> list[None]:
+    def train(self: _Run, stop: Stop) -> list[Any]:
         with pytest.raises(InputError, match="another process is at work in"):
             run(tmp_path / "run")
-        return [None]
+        return ["trained"]
 
     monkeypatch.setattr(_Run, "_train", train)
     run(tmp_path / "run")

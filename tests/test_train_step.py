@@ -21,7 +21,7 @@ from ncjax.models import Network
 from ncjax.train import Config, streaming
 from ncjax.train.losses import Objective
 from ncjax.train.step import Batch, TrainState, epoch_order, initial_state, optimizer, schedule, train_step
-from ncjax.train.trainer import Setup, resident_trainer, streamed_trainer
+from ncjax.train.trainer import Setup, local_rows, resident_trainer, streamed_trainer
 
 CONFIG = Config(learning_rate=0.05, schedule="constant", batch_size=16)
 
@@ -190,11 +190,10 @@ def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh
     mesh = on_devices(2)
     with jax.set_mesh(mesh):
         data = training_data()
-        batches = streaming.batches(benchmark().source_train, 0, 16)
-        example = Batch(*next(batches(0)), data.mean, data.std)
-        first = streamed_trainer(setup(mesh), example, batches, 0)
+        batches = streaming.batches(benchmark().source_train, 0, 16, local_rows(mesh, 16))
+        first = streamed_trainer(setup(mesh), (data.mean, data.std), batches, 0)
         states, _ = first.run(first.initial, 0, 5)
-        second = streamed_trainer(setup(mesh), example, batches, 0)
+        second = streamed_trainer(setup(mesh), (data.mean, data.std), batches, 0)
         states, progress = second.run(states, 5, 7)
     assert progress.first_bad_step.tolist() == [-1]
     jax.tree.map(np.testing.assert_array_equal, resident, jax.device_get(states[0]))
@@ -208,6 +207,7 @@ def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
         env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
         check=True,
         capture_output=True,
+        timeout=300,
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import warnings
+import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
 from ncjax.errors import InputError
+from ncjax.train.hosts import agree
 from ncjax.train.step import TrainState
 
 _policies = ocp.training.preservation_policies
@@ -21,18 +24,23 @@ class Checkpoints:
     """The checkpoints in one folder; written in the background, each whole or not there at all.
 
     A checkpoint at step s holds `variables`, `optimizer`, and `progress`: JSON that the loop hands in (the records
-    up to s). Order, augmentation and data position are functions of the seed and s, and need no place in it.
+    up to s), with checksums of all three. Order, augmentation and data position are functions of the seed and s, and
+    need no place in it.
+
+    Where there are several processes, all of them write and load together; a reader needs no other.
     """
 
     def __init__(self, folder: Path, *, keep_all: bool = False, read_only: bool = False) -> None:
         if read_only and not folder.is_dir():
             raise InputError(f"no checkpoint in {folder}: has the run been started?")
         keep = _policies.PreserveAll() if keep_all else _policies.LatestN(3)
+        self._processes = _only_this_process if read_only and jax.process_count() > 1 else nullcontext
         # what a killed run left unfinished is removed, but never by a reader, which may meet a run that is writing
-        self._manager = ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=not read_only
-        )
-        self._damaged: set[int] = set()
+        with self._processes():
+            self._manager = ocp.training.Checkpointer(
+                folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=not read_only
+            )
+        self.damaged: set[int] = set()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -41,7 +49,8 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._manager.close()  # waits for what is still being written
+            with self._processes():
+                self._manager.close()  # waits for what is still being written
         except Exception as failure:
             if error is None:
                 raise _not_written(self._manager.directory, failure) from failure
@@ -62,44 +71,53 @@ class Checkpoints:
         One of the same step is left as it is, unless it could not be read.
         """
         step = int(state.step)
-        if step in self.steps and step not in self._damaged:
+        if step in self.steps and step not in self.damaged:
             return
         # as text, since orbax's own JSON does not keep the order of keys
-        text = {"json": json.dumps(progress)}
-        parts = {"variables": state.variables, "optimizer": state.optimizer, "progress": text}
+        text = json.dumps(progress)
+        parts: dict[str, Any] = {"variables": state.variables, "optimizer": state.optimizer}
+        parts["progress"] = {"json": text, "checksums": _checksums(parts, text)}
         try:
-            pending = self._manager.save_checkpointables_async(step, parts, force=True, overwrite=step in self._damaged)
+            pending = self._manager.save_checkpointables_async(step, parts, force=True, overwrite=step in self.damaged)
             if wait and pending is not None:
                 pending.result()
         except Exception as error:  # what is wrong with the disk comes in many kinds too, here or one save later
             raise _not_written(self._manager.directory, error) from error
-        self._damaged.discard(step)
+        self.damaged.discard(step)
 
     def load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The checkpoint at `step`, in the shapes, types and placement of `like`.
 
         None, and a warning, if it cannot be read.
+
+        Raises:
+          InputError: if it is of another network or optimiser.
         """
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
+        wanted = {"variables": abstract.variables, "optimizer": abstract.optimizer}
+        found = None
         try:
-            parts = self._manager.load_checkpointables(
-                step, {"variables": abstract.variables, "optimizer": abstract.optimizer, "progress": None}
-            )
+            found = self._load(step, wanted)
+        except InputError:
+            raise
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             warnings.warn(
-                f"the checkpoint of step {step} cannot be read ({type(error).__name__}); going back to the one before",
+                f"the checkpoint of step {step} cannot be read ({_reason(error)}); going back to the one before",
                 stacklevel=3,
             )
-            self._damaged.add(step)
+        (lost,) = agree(found is None)  # one that a single process cannot read is none
+        if lost or found is None:
+            self.damaged.add(step)
             return None
-        state = TrainState(jax.device_put(np.int32(step), like.step.sharding), parts["variables"], parts["optimizer"])
-        return state, json.loads(parts["progress"]["json"])
+        parts, progress = found
+        step_array = jax.device_put(np.int32(step), like.step.sharding)
+        return TrainState(step_array, parts["variables"], parts["optimizer"]), progress
 
     def load_variables(self, abstract: Any, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """The network's variables and the progress of the checkpoint at `step`, or of the newest.
 
         Raises:
-          InputError: if there is no such checkpoint, or it cannot be read.
+          InputError: if there is no such checkpoint, it cannot be read, or it is of another network.
         """
         if not self.steps:
             raise InputError(f"no checkpoint in {self._manager.directory}: has the run been started?")
@@ -107,36 +125,96 @@ class Checkpoints:
             raise InputError(f"no checkpoint of step {step}; there are those of {', '.join(map(str, self.steps))}")
         step = self.steps[-1] if step is None else step
         try:
-            parts = self._manager.load_checkpointables(step, {"variables": abstract, "progress": None})
+            parts, progress = self._load(step, {"variables": abstract})
+        except InputError:
+            raise
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             raise InputError(
-                f"the checkpoint of step {step} in {self._manager.directory} cannot be read ({type(error).__name__}); "
+                f"the checkpoint of step {step} in {self._manager.directory} cannot be read ({_reason(error)}); "
                 f"there are those of {', '.join(map(str, self.steps))}"
             ) from error
-        return parts["variables"], json.loads(parts["progress"]["json"])
+        return parts["variables"], progress
+
+    def _load(self, step: int, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Some arrays of a checkpoint, and its progress, compared with their checksums."""
+        with self._processes():
+            stored = self._manager.checkpointables_metadata(step).metadata
+            there, here = (_shapes({name: tree.get(name) for name in wanted}) for tree in (stored, wanted))
+            if not all(stored.get(name) for name in wanted):
+                raise _Altered("its description is gone")
+            differs = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+            if differs:
+                name = differs[0]
+                raise InputError(
+                    f"the checkpoint of step {step} in {self._manager.directory} is of another network or optimizer: "
+                    f"{name} is {there.get(name, 'absent')} there, {here.get(name, 'absent')} here "
+                    f"({len(differs)} arrays differ); choose another --workdir"
+                )
+            parts = self._manager.load_checkpointables(step, {**wanted, "progress": None})
+        progress = parts.pop("progress")
+        found = _checksums(parts, progress["json"])
+        expected = progress.get("checksums", {})  # older checkpoints have none
+        bad = [name for name in found if name in expected and found[name] != expected[name]]
+        if bad:
+            raise _Altered(f"{bad[0]} is not what was written")
+        return parts, json.loads(progress["json"])
+
+
+class _Altered(Exception):
+    """What was read is not what was written."""
 
 
 def load_newest(
     checkpoints: Sequence[Checkpoints], like: Sequence[TrainState]
-) -> list[tuple[TrainState, dict[str, Any]]] | None:
+) -> list[tuple[TrainState, dict[str, Any]] | None] | None:
     """The newest step of which the checkpoint of every seed can be read; None if there are none yet.
 
-    One that cannot be read is named in a warning, and the one before it is tried.
+    A seed that the others' progress lists as diverged by then has no checkpoint of that step, and None is in its place.
+    A checkpoint that cannot be read is named in a warning, and the one before it is tried.
 
     Raises:
-      InputError: if there are checkpoints and none can be read.
+      InputError: if there are checkpoints and none can be read, or they are of another network.
     """
-    steps = sorted(set.intersection(*(set(one.steps) for one in checkpoints)), reverse=True)
-    for step in steps:
-        loaded = [one.load(step, shape) for one, shape in zip(checkpoints, like, strict=True)]
-        found = [one for one in loaded if one is not None]
-        if len(found) == len(loaded):
-            return found
-    if steps:
+    for step in sorted(set().union(*(one.steps for one in checkpoints)), reverse=True):
+        loaded = [
+            one.load(step, shape) if step in one.steps else None for one, shape in zip(checkpoints, like, strict=True)
+        ]
+        diverged = {seed for found in loaded if found is not None for seed in found[1].get("diverged", {})}
+        if all(found is not None or str(i) in diverged for i, found in enumerate(loaded)):
+            return loaded
+    if any(one.damaged for one in checkpoints):
         raise InputError(
             f"no checkpoint in {checkpoints[0].folder} can be read; delete the run's folder to start again"
         )
     return None
+
+
+def _only_this_process() -> AbstractContextManager[Any]:
+    """No other process is waited for."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader_{me}"
+    )
+    return ocp.Context(multiprocessing_options=alone)
+
+
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    """The shape of every array by its path; containers of other kinds with the same keys are the same."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape) for path, leaf in leaves}
+
+
+def _checksums(parts: dict[str, Any], text: str) -> dict[str, int]:
+    found = {"progress": zlib.crc32(text.encode())}
+    for name, tree in parts.items():
+        found[name] = 0
+        for leaf in jax.tree.leaves(tree):
+            found[name] = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, found[name])
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, _Altered) else type(error).__name__
 
 
 def _not_written(folder: Path, error: Exception) -> InputError:

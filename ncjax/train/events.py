@@ -1,5 +1,6 @@
 """The records of a run as TensorBoard events."""
 
+import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,18 @@ from ncjax.errors import InputError
 from ncjax.train.measurement import Record
 
 
+def check_installed() -> None:
+    """Raises InputError where events cannot be written."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise InputError('tensorboard=True needs tensorboardX: pip install -e ".[tensorboard]"')
+
+
 class Events:
     """Event files in one folder, written anew from the records when a run starts or continues."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise InputError('tensorboard=True needs tensorboardX: pip install -e ".[tensorboard]"') from None
+        from tensorboardX import SummaryWriter
+
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = SummaryWriter(str(folder))
         self._written = 0

@@ -26,8 +26,13 @@ class Refused(InputError):
     """A folder in which this run may not be written."""
 
 
-def described(workdir: Path, identity: dict[str, Any], benchmark: Benchmark | None) -> dict[str, Any] | None:
+def described(workdir: Path, identity: dict[str, Any], data: dict[str, Any] | None) -> dict[str, Any] | None:
     """What config.json says of a run that was begun in this folder; None where one may begin.
+
+    Args:
+      workdir: the folder.
+      identity: of the run that is to go on there.
+      data: of it too, the "fingerprint" and the "augmentation", where they are known.
 
     Raises:
       Refused: if the folder holds another run or other data, or nothing can be written there.
@@ -39,8 +44,8 @@ def described(workdir: Path, identity: dict[str, Any], benchmark: Benchmark | No
             return None
         found = files.read_config(workdir)
         _same_settings(found, identity, workdir)
-        if benchmark is not None:
-            _same_data(found, fingerprint(benchmark), workdir)
+        if data is not None:
+            _same_data(found, data, workdir)
         return found
     except OSError as error:
         raise Refused(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from None
@@ -70,9 +75,15 @@ def _same_settings(old: dict[str, Any], now: dict[str, Any], workdir: Path) -> N
         raise Refused(f"{workdir} holds another run ({'; '.join(differs)}); choose another --workdir")
 
 
-def _same_data(old: dict[str, Any], checksums: str, workdir: Path) -> None:
-    if old.get("data", {}).get("fingerprint") != checksums:
+def _same_data(old: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
+    before = old.get("data", {})
+    if before.get("fingerprint") != now["fingerprint"]:
         raise Refused(f"{workdir} holds another run (other images or labels); choose another --workdir")
+    if before.get("augmentation") != now["augmentation"]:
+        raise Refused(
+            f"{workdir} holds another run (augmentation {before.get('augmentation')!r} there, "
+            f"{now['augmentation']!r} here); choose another --workdir"
+        )
 
 
 def fingerprint(benchmark: Benchmark) -> str:
@@ -124,9 +135,9 @@ def _read_seeds(workdir: Path) -> int:
         raise Refused(f"{workdir / _SEEDS} cannot be read: {error}; choose another --workdir") from None
 
 
-def check_space(workdir: Path, state_bytes: int) -> None:
-    """Raises InputError if the disk has no room for four checkpoints: three are kept while a fourth is written."""
-    needed = 4 * state_bytes + 2**24
+def check_space(workdir: Path, state_bytes: int, checkpoints: int) -> None:
+    """Raises InputError if the disk has no room for so many more checkpoints."""
+    needed = checkpoints * state_bytes + 2**24
     free = shutil.disk_usage(workdir).free
     if free < needed:
         raise InputError(
@@ -156,6 +167,6 @@ def claim(workdir: Path, description: dict[str, Any]) -> Iterator[None]:
         except OSError:
             raise Refused(f"another process is at work in {workdir}; wait for it or stop it") from None
         if (workdir / "config.json").exists():
-            _same_data(files.read_config(workdir), description["data"]["fingerprint"], workdir)
+            _same_data(files.read_config(workdir), description["data"], workdir)
         files.write_atomically(workdir / "config.json", json.dumps(description, indent=2) + "\n")
         yield

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -18,18 +18,17 @@ from ncjax import data, devices, models
 from ncjax.classifier import Classifier, features
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
-from ncjax.train import folder, speed, streaming
+from ncjax.train import events, folder, speed, streaming
 from ncjax.train import measurement as measuring
 from ncjax.train import records as files
 from ncjax.train.checkpoint import Checkpoints, load_newest
 from ncjax.train.config import Config, identity, objective, resolve
-from ncjax.train.events import Events
 from ncjax.train.folder import Refused, fingerprint
-from ncjax.train.hosts import agree, leads
+from ncjax.train.hosts import agree, leads, together
 from ncjax.train.measurement import Measurement, Record
-from ncjax.train.signals import Interrupted, deferred_signals
-from ncjax.train.step import Batch, TrainState, optimizer
-from ncjax.train.trainer import Setup, States, Trainer, resident_trainer, streamed_trainer
+from ncjax.train.signals import Interrupted, Stop, signals
+from ncjax.train.step import Batch, TrainState, initial_state, optimizer
+from ncjax.train.trainer import Setup, States, Trainer, local_rows, resident_trainer, streamed_trainer
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -55,28 +54,63 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifie
 
     Raises:
       InputError: for a setting that cannot be, a folder that holds another run, data that cannot be read.
-      Diverged: if the loss stops being finite; the last good checkpoint stays.
+      Diverged: if the loss stops being finite; the last good checkpoint stays. Of many seeds, the others are finished
+        first.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
+    with signals() as stop:
+        return _pretrain(config, benchmark, stop)
+
+
+def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classifier:
     config = resolve(config)
     assert config.workdir is not None
-    each = [config]
-    if config.seeds > 1:
-        folder.claim_seeds(config.workdir, config.seeds)
-        each = [
-            dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
-            for i in range(config.seeds)
-        ]
-    finished = [_read_finished(one, benchmark) for one in each]  # says of every folder what is wrong with it
-    if finished[0] is not None and None not in finished:
-        return finished[0]
-    if benchmark is None:
-        benchmark = load_benchmark(config)
-    # a stream of images feeds one seed at a time
-    together = isinstance(benchmark.source_train.images, np.ndarray)
-    runs = [each] if together else [[one] for one in each]
-    classifiers = [_Run(run, benchmark).train() for run in runs]
-    return classifiers[0][0]
+    if config.distributed and not jax.distributed.is_initialized():
+        raise InputError(
+            "distributed=True, but this process has not joined others: call jax.distributed.initialize() before "
+            "anything else, or run experiments/pretrain.py --distributed"
+        )
+    if config.tensorboard:
+        events.check_installed()
+    with together():
+        each = _seeds(config)
+        known = None if benchmark is None else _Source.of(benchmark)
+        done = [_finished(one, known) for one in each]  # says of every folder what is wrong with it
+        first = None if done[0] is None else _read_finished(each[0], done[0])
+    unfinished = list(agree(first is None, *(step is None for step in done[1:])))
+    if first is not None and not any(unfinished):
+        _write_events(each)
+        return first
+    with together():
+        source = known or _Source.of(load_benchmark(config))
+        # a stream of images feeds one seed at a time
+        apart = not isinstance(source.benchmark.source_train.images, np.ndarray)
+        left = [one for one, is_left in zip(each, unfinished, strict=True) if is_left]
+        runs = [_Run(configs, source) for configs in ([[one] for one in left] if apart else [each])]
+    diverged = []
+    for run in runs:
+        try:
+            classifiers = run.train(stop)
+        except Diverged as error:
+            diverged.append(str(error))
+        else:
+            first = first or classifiers[0]
+    if diverged:
+        raise Diverged("; ".join(diverged))
+    assert first is not None
+    return first
+
+
+def _seeds(config: Config) -> list[Config]:
+    """One configuration a seed, each with a folder of its own."""
+    assert config.workdir is not None
+    if config.seeds == 1:
+        return [config]
+    folder.claim_seeds(config.workdir, config.seeds)
+    return [
+        dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
+        for i in range(config.seeds)
+    ]
 
 
 def load_benchmark(config: Config) -> Benchmark:
@@ -113,7 +147,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
         network = models.create(described["config"]["network"], described["data"]["num_source_classes"])
         abstract = jax.eval_shape(lambda: network.init(jax.random.key(0), tuple(described["data"]["image_shape"])))
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
         variables, progress = checkpoints.load_variables(abstract, step)
     return Classifier(
@@ -126,23 +160,67 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     )
 
 
-def _read_finished(config: Config, benchmark: Benchmark | None) -> Classifier | None:
-    """The classifier of a run that has nothing left to do; None for any other.
+def _finished(config: Config, known: "_Source | None") -> int | None:
+    """The last step of a run that has nothing left to do; None for any other.
 
     Raises:
-      InputError: if the folder holds another run, or nothing can be written where it should be.
+      Refused: if the folder holds another run, or nothing can be written where it should be.
     """
     assert config.workdir is not None
+    data = None
+    if known is not None:
+        data = {"fingerprint": known.fingerprint, "augmentation": known.augmentation(config)}
     try:
-        described = folder.described(config.workdir, identity(config), benchmark)
-        if described is None or files.read_records(config.workdir)[-1]["step"] != described["total_steps"]:
+        described = folder.described(config.workdir, identity(config), data)
+        if described is None:
             return None
-        return restore(config.workdir, described["total_steps"])
-    except InputError as error:
-        # a run that has only begun, or whose last checkpoint or records are damaged: an earlier checkpoint continues
-        if isinstance(error, Refused):
-            raise
+        last: int = described["total_steps"]
+        recorded = files.read_records(config.workdir)[-1]["step"] == last
+    except Refused:
+        raise
+    except InputError:
+        return None  # a run that has only begun, or whose records are damaged: a checkpoint continues
+    return last if recorded and (config.workdir / "checkpoints" / str(last)).is_dir() else None
+
+
+def _read_finished(config: Config, step: int) -> Classifier | None:
+    """The classifier at the end of a run; None if its last checkpoint is damaged, for an earlier one continues."""
+    assert config.workdir is not None
+    try:
+        return restore(config.workdir, step)
+    except InputError:
         return None
+
+
+def _write_events(each: Sequence[Config]) -> None:
+    for config in each:
+        if config.tensorboard and leads():
+            assert config.workdir is not None
+            events.Events(config.workdir / "tensorboard").update(files.read_records(config.workdir))
+
+
+class _Source(NamedTuple):
+    """The data of a run, with what all of it must be read for, once for all seeds.
+
+    Attributes:
+      benchmark: the images.
+      fingerprint: their checksums.
+      mean: of each channel, of pixels in 0..1, float32 [c].
+      std: likewise.
+    """
+
+    benchmark: Benchmark
+    fingerprint: str
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, benchmark: Benchmark) -> "_Source":
+        return cls(benchmark, fingerprint(benchmark), *_pixel_statistics(benchmark.source_train.images))
+
+    def augmentation(self, config: Config) -> str:
+        """The one that the configuration names, or the data set's own."""
+        return config.augmentation or self.benchmark.augmentation
 
 
 def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +239,7 @@ def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Lane:
-    """One seed of a run: its folder, its checkpoints and its records."""
+    """One seed of a run: its folder, its checkpoints and its records, and the step at which it diverged, if it did."""
 
     def __init__(self, config: Config) -> None:
         assert config.workdir is not None
@@ -169,7 +247,8 @@ class _Lane:
         self.workdir = config.workdir
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep_all=config.keep_checkpoints)
         self.records: list[Record] = []
-        self.events = Events(self.workdir / "tensorboard") if config.tensorboard and leads() else None
+        self.diverged_at: int | None = None
+        self.events = events.Events(self.workdir / "tensorboard") if config.tensorboard and leads() else None
 
     def write_records(self) -> None:
         """Brings the files of the records up to date."""
@@ -182,12 +261,13 @@ class _Lane:
 class _Run:
     """One run, of one seed or of many at once: what stays the same from its first step to its last."""
 
-    def __init__(self, configs: Sequence[Config], benchmark: Benchmark) -> None:
-        config = configs[0]
+    def __init__(self, configs: Sequence[Config], source: _Source) -> None:
+        config, benchmark = configs[0], source.benchmark
+        self.source = source
         self.benchmark = benchmark
         self.configs = configs
         self.config = config
-        self.augmentation = config.augmentation or benchmark.augmentation
+        self.augmentation = source.augmentation(config)
         self.mesh = devices.data_mesh()
         train = benchmark.source_train
         self.images = len(train.labels)
@@ -203,7 +283,8 @@ class _Run:
             )
         speed.check_precision(self.mesh, config.precision)
         self.image_shape = tuple(train.images.shape[1:])
-        self.mean, self.std = _pixel_statistics(train.images)
+        if not isinstance(train.images, np.ndarray):
+            streaming.check_installed()
         num_classes = len(train.class_names)
         assert config.network is not None
         assert config.epochs is not None
@@ -215,30 +296,48 @@ class _Run:
         self.measurement: Measurement = measuring.plan(benchmark, config)
         self.marks = measuring.steps_to_measure(self.total_steps, self.images / config.batch_size, config.measurements)
 
-    def train(self) -> list[Classifier]:
+    def train(self, stop: Stop) -> list[Classifier]:
         with ExitStack() as stack:
-            for one in self.configs:
-                assert one.workdir is not None
-                stack.enter_context(folder.claim(one.workdir, self._describe(one)))
-            return self._train(stack.enter_context(deferred_signals()))
+            with together():
+                for one in self.configs:
+                    assert one.workdir is not None
+                    stack.enter_context(folder.claim(one.workdir, self._describe(one)))
+            return self._train(stop)
 
-    def _train(self, stop: list[int]) -> list[Classifier]:
-        trainer = self._trainer()
+    def _train(self, stop: Stop) -> list[Classifier]:
         with ExitStack() as stack:
             lanes = []
             for config in self.configs:
                 lanes.append(_Lane(config))
                 stack.enter_context(lanes[-1].checkpoints)
+            with together():
+                self._check_space(lanes)
+            trainer = self._trainer()
             like = [trainer.one_seed(trainer.initial, i) for i in range(len(lanes))]
-            folder.check_space(lanes[0].workdir, len(lanes) * sum(leaf.nbytes for leaf in jax.tree.leaves(like[0])))
             loaded = load_newest([lane.checkpoints for lane in lanes], like)
-            states = trainer.initial if loaded is None else trainer.join([state for state, _ in loaded])
-            for i, lane in enumerate(lanes):
-                lane.records = [] if loaded is None else loaded[i][1]["records"]
-                lane.write_records()
-            return self._loop(
-                trainer, lanes, states, int(like[0].step) if loaded is None else int(loaded[0][0].step), stop
-            )
+            states, step = trainer.initial, 0
+            if loaded is not None:
+                states = trainer.join([one[0] if one is not None else like[i] for i, one in enumerate(loaded)])
+                newest = next(one for one in loaded if one is not None)
+                step = int(newest[0].step)
+                for i, (lane, one) in enumerate(zip(lanes, loaded, strict=True)):
+                    lane.diverged_at = newest[1].get("diverged", {}).get(str(i))
+                    lane.records = [] if one is None else one[1]["records"]
+            with together():
+                for lane in _sound(lanes):
+                    lane.write_records()
+            with stop.deferred():
+                return self._loop(trainer, lanes, states, step, stop)
+
+    def _check_space(self, lanes: list[_Lane]) -> None:
+        """Three checkpoints are kept while a fourth is written, or one of every measurement."""
+        tx = optimizer(self.config, self.total_steps)
+        state = jax.eval_shape(lambda: initial_state(self.network, tx, 0, self.image_shape))
+        steps = lanes[0].checkpoints.steps
+        to_come = sum(mark not in steps for mark in self.marks) + 1
+        count = to_come if self.config.keep_checkpoints else max(1, 4 - len(steps))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        folder.check_space(lanes[0].workdir, len(lanes) * size, count)
 
     def _trainer(self) -> Trainer:
         config, train = self.config, self.benchmark.source_train
@@ -254,12 +353,13 @@ class _Run:
             mesh=self.mesh,
         )
         if isinstance(train.images, np.ndarray):
-            data = Batch(*map(jnp.asarray, (train.images, train.labels, self.mean, self.std)))
+            data = Batch(*map(jnp.asarray, (train.images, train.labels, self.source.mean, self.source.std)))
             trainer = resident_trainer(setup, data, [one.seed for one in self.configs])
         else:
-            batches = streaming.batches(train, config.seed, config.batch_size)
-            data = Batch(*map(jnp.asarray, (*next(batches(0)), self.mean, self.std)))
-            trainer = streamed_trainer(setup, data, batches, config.seed)
+            share = local_rows(self.mesh, config.batch_size)
+            batches = streaming.batches(train, config.seed, config.batch_size, share)
+            normalisation = jnp.asarray(self.source.mean), jnp.asarray(self.source.std)
+            trainer = streamed_trainer(setup, normalisation, batches, config.seed)
         self.peak = speed.peak(self.mesh, config.precision)
         self._log(
             {
@@ -273,9 +373,7 @@ class _Run:
         )
         return trainer
 
-    def _loop(
-        self, trainer: Trainer, lanes: list[_Lane], states: States, step: int, stop: list[int]
-    ) -> list[Classifier]:
+    def _loop(self, trainer: Trainer, lanes: list[_Lane], states: States, step: int, stop: Stop) -> list[Classifier]:
         saved = time.monotonic()
         chunk = 1
         calls = 0
@@ -283,11 +381,13 @@ class _Run:
             total=self.total_steps, initial=step, unit="step", desc="train", smoothing=0.05, disable=not leads()
         ) as bar:
             while True:
-                if step in self.marks and (not lanes[0].records or lanes[0].records[-1]["step"] != step):
+                if step in self.marks and [record["step"] for record in _sound(lanes)[0].records[-1:]] != [step]:
                     bar.set_postfix_str("measuring")
-                    for i, lane in enumerate(lanes):
-                        lane.records.append(self._measure(trainer.one_seed(states, i), step))
-                        lane.write_records()
+                    for lane in _sound(lanes):
+                        state = trainer.one_seed(states, lanes.index(lane))
+                        lane.records.append(self._measure(state, step))
+                        with together():
+                            lane.write_records()
                     if step < self.total_steps:
                         _save(trainer, lanes, states)
                         saved = time.monotonic()
@@ -295,30 +395,58 @@ class _Run:
                     bar.set_postfix_str("mean feature")
                     break
                 calls += 1
-                with speed.trace(lanes[0].workdir / "profile", when=self.config.profile and calls == 2):
-                    states, step, chunk = self._advance(trainer, states, step, chunk, bar)
+                with speed.trace(lanes[0].workdir / "profile", when=self.config.profile and calls == 2 and leads()):
+                    states, step, chunk, first_bad = self._advance(trainer, states, step, chunk, bar)
+                for lane, bad in zip(lanes, first_bad, strict=True):
+                    if bad >= 0 and lane.diverged_at is None:
+                        lane.diverged_at = int(bad)
+                if not _sound(lanes):
+                    raise self._diverged(lanes)
                 if step == self.total_steps:
                     continue  # the end writes its own checkpoint, with all that belongs in it
                 # processes must agree on these, or one would wait for the others for ever
-                signal, due, chunk = agree(
-                    stop[0] if stop else 0, time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS, chunk
-                )
+                signal, due, chunk = agree(stop.signal, time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS, chunk)
                 if signal:
                     _save(trainer, lanes, states, wait=True)
-                    raise Interrupted(step, signal)
+                    raise Interrupted(signal, f"after step {step}; saved")
                 if due:
                     _save(trainer, lanes, states)
                     saved = time.monotonic()
-        return [self._finish(lane, trainer.one_seed(states, i)) for i, lane in enumerate(lanes)]
+        classifiers = [self._finish(trainer, lanes, states, lane) for lane in _sound(lanes)]
+        if len(classifiers) < len(lanes):
+            raise self._diverged(lanes)
+        return classifiers
 
-    def _finish(self, lane: _Lane, state: TrainState) -> Classifier:
+    def _finish(self, trainer: Trainer, lanes: list[_Lane], states: States, lane: _Lane) -> Classifier:
+        state = trainer.one_seed(states, lanes.index(lane))
         classifier = self._classifier(state)
         mean = features(classifier, self.benchmark.source_train).mean(0, dtype=np.float64).astype(np.float32)
-        lane.checkpoints.save(state, {"records": lane.records, "feature_mean": mean.tolist()}, wait=True)
+        lane.checkpoints.save(state, _progress(lanes, lane, mean.tolist()), wait=True)
         return dataclasses.replace(classifier, feature_mean=jnp.asarray(mean))
 
-    def _advance(self, trainer: Trainer, states: States, step: int, chunk: int, bar: tqdm) -> tuple[States, int, int]:
-        """Takes up to `chunk` steps, not past a measurement or the end of an epoch, and waits for them."""
+    def _diverged(self, lanes: list[_Lane]) -> Diverged:
+        """Says which seeds diverged, and what became of the others."""
+        where = [
+            f"step {lane.diverged_at} of {self.total_steps} "
+            f"(seed={lane.config.seed}, learning_rate={lane.config.learning_rate}); checkpoints up to then are kept in "
+            f"{lane.workdir}"
+            for lane in lanes
+            if lane.diverged_at is not None
+        ]
+        others = f"; the other {len(_sound(lanes))} seeds are finished" if _sound(lanes) else ""
+        return Diverged(
+            f"the loss or the weights were not finite at {'; at '.join(where)}{others}; "
+            "try a lower learning_rate in a new workdir"
+        )
+
+    def _advance(
+        self, trainer: Trainer, states: States, step: int, chunk: int, bar: tqdm
+    ) -> tuple[States, int, int, np.ndarray]:
+        """Takes up to `chunk` steps, not past a measurement or the end of an epoch, and waits for them.
+
+        Returns:
+          The states, the step they are at, the next chunk, and of every seed the first step that was not finite, or -1.
+        """
         batch = self.config.batch_size
         offset = step * batch % self.images
         next_mark = next(mark for mark in self.marks if mark > step)
@@ -326,13 +454,6 @@ class _Run:
         start = time.monotonic()
         states, seen = trainer.run(states, step, count)
         seconds = time.monotonic() - start
-        for config, bad in zip(self.configs, seen.first_bad_step, strict=True):
-            if bad >= 0:
-                raise Diverged(
-                    f"the loss or the weights were not finite at step {bad} of {self.total_steps} "
-                    f"(seed={config.seed}, learning_rate={config.learning_rate}); checkpoints up to then are kept in "
-                    f"{config.workdir}; try a lower learning_rate in a new workdir"
-                )
         images = count * batch * len(self.configs)
         entry: dict[str, Any] = {
             "step": step + count,
@@ -341,16 +462,19 @@ class _Run:
             "step_seconds": seconds / count,
             "images_per_second": images / seconds,
         }
-        shown = f"loss {seen.loss.mean() / count:.3f}, accuracy {seen.correct.sum() / images:.3f}"
-        shown += f", {images / seconds:.0f} images/s"
+        sound = np.maximum(np.sum(seen.first_bad_step < 0), 1)
+        loss = np.sum(seen.loss, where=seen.first_bad_step < 0) / sound
+        shown = f"loss {loss / count:.3f}, accuracy {seen.correct.sum() / images:.3f}"
+        shown += f", {images / seconds:.0f} images/s, {1000 * seconds / count:.3g} ms a step"
         if trainer.flops is not None and self.peak.flops is not None:
             entry["share_of_peak"] = trainer.flops * count / seconds / self.peak.flops
             shown += f", {100 * entry['share_of_peak']:.0f} % of peak"
+        shown += f", compiled in {trainer.compile_seconds:.1f} s"
         self._log(entry)
         bar.update(count)
         bar.set_postfix_str(shown)
         wanted = int(count * _SECONDS_BETWEEN_LOOKS / max(seconds, 1e-9))
-        return states, step + count, max(1, min(wanted, 2 * chunk))
+        return states, step + count, max(1, min(wanted, 2 * chunk)), np.asarray(seen.first_bad_step)
 
     def _measure(self, state: TrainState, step: int) -> Record:
         epoch = step * self.config.batch_size / self.images
@@ -368,8 +492,8 @@ class _Run:
     def _classifier(self, state: TrainState) -> Classifier:
         return Classifier(
             state.variables,
-            jnp.asarray(self.mean),
-            jnp.asarray(self.std),
+            jnp.asarray(self.source.mean),
+            jnp.asarray(self.source.std),
             network=self.network,
             augmentation=self.augmentation,
         )
@@ -389,11 +513,11 @@ class _Run:
             "total_steps": self.total_steps,
             "data": {
                 "name": benchmark.name,
-                "fingerprint": fingerprint(benchmark),
+                "fingerprint": self.source.fingerprint,
                 "num_source_classes": len(benchmark.source_train.class_names),
                 "image_shape": list(self.image_shape),
-                "mean": self.mean.tolist(),
-                "std": self.std.tolist(),
+                "mean": self.source.mean.tolist(),
+                "std": self.source.std.tolist(),
                 "augmentation": self.augmentation,
                 "images": {name: len(split.labels) for name, split in splits.items() if split is not None},
                 "classes": {name: len(split.class_names) for name, split in splits.items() if split is not None},
@@ -409,7 +533,17 @@ class _Run:
         }
 
 
+def _sound(lanes: Sequence[_Lane]) -> list[_Lane]:
+    """Those that have not diverged."""
+    return [lane for lane in lanes if lane.diverged_at is None]
+
+
 def _save(trainer: Trainer, lanes: list[_Lane], states: States, *, wait: bool = False) -> None:
-    for i, lane in enumerate(lanes):
-        progress = {"records": lane.records, "feature_mean": None}
-        lane.checkpoints.save(trainer.one_seed(states, i), progress, wait=wait)
+    for lane in _sound(lanes):
+        lane.checkpoints.save(trainer.one_seed(states, lanes.index(lane)), _progress(lanes, lane), wait=wait)
+
+
+def _progress(lanes: list[_Lane], lane: _Lane, feature_mean: list[float] | None = None) -> dict[str, Any]:
+    """What a checkpoint of a seed holds beside its arrays; the diverged seeds have no checkpoint of that step."""
+    diverged = {str(i): one.diverged_at for i, one in enumerate(lanes) if one.diverged_at is not None}
+    return {"records": lane.records, "feature_mean": feature_mean} | ({"diverged": diverged} if diverged else {})

@@ -7,42 +7,71 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM); its state is saved, and the same call continues it.
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop (Ctrl-C, SIGTERM); what it did is saved, and the same call continues it.
+
+    Not an Exception, as KeyboardInterrupt is not, so that no handler of errors on its way takes it for one.
 
     Attributes:
       signal: which signal asked.
     """
 
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"interrupted after step {step}; saved: the same command continues from there")
+    def __init__(self, number: int, when: str) -> None:
+        super().__init__(f"interrupted {when}: the same command continues from there")
         self.signal = number
 
 
+class Stop:
+    """Whether a signal has asked the run to stop.
+
+    Attributes:
+      signal: the first that came; 0 while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._deferred = False
+
+    def note(self, number: int) -> None:
+        """Takes a signal: stops at once, or leaves it to what is `deferred`."""
+        self.signal = self.signal or number
+        if not self._deferred:
+            raise Interrupted(number, "outside of training, with nothing to save")
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """What is inside sees to `signal` by itself; if it does not, for it is at its end, the signal counts then."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.signal:
+            raise Interrupted(self.signal, "at the end of training, which is saved")
+
+
 @contextmanager
-def deferred_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them, so that the loop can save; a second one does kill.
+def signals() -> Iterator[Stop]:
+    """Collects SIGINT and SIGTERM, instead of dying of them; a second one does kill.
 
     Only the main thread may do so; elsewhere nothing is collected. A signal that the process was started to ignore, as
     a shell's background jobs ignore SIGINT, stays ignored.
     """
-    received: list[int] = []
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield received
+        yield stop
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
         signal.signal(number, previous[signal.Signals(number)])
+        stop.note(number)
 
     for number in previous:
         signal.signal(number, note)
     try:
-        yield received
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if received:  # too late for this run, which is done: what comes after it hears of it
-        signal.raise_signal(received[0])

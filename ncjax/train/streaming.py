@@ -1,5 +1,6 @@
 """Batches of images that stay in their files, read ahead by grain."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
@@ -17,11 +18,11 @@ _BATCHES_AHEAD = 16
 class _Batches:
     """Item s is this process's share of the batch of step s: the position of a stream is the number of the step."""
 
-    def __init__(self, split: Split, seed: int, batch_size: int) -> None:
+    def __init__(self, split: Split, seed: int, batch_size: int, share: np.ndarray) -> None:
         self._split = split
         self._size = batch_size
-        n = len(split)
-        order = jax.jit(partial(epoch_order, n=n, batch_size=batch_size))
+        self._share = share
+        order = jax.jit(partial(epoch_order, n=len(split), batch_size=batch_size))
         here = jax.local_devices()[0]
 
         @lru_cache(maxsize=2)
@@ -30,8 +31,6 @@ class _Batches:
                 return np.asarray(order(np.uint32(seed), np.int32(epoch)))
 
         self._rows_of = rows_of
-        count = batch_size // jax.process_count()
-        self._share = slice(jax.process_index() * count, (jax.process_index() + 1) * count)
 
     def __len__(self) -> int:
         return 2**31
@@ -42,19 +41,24 @@ class _Batches:
         return self._split.images[rows], self._split.labels[rows]
 
 
-def batches(split: Split, seed: int, batch_size: int) -> Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """`batches(step)`: from that step on, this process's share of every batch, in the order of `epoch_order`.
-
-    Raises:
-      InputError: if grain is not installed.
-    """
-    try:
-        import grain
-    except ImportError:
+def check_installed() -> None:
+    """Raises InputError where images cannot be streamed."""
+    if importlib.util.find_spec("grain") is None:
         raise InputError(
             'images are streamed from their files by grain: pip install -e ".[stream]", or set stream=False'
-        ) from None
-    source = _Batches(split, seed, batch_size)
+        )
+
+
+def batches(
+    split: Split, seed: int, batch_size: int, share: np.ndarray
+) -> Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """`batches(step)`: from that step on, this process's share of every batch, in the order of `epoch_order`.
+
+    `share` says which rows of a batch those are (`trainer.local_rows`).
+    """
+    import grain
+
+    source = _Batches(split, seed, batch_size, share)
     reading = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
 
     def from_step(step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

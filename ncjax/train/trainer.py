@@ -91,38 +91,87 @@ def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer
     convolutions with other weights for every seed run several times slower there; on accelerators the seeds of a device
     are vmapped.
     """
-    batch, n, mesh = setup.batch_size, setup.num_images, setup.mesh
+    data = jax.device_put(data, devices.replicated(setup.mesh))
+    return _one_seed(setup, data, seeds[0]) if len(seeds) == 1 else _many_seeds(setup, data, seeds)
+
+
+def _one_seed(setup: Setup, data: Batch, seed: int) -> Trainer:
+    mesh = setup.mesh
+
+    def step(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
+        chosen = jax.lax.dynamic_slice(order, (offset,), (setup.batch_size,))
+        chosen = jax.lax.with_sharding_constraint(chosen, devices.sharded(mesh))
+        return _step(setup, seed, _gathered(data, chosen), carry)
+
     everywhere = devices.replicated(mesh)
-    data = jax.device_put(data, everywhere)
-    alone = len(seeds) == 1
-    placement = everywhere if alone else devices.sharded(mesh)
-    groups = [jax.device_put(group, placement) for group in _grouped(seeds, mesh)]
+    group = jax.device_put(np.asarray(seed, np.uint32), everywhere)
+    initial = _initial(setup, [group])
+    run, seconds, flops = _resident(setup, data, step, _order(setup), [group], initial)
+    return Trainer(initial, partial(run, 1), lambda states, i: states[0], tuple, seconds, flops)
 
-    def one_seed(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
-        chosen = jax.lax.dynamic_slice(order, (offset,), (batch,))
-        if alone:
-            chosen = jax.lax.with_sharding_constraint(chosen, devices.sharded(mesh))
-        return _step(setup, seed, Batch(data.images[chosen], data.labels[chosen], data.mean, data.std), carry)
 
-    step = one_seed if alone else _divided(one_seed, mesh)
+def _many_seeds(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
+    mesh = setup.mesh
+    everywhere, divided = devices.replicated(mesh), devices.sharded(mesh)
+
+    def step(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
+        chosen = jax.lax.dynamic_slice(order, (offset,), (setup.batch_size,))
+        return _step(setup, seed, _gathered(data, chosen), carry)
+
+    groups = [jax.device_put(group, divided) for group in _grouped(seeds, mesh)]
+    initial = _initial(setup, groups)
+    order_of = jax.vmap(_order(setup), in_axes=(0, None))
+    run, seconds, flops = _resident(setup, data, _divided(step, mesh), order_of, groups, initial)
+    width = len(groups[0])
+    return Trainer(
+        initial,
+        partial(run, len(seeds)),
+        partial(_one_of, width, everywhere),
+        partial(_join, width, len(groups), divided),
+        seconds,
+        # counted of one device, which trains width / mesh.size seeds; those that only fill a group up are no work done
+        None if flops is None else flops * mesh.size / width * len(seeds),
+    )
+
+
+def _gathered(data: Batch, chosen: Array) -> Batch:
+    return Batch(data.images[chosen], data.labels[chosen], data.mean, data.std)
+
+
+def _order(setup: Setup) -> Callable[[Array, Array], Array]:
+    def order_of(seed: Array, epoch: Array) -> Array:
+        return epoch_order(seed, epoch, setup.num_images, setup.batch_size)
+
+    return order_of
+
+
+def _resident(
+    setup: Setup,
+    data: Batch,
+    step: Callable[..., Carry],
+    order_of: Callable[[Array, Array], Array],
+    groups: Sequence[Array],
+    initial: States,
+) -> tuple[Callable[[int, States, int, int], tuple[States, Progress]], float, float | None]:
+    """`run(seeds, states, step, count)` with the progress of so many seeds; seconds of compilation; operations."""
+    batch, n = setup.batch_size, setup.num_images
+    placement, everywhere = groups[0].sharding, devices.replicated(setup.mesh)
 
     def many_steps(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry, count: Array) -> Carry:
         return jax.lax.fori_loop(0, count, lambda i, c: step(data, seed, order, offset + i * batch, c), carry)
 
-    def order_of(seed: Array, epoch: Array) -> Array:
-        return epoch_order(seed, epoch, n, batch)
-
-    orders = jax.jit(order_of if alone else jax.vmap(order_of, in_axes=(0, None)), out_shardings=placement)
-    initial, zero = _initial(setup, groups, alone)
+    orders = jax.jit(order_of, out_shardings=placement)
+    zero = partial(_no_progress, groups[0].shape, everywhere)
     first = (data, groups[0], orders(groups[0], np.int32(0)), np.int32(0), (initial[0], zero()))
-    one_by_one = one_call_a_step(mesh)
+    one_by_one = one_call_a_step(setup.mesh)
     program, seconds, flops = _compile(
         step if one_by_one else many_steps,
         first if one_by_one else (*first, np.int32(1)),
         (placement, everywhere),
+        carry=4,
     )
 
-    def run(states: States, step: int, count: int) -> tuple[States, Progress]:
+    def run(seeds: int, states: States, step: int, count: int) -> tuple[States, Progress]:
         epoch, offset = divmod(step * batch, n)
         carries = []
         for seed, state in zip(groups, states, strict=True):
@@ -134,35 +183,43 @@ def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer
             else:
                 carry = program(data, seed, order, np.int32(offset), carry, np.int32(count))
             carries.append(carry)
-        return tuple(state for state, _ in carries), _read([progress for _, progress in carries], len(seeds))
+        return tuple(state for state, _ in carries), _read([progress for _, progress in carries], seeds)
 
-    width = 1 if alone else len(groups[0])
-    return Trainer(
-        initial,
-        run,
-        (lambda states, i: states[0]) if alone else partial(_one_of, width, everywhere),
-        tuple if alone else partial(_join, width, len(groups), placement),
-        seconds,
-        None if flops is None else flops * (1 if alone else len(groups) * mesh.size),
-    )
+    return run, seconds, flops
 
 
-def streamed_trainer(setup: Setup, data: Batch, batches_from: BatchesFrom, seed: int) -> Trainer:
-    """A trainer that is handed every batch by the host; `data` gives the normalisation and an example of a batch."""
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a batch that lie on devices of this process, in ascending order, whatever the order of the mesh."""
+    indices = devices.sharded(mesh).addressable_devices_indices_map((batch_size,))
+    rows = [np.arange(batch_size)[index] for index in indices.values() if index is not None]
+    return np.unique(np.concatenate(rows))
+
+
+def streamed_trainer(setup: Setup, normalisation: tuple[Array, Array], batches_from: BatchesFrom, seed: int) -> Trainer:
+    """A trainer that is handed the `local_rows` of every batch; `normalisation` is mean and std of the pixels."""
     everywhere, divided = devices.replicated(setup.mesh), devices.sharded(setup.mesh)
-    (group,) = (jax.device_put(group, everywhere) for group in _grouped([seed], setup.mesh))
-    normalisation = jax.device_put((data.mean, data.std), everywhere)
+    group = jax.device_put(np.asarray(seed, np.uint32), everywhere)
+    mean, std = jax.device_put(normalisation, everywhere)
+    rows = local_rows(setup.mesh, setup.batch_size)
 
-    def to_devices(images: np.ndarray, labels: np.ndarray) -> Batch:
-        share = (jax.make_array_from_process_local_data(divided, array) for array in (images, labels))
-        return Batch(*share, *normalisation)
+    def to_devices(*local: np.ndarray) -> Batch:
+        images, labels = (
+            jax.make_array_from_callback(
+                (setup.batch_size, *array.shape[1:]),
+                divided,
+                lambda index, array=array: array[np.searchsorted(rows, np.arange(setup.batch_size)[index[0]])],  # type: ignore[misc]
+            )
+            for array in local
+        )
+        return Batch(images, labels, mean, std)
 
     def step(seed: Array, batch: Batch, carry: Carry) -> Carry:
         return _step(setup, seed, batch, carry)
 
-    initial, zero = _initial(setup, [group], alone=True)
-    first = (group, to_devices(np.asarray(data.images), np.asarray(data.labels)), (initial[0], zero()))
-    program, seconds, flops = _compile(step, first, (everywhere, everywhere))
+    initial = _initial(setup, [group])
+    zero = partial(_no_progress, (), everywhere)
+    example = to_devices(np.zeros((len(rows), *setup.image_shape), np.uint8), np.zeros(len(rows), np.int32))
+    program, seconds, flops = _compile(step, (group, example, (initial[0], zero())), (everywhere, everywhere), carry=2)
     position: int | None = None
     batches: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
 
@@ -206,28 +263,24 @@ def _divided(one_seed: Callable[..., Carry], mesh: Mesh) -> Callable[..., Carry]
 
 
 def _grouped(seeds: Sequence[int], mesh: Mesh) -> list[np.ndarray]:
-    """The seeds as the programs take them: one scalar, or groups of one width, filled up with repeats."""
-    if len(seeds) == 1:
-        return [np.asarray(seeds[0], np.uint32)]
+    """The seeds in groups of one width, filled up with repeats."""
     width = mesh.size if one_call_a_step(mesh) else -(-len(seeds) // mesh.size) * mesh.size
     return list(np.resize(np.asarray(seeds, np.uint32), (-(-len(seeds) // width), width)))
 
 
-def _initial(setup: Setup, groups: list[Array], alone: bool) -> tuple[States, Callable[[], Progress]]:
-    """The states at the start, and what makes the progress of no step."""
+def _initial(setup: Setup, groups: Sequence[Array]) -> States:
+    """The states at the start, of single seeds or of groups of them."""
 
     def initial(seed: Array) -> TrainState:
         return initial_state(setup.network, setup.tx, seed, setup.image_shape)
 
-    everywhere = devices.replicated(setup.mesh)
-    make = jax.jit(initial if alone else jax.vmap(initial), out_shardings=everywhere if alone else groups[0].sharding)
-    shape = groups[0].shape
+    make = jax.jit(jax.vmap(initial) if groups[0].ndim else initial, out_shardings=groups[0].sharding)
+    return tuple(make(group) for group in groups)
 
-    def zero() -> Progress:
-        nothing: Any = (np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
-        return Progress(*jax.device_put(nothing, everywhere))
 
-    return tuple(make(group) for group in groups), zero
+def _no_progress(shape: tuple[int, ...], everywhere: NamedSharding) -> Progress:
+    nothing: Any = (np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
+    return Progress(*jax.device_put(nothing, everywhere))
 
 
 # jaxlib 0.10 hands convolutions on a CPU to a library (YNN) that computes their weight gradients up to four times
@@ -238,11 +291,10 @@ _CPU_OPTIONS: dict[str, str | bool] = {
 
 
 def _compile(
-    program: Callable[..., Carry], example: tuple[Any, ...], placement: Any
+    program: Callable[..., Carry], example: tuple[Any, ...], placement: Any, carry: int
 ) -> tuple[Any, float, float | None]:
-    """The compiled program, which donates the carry; seconds; operations, a loop's body counted once."""
+    """The compiled program, which donates argument `carry`; seconds; operations, a loop's body counted once."""
     start = time.monotonic()
-    carry = next(i for i, argument in enumerate(example) if isinstance(argument, tuple))
     lowered = jax.jit(program, out_shardings=placement, donate_argnums=carry).lower(*example)
     try:
         on_cpu = jax.tree.leaves(placement)[0].mesh.devices.flat[0].platform == "cpu"
