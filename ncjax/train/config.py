@@ -48,7 +48,9 @@ class Config:
     cdnv_penalty: float = 0.0
     """Weight of the batch's own CDNV in the loss."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations and convolutions in training; parameters, statistics, loss and measurement are float32."""
+    """Of activations and convolutions in training; parameters, statistics and loss are float32. At float32, a GPU
+    multiplies in TF32 and a TPU in bfloat16 passes, unless JAX_DEFAULT_MATMUL_PRECISION=highest says otherwise;
+    measurement is in float32 at the highest precision everywhere."""
     seed: int = 0
     """Seed of initialisation, order and augmentation."""
     seeds: int = 1
@@ -74,7 +76,8 @@ class Config:
     measure_episodes: int = 2000
     """Few-shot episodes of each kind at each measurement."""
     stream: bool | None = None
-    """Read images from the prepared files as they are needed; by default where they would fill the device's memory."""
+    """Read images from the prepared files as they are needed; by default where source-train takes more than a quarter
+    of a device's memory, or on CPUs more than 8 GiB over the number of devices: each device holds all of it."""
     profile: bool = False
     """Write a trace of some steps into the run's folder, for XProf or Perfetto."""
     tensorboard: bool = False
@@ -166,15 +169,19 @@ def objective(config: Config) -> Objective:
     return Objective(config.label_smoothing, config.mixup, config.dropout, config.cdnv_penalty)
 
 
+# Rendered, or read from official archives whose checksums are compared: the same images from any folder.
+_FIXED_DATA = ("glyphs", "cifar_fs", "fc100", "cifar100", "cifar10", "omniglot")
+
+
 def identity(config: Config) -> dict[str, Any]:
     """What makes two runs the same run: every setting that can change a number in the record.
 
-    The folder that the data comes from counts only where it names the data.
+    The folder that the data comes from counts unless a checksum fixes what is read there.
     """
     fields = dataclasses.asdict(config)
     # a preset has become the settings that it stands for
     for name in ("workdir", "preset", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed"):
         del fields[name]
-    if config.dataset not in ("folder", "npz"):
+    if config.dataset in _FIXED_DATA:
         del fields["data_dir"]
     return fields
