@@ -1,5 +1,9 @@
-"""One of several processes, for test_train_hosts.py: `many_hosts.py steps FILE`, or `many_hosts.py run|die WORKDIR`."""
+"""One of several processes, for test_train_hosts.py: `many_hosts.py steps FILE`, or another of its modes and WORKDIR.
 
+run: a whole run; die_0, die_1: that process dies on the way; full: process 0 finds its disk full on the way.
+"""
+
+import errno
 import os
 import sys
 from pathlib import Path
@@ -9,10 +13,12 @@ import jax
 import numpy as np
 import test_train_run
 import tiny
-from test_train_step import run_steps
+from jax.sharding import AxisType, Mesh
+from test_train_step import benchmark, run_steps, setup, training_data
 
 from ncjax import cli, devices, models
-from ncjax.train import loop
+from ncjax.train import loop, streaming
+from ncjax.train.trainer import local_rows, streamed_trainer
 
 
 def steps(file: Path) -> None:
@@ -20,20 +26,34 @@ def steps(file: Path) -> None:
     first = jax.tree.leaves(run_steps(devices.data_mesh(), 1)[0])
     with jax.enable_x64(True):
         twenty = jax.tree.leaves(run_steps(devices.data_mesh(), 20, np.float64)[0])
+    streamed = jax.tree.leaves(streamed_step())
     if jax.process_index() == 0:
-        arrays = {f"first_{i}": leaf for i, leaf in enumerate(first)}
-        np.savez(file, **arrays, **{f"twenty_{i}": leaf for i, leaf in enumerate(twenty)})
+        named = {"first": first, "twenty": twenty, "streamed": streamed}
+        np.savez(file, **{f"{name}_{i}": leaf for name, leaves in named.items() for i, leaf in enumerate(leaves)})
 
 
-def run(workdir: Path, dies: bool) -> None:
-    """A whole run of the tiny network, in which the process with the last number may die on the way."""
+def streamed_step() -> Any:
+    """One step in float32, streamed over a mesh in which the devices of the processes alternate."""
+    mesh = Mesh(np.asarray(jax.devices()).reshape(2, 2).T.ravel(), ("data",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        data = training_data()
+        batches = streaming.batches(benchmark().source_train, 0, 16, local_rows(mesh, 16))
+        trainer = streamed_trainer(setup(mesh), (data.mean, data.std), batches, 0)
+        states, _ = trainer.run(trainer.initial, 0, 1)
+        return jax.device_get(states[0])
+
+
+def run(workdir: Path, mode: str) -> None:
+    """A run of the tiny network."""
     models.create = lambda name, k, dtype=np.float32: tiny.network(k, dtype)
     original = loop._Run._advance
 
     def advance(self: Any, *arguments: Any) -> Any:
         result = original(self, *arguments)
-        if dies and result[1] >= 8 and jax.process_index() == jax.process_count() - 1:
+        if result[1] >= 8 and mode == f"die_{jax.process_index()}":
             os._exit(9)
+        if result[1] >= 8 and mode == "full" and jax.process_index() == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "timing.jsonl")
         return result
 
     loop._Run._advance = advance  # type: ignore[method-assign]
@@ -44,4 +64,4 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 2)
     with cli.one_line_errors():
         cli.join_processes()
-        steps(Path(sys.argv[2])) if sys.argv[1] == "steps" else run(Path(sys.argv[2]), sys.argv[1] == "die")
+        steps(Path(sys.argv[2])) if sys.argv[1] == "steps" else run(Path(sys.argv[2]), sys.argv[1])

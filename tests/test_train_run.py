@@ -19,12 +19,13 @@ import tiny
 from conftest import make_mesh
 from jax.sharding import Mesh
 
-from ncjax import features, logits, models, restore
+from ncjax import cli, features, logits, models, restore
 from ncjax.errors import InputError
 from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, seeds_table, table
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
+from ncjax.train.records import append_timing
 from ncjax.train.signals import Stop
 from ncjax.train.speed import check_precision, peak
 from ncjax.train.trainer import Trainer
@@ -164,6 +165,48 @@ def damage(checkpoint: Path) -> None:
             file.write_bytes(file.read_bytes()[:10])
 
 
+def flip(checkpoint: Path) -> None:
+    """Changes one byte of the largest file of the weights."""
+    file = max((checkpoint / "variables").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def garble(checkpoint: Path) -> None:
+    """Leaves out the end of the text of the records, in what is JSON still."""
+    (file,) = (path for path in (checkpoint / "progress").rglob("*") if path.is_file() and b"loss" in path.read_bytes())
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"json": content["json"][:-7]}))
+
+
+@pytest.mark.parametrize("damage", [flip, garble])
+def test_a_checkpoint_of_which_little_is_wrong_is_not_taken_for_whole(
+    damage: Callable[[Path], None], finished: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    damage(workdir / "checkpoints" / "16")
+    with pytest.raises(InputError, match=r"checkpoint of step 16 .* cannot be read"):
+        restore(workdir)
+    with pytest.warns(UserWarning, match="checkpoint of step 16 cannot be read"):
+        run(workdir)
+    assert_same_end(workdir, finished)
+
+
+def test_a_checkpoint_of_another_network_is_told_from_a_damaged_one(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(STEPS))
+    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(7, dtype))
+    with pytest.raises(InputError, match=r"variables/params/head/bias is \[6\] there, \[7\] here .*choose another"):
+        restore(tmp_path / "run")
+    with pytest.raises(InputError, match=r"variables/params/head/bias is \[6\] there, \[7\] here .*choose another"):
+        run(tmp_path / "run")
+
+
 def test_a_damaged_last_checkpoint_is_written_again(finished: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
@@ -214,6 +257,25 @@ def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     assert_same_end(tmp_path / "run", finished)
 
 
+def test_a_signal_before_training_stops_the_run_too(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(config: Config) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return tiny.benchmark()
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr("ncjax.train.loop.load_benchmark", load)
+        with pytest.raises(Interrupted, match="outside of training") as stopped:
+            pretrain(config(tmp_path / "run"))
+    assert stopped.value.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not isinstance(stopped.value, Exception)
+    run(tmp_path / "run")
+    assert_same_end(tmp_path / "run", finished)
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def train(self: _Run, stop: Stop) -> list[Any]:
         with pytest.raises(InputError, match="another process is at work in"):
@@ -244,6 +306,12 @@ def test_presets_and_what_a_user_says() -> None:
     assert resolve(Config(seed=1)).workdir != resolve(Config()).workdir
 
 
+@pytest.mark.parametrize(("dataset", "counts"), [("emnist", True), ("mini_imagenet", True), ("cifar_fs", False)])
+def test_the_folder_of_the_data_counts_where_no_checksum_fixes_them(dataset: str, counts: bool) -> None:
+    one, other = (resolve(Config(dataset=dataset, data_dir=folder)).workdir for folder in ("/one", "/other"))
+    assert (one != other) == counts
+
+
 def test_another_run_in_the_folder_is_refused_with_what_differs(finished: Path) -> None:
     before = (finished / "config.json").read_bytes()
     with pytest.raises(InputError, match=r"holds another run \(learning_rate 0.1 there, 0.25 here\)"):
@@ -251,6 +319,8 @@ def test_another_run_in_the_folder_is_refused_with_what_differs(finished: Path) 
     other = dataclasses.replace(tiny.benchmark(), target=tiny.split(5, 22, seed=3))
     with pytest.raises(InputError, match="other images or labels"):
         pretrain(config(finished), benchmark=other)
+    with pytest.raises(InputError, match=r"holds another run \(augmentation 'shift' there, 'none' here\)"):
+        pretrain(config(finished), benchmark=dataclasses.replace(tiny.benchmark(), augmentation="none"))
     assert (finished / "config.json").read_bytes() == before
 
 
@@ -273,9 +343,39 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.variables))
 
 
+def test_a_seed_that_diverges_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others end as if it had not, also after an interruption, and the end says what happened."""
+    run(tmp_path / "whole", seeds=3)
+    original = _Run._advance
+    stop_at = 20
+
+    def advance(self: _Run, trainer: Trainer, states: Any, step: int, chunk: int, bar: Any) -> Any:
+        *result, bad = original(self, trainer, states, step, 1, bar)
+        if result[1] > 10:
+            bad = np.where(np.arange(3) == 1, 10, bad)
+        if result[1] == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return *result, bad
+
+    monkeypatch.setattr(_Run, "_advance", advance)
+    with pytest.raises(Interrupted, match=f"after step {stop_at}"):
+        run(tmp_path / "run", seeds=3)
+    stop_at = 0
+    # at the second time the end is all that is left to do
+    for _ in range(2):
+        with pytest.raises(
+            Diverged, match=r"not finite at step 10 of 24 \(seed=1, .*seed_1; the other 2 seeds are finished"
+        ):
+            run(tmp_path / "run", seeds=3)
+    for seed in ("seed_0", "seed_2"):
+        assert_same_end(tmp_path / "run" / seed, tmp_path / "whole" / seed)
+    assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0, 8]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"distributed": True}, "distributed=True, but this process has not joined others"),
         ({"learning_rate": -0.1}, "learning_rate=-0.1: it must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"momentum": 1.0}, "momentum=1.0: it must be below 1"),
@@ -377,6 +477,51 @@ def test_a_disk_without_room_is_refused_at_the_start(tmp_path: Path, monkeypatch
         run(tmp_path / "run")
 
 
+def test_a_resumed_run_needs_room_for_one_checkpoint_more_and_all_that_are_kept(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("ncjax.train.folder.check_space", lambda workdir, size, count: asked.append(count))
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(STEPS))
+    run(tmp_path / "run")
+    run(tmp_path / "new")
+    run(tmp_path / "kept", keep_checkpoints=True)
+    assert asked == [2, 4, 5]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "timing.jsonl").symlink_to("/dev/full")  # can be opened, but takes nothing: the error names no file
+    with pytest.raises(SystemExit, match="2"), cli.one_line_errors():
+        append_timing(tmp_path, {})
+    assert f"error: {tmp_path / 'timing.jsonl'} could not be written" in capsys.readouterr().err
+
+
+def test_compiled_programs_are_kept_in_a_folder_private_to_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ncjax" / "compiled"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
+    kept, owner = jax.config.values["jax_compilation_cache_dir"], folder.stat().st_uid
+    changed: dict[str, Any] = {}
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(jax.config, "update", changed.__setitem__)
+            patch.setattr(os, "getuid", lambda: owner + 1)
+            cli.prepare_backend()
+            assert not changed  # another user's
+            patch.setattr(os, "getuid", lambda: owner)
+            cli.prepare_backend()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
+    assert changed["jax_compilation_cache_dir"] == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_the_peak_is_measured_under_any_mesh(on_devices: Callable[[int], Mesh]) -> None:
     for count in (1, 8):
         mesh = on_devices(count)
@@ -393,11 +538,14 @@ def test_bfloat16_is_refused_where_the_device_lacks_it() -> None:
         check_precision(mesh_of("7.0"), "bfloat16")
     check_precision(mesh_of("7.0"), "float32")
     check_precision(mesh_of("9.0"), "bfloat16")
+    check_precision(mesh_of("gfx942"), "bfloat16")
 
 
 def test_tensorboard_and_timing_hold_what_they_should(finished: Path, tmp_path: Path) -> None:
     run(tmp_path / "run", tensorboard=True, profile=True)
     assert_same_end(tmp_path / "run", finished)
+    shutil.rmtree(tmp_path / "run" / "tensorboard")
+    run(tmp_path / "run", tensorboard=True)  # of a finished run too
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     assert b"target/ncc/5w5s" in events.read_bytes()
     assert list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))

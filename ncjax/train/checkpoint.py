@@ -27,19 +27,15 @@ class Checkpoints:
     up to s), with checksums of all three. Order, augmentation and data position are functions of the seed and s, and
     need no place in it.
 
-    Where there are several processes, all of them write and load together; a reader needs no other.
+    Where there are several processes, all of them write and load together.
     """
 
-    def __init__(self, folder: Path, *, keep_all: bool = False, read_only: bool = False) -> None:
-        if read_only and not folder.is_dir():
-            raise InputError(f"no checkpoint in {folder}: has the run been started?")
+    def __init__(self, folder: Path, *, keep_all: bool = False) -> None:
         keep = _policies.PreserveAll() if keep_all else _policies.LatestN(3)
-        self._processes = _only_this_process if read_only and jax.process_count() > 1 else nullcontext
-        # what a killed run left unfinished is removed, but never by a reader, which may meet a run that is writing
-        with self._processes():
-            self._manager = ocp.training.Checkpointer(
-                folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=not read_only
-            )
+        # what a killed run left unfinished is removed
+        self._manager = ocp.training.Checkpointer(
+            folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
+        )
         self.damaged: set[int] = set()
 
     def __enter__(self) -> "Checkpoints":
@@ -49,8 +45,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._processes():
-                self._manager.close()  # waits for what is still being written
+            self._manager.close()  # waits for what is still being written
         except Exception as failure:
             if error is None:
                 raise _not_written(self._manager.directory, failure) from failure
@@ -97,7 +92,7 @@ class Checkpoints:
         wanted = {"variables": abstract.variables, "optimizer": abstract.optimizer}
         found = None
         try:
-            found = self._load(step, wanted)
+            found = _load(self.folder, step, wanted)
         except InputError:
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
@@ -113,51 +108,69 @@ class Checkpoints:
         step_array = jax.device_put(np.int32(step), like.step.sharding)
         return TrainState(step_array, parts["variables"], parts["optimizer"]), progress
 
-    def load_variables(self, abstract: Any, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The network's variables and the progress of the checkpoint at `step`, or of the newest.
 
-        Raises:
-          InputError: if there is no such checkpoint, it cannot be read, or it is of another network.
-        """
-        if not self.steps:
-            raise InputError(f"no checkpoint in {self._manager.directory}: has the run been started?")
-        if step is not None and step not in self.steps:
-            raise InputError(f"no checkpoint of step {step}; there are those of {', '.join(map(str, self.steps))}")
-        step = self.steps[-1] if step is None else step
-        try:
-            parts, progress = self._load(step, {"variables": abstract})
-        except InputError:
-            raise
-        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            raise InputError(
-                f"the checkpoint of step {step} in {self._manager.directory} cannot be read ({_reason(error)}); "
-                f"there are those of {', '.join(map(str, self.steps))}"
-            ) from error
-        return parts["variables"], progress
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
-    def _load(self, step: int, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Some arrays of a checkpoint, and its progress, compared with their checksums."""
-        with self._processes():
-            stored = self._manager.checkpointables_metadata(step).metadata
-            there, here = (_shapes({name: tree.get(name) for name in wanted}) for tree in (stored, wanted))
-            if not all(stored.get(name) for name in wanted):
-                raise _Altered("its description is gone")
-            differs = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-            if differs:
-                name = differs[0]
-                raise InputError(
-                    f"the checkpoint of step {step} in {self._manager.directory} is of another network or optimizer: "
-                    f"{name} is {there.get(name, 'absent')} there, {here.get(name, 'absent')} here "
-                    f"({len(differs)} arrays differ); choose another --workdir"
-                )
-            parts = self._manager.load_checkpointables(step, {**wanted, "progress": None})
-        progress = parts.pop("progress")
-        found = _checksums(parts, progress["json"])
-        expected = progress.get("checksums", {})  # older checkpoints have none
-        bad = [name for name in found if name in expected and found[name] != expected[name]]
-        if bad:
-            raise _Altered(f"{bad[0]} is not what was written")
-        return parts, json.loads(progress["json"])
+
+def find(folder: Path, step: int | None = None) -> int:
+    """The step of the newest checkpoint, or `step` itself.
+
+    Raises:
+      InputError: if there is no such checkpoint.
+    """
+    steps = _steps(folder)
+    if not steps:
+        raise InputError(f"no checkpoint in {folder}: has the run been started?")
+    if step is not None and step not in steps:
+        raise InputError(f"no checkpoint of step {step}; there are those of {', '.join(map(str, steps))}")
+    return steps[-1] if step is None else step
+
+
+def load_variables(folder: Path, abstract: Any, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The network's variables and the progress of the checkpoint at `step`.
+
+    A process reads them by itself, whether or not others do, and whether or not the run is still writing.
+
+    Raises:
+      InputError: if it cannot be read, or is of another network.
+    """
+    try:
+        with _only_this_process():
+            parts, progress = _load(folder, step, {"variables": abstract})
+    except InputError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+        raise InputError(
+            f"the checkpoint of step {step} in {folder} cannot be read ({_reason(error)}); "
+            f"there are those of {', '.join(map(str, _steps(folder)))}"
+        ) from error
+    return parts["variables"], progress
+
+
+def _load(folder: Path, step: int, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Some arrays of a checkpoint, and its progress, compared with their checksums."""
+    path = folder.absolute() / str(step)
+    stored = ocp.checkpointables_metadata(path).metadata
+    if not all(stored.get(name) for name in wanted):
+        raise _Altered("its description is gone")
+    there, here = (_shapes({name: tree[name] for name in wanted}) for tree in (stored, wanted))
+    differs = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if differs:
+        name = max(differs, key=lambda name: name.startswith("variables"))
+        raise InputError(
+            f"the checkpoint of step {step} in {folder} is of another network or optimizer: "
+            f"{name} is {there.get(name, 'absent')} there, {here.get(name, 'absent')} here "
+            f"({len(differs)} arrays differ); choose another --workdir"
+        )
+    parts = dict(ocp.load_checkpointables(path, {**wanted, "progress": None}))
+    progress = parts.pop("progress")
+    found = _checksums(parts, progress["json"])
+    expected = progress.get("checksums", {})  # older checkpoints have none
+    bad = [name for name in found if name in expected and found[name] != expected[name]]
+    if bad:
+        raise _Altered(f"{bad[0]} is not what was written")
+    return parts, json.loads(progress["json"])
 
 
 class _Altered(Exception):
@@ -191,11 +204,14 @@ def load_newest(
 
 def _only_this_process() -> AbstractContextManager[Any]:
     """No other process is waited for."""
+    if jax.process_count() == 1:
+        return nullcontext()
     me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader_{me}"
-    )
-    return ocp.Context(multiprocessing_options=alone)
+    context = ocp.Context()
+    context.multiprocessing.primary_host = me
+    context.multiprocessing.active_processes = {me}
+    context.multiprocessing.barrier_sync_key_prefix = f"reader_{me}"
+    return context
 
 
 def _shapes(tree: Any) -> dict[str, list[int]]:

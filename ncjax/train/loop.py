@@ -21,7 +21,7 @@ from ncjax.errors import InputError
 from ncjax.train import events, folder, speed, streaming
 from ncjax.train import measurement as measuring
 from ncjax.train import records as files
-from ncjax.train.checkpoint import Checkpoints, load_newest
+from ncjax.train.checkpoint import Checkpoints, find, load_newest, load_variables
 from ncjax.train.config import Config, identity, objective, resolve
 from ncjax.train.folder import Refused, fingerprint
 from ncjax.train.hosts import agree, leads, together
@@ -144,12 +144,13 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
             f"{workdir} holds runs of many seeds; give one of them, for example {Path(workdir) / 'seed_0'}"
         )
     described = files.read_config(workdir)
-    with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
-        network = models.create(described["config"]["network"], described["data"]["num_source_classes"])
-        abstract = jax.eval_shape(lambda: network.init(jax.random.key(0), tuple(described["data"]["image_shape"])))
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
-        variables, progress = checkpoints.load_variables(abstract, step)
+    checkpoints = Path(workdir) / "checkpoints"
+    step = find(checkpoints, step)
+    network = models.create(described["config"]["network"], described["data"]["num_source_classes"])
+    abstract = jax.eval_shape(lambda: network.init(jax.random.key(0), tuple(described["data"]["image_shape"])))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
+    variables, progress = load_variables(checkpoints, abstract, step)
     return Classifier(
         variables,
         jnp.asarray(described["data"]["mean"], jnp.float32),
