@@ -11,8 +11,8 @@ from pathlib import Path
 
 import tyro
 
-from ncjax import cli, plots
-from ncjax.train import Config, pretrain, read_records, resolve, seeds_table, table
+from ncjax import cli, plots, runs
+from ncjax.train import Config, Diverged, pretrain, read_records, resolve, seeds_table, table
 from ncjax.train.hosts import leads
 
 
@@ -24,6 +24,20 @@ def show(workdir: Path) -> None:
     plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
 
 
+def show_all(config: Config) -> None:
+    """Prints the tables of a run, or of those of its seeds that came to their end."""
+    assert config.workdir is not None
+    if config.seeds == 1:
+        show(config.workdir)
+        return
+    each = [runs.read(config.workdir / f"seed_{i}") for i in range(config.seeds)]
+    finished = [one for one in each if one.finished]
+    for one in finished:
+        show(one.folder)
+    if len(finished) > 1:
+        print(f"\n{seeds_table([one.records[-1] for one in finished])}")
+
+
 def main() -> None:
     """Runs what the command line says."""
     config = tyro.cli(Config, description=__doc__, use_underscores=True)
@@ -32,17 +46,14 @@ def main() -> None:
         if config.distributed:
             cli.join_processes()
         config = resolve(config)
-        assert config.workdir is not None
-        pretrain(config)
-        if not leads():
-            return
-        if config.seeds == 1:
-            show(config.workdir)
-            return
-        each = [config.workdir / f"seed_{i}" for i in range(config.seeds)]
-        for workdir in each:
-            show(workdir)
-        print(f"\n{seeds_table([read_records(workdir)[-1] for workdir in each])}")
+        try:
+            pretrain(config)
+        except Diverged:
+            if leads() and config.seeds > 1:
+                show_all(config)
+            raise
+        if leads():
+            show_all(config)
 
 
 if __name__ == "__main__":
