@@ -1,8 +1,10 @@
 """A run from start to end: its files, interruption and resumption, and what it refuses."""
 
 import dataclasses
+import importlib.util
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -21,7 +23,7 @@ from jax.sharding import Mesh
 
 from ncjax import cli, features, logits, models, restore
 from ncjax.errors import InputError
-from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, seeds_table, table
+from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, seeds_table, streaming, table
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
@@ -541,8 +543,22 @@ def test_bfloat16_is_refused_where_the_device_lacks_it() -> None:
     check_precision(mesh_of("gfx942"), "bfloat16")
 
 
-def test_tensorboard_and_timing_hold_what_they_should(finished: Path, tmp_path: Path) -> None:
+def test_what_is_not_installed_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs tensorboardX: pip install"):
+        run(tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="streamed from their files by grain: pip install"):
+        streaming.check_installed()
+
+
+def test_tensorboard_and_timing_hold_what_they_should(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(tmp_path / "run", tensorboard=True, profile=True)
+    assert re.search(r"images/s, [\d.]+ ms a step, \d+ % of peak, compiled in [\d.]+ s", capsys.readouterr().err)
     assert_same_end(tmp_path / "run", finished)
     shutil.rmtree(tmp_path / "run" / "tensorboard")
     run(tmp_path / "run", tensorboard=True)  # of a finished run too

@@ -1,17 +1,22 @@
 """Images left in their files: the same numbers as from memory."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tiny
+from jax.sharding import Mesh
 from PIL import Image
 from test_train_run import assert_same_end
 
 from ncjax import data, models
 from ncjax.errors import InputError
 from ncjax.train import Config, pretrain
+from ncjax.train.loop import _Run
 from ncjax.train.speed import stream_above
 
 
@@ -64,7 +69,34 @@ def test_what_has_no_files_cannot_be_streamed() -> None:
         data.load("glyphs", stream_above=0)
 
 
-def test_streaming_starts_where_memory_would_end() -> None:
+def test_of_many_streamed_seeds_only_those_left_are_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(k, dtype))
+    config = Config(
+        dataset="folder", data_dir=str(folder), image_size=12, network="tiny", epochs=1, batch_size=16,
+        learning_rate=0.1, schedule="constant", measurements=0, measure_episodes=20, stream=True, seeds=2,
+        workdir=tmp_path / "run",
+    )  # fmt: skip
+    pretrain(config)
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    shutil.rmtree(tmp_path / "run" / "seed_1" / "checkpoints")
+    trained = []
+    original = _Run.train
+
+    def train(self: _Run, stop: Any) -> Any:
+        trained.append(self.config.workdir.name)
+        return original(self, stop)
+
+    monkeypatch.setattr(_Run, "train", train)
+    pretrain(config)
+    assert trained == ["seed_1"]
+    assert_same_end(tmp_path / "run" / "seed_1", tmp_path / "whole" / "seed_1")
+
+
+def test_streaming_starts_where_memory_would_end(on_devices: Callable[[int], Mesh]) -> None:
     assert stream_above(True) == 0
     assert stream_above(False) is None
-    assert stream_above(None) > 2**30  # a CPU does not tell; the whole of CIFAR-100 stays resident
+    assert stream_above(None) == 8 * 2**30  # a CPU does not tell
+    with jax.set_mesh(on_devices(8)):
+        assert stream_above(None) == 2**30  # each has a copy, in the same memory; CIFAR-100 takes a seventh
