@@ -173,6 +173,13 @@ def test_seeds_trained_together_agree_with_each_alone(
     assert not np.allclose(heads[0], heads[1])
 
 
+def test_seeds_that_only_fill_up_a_group_are_no_work_done(on_devices: Callable[[int], Mesh]) -> None:
+    mesh = on_devices(2)
+    with jax.set_mesh(mesh):
+        two, three = (resident_trainer(setup(mesh), training_data(), range(count)).flops for count in (2, 3))
+    assert three == pytest.approx(1.5 * two)
+
+
 def test_many_steps_in_one_compiled_call_are_the_same_steps(
     on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
