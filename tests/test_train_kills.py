@@ -19,8 +19,9 @@ pytestmark = pytest.mark.slow
 KILLS = 20
 PROGRAM = """
 import jax, sys
-sys.path[:0] = sys.argv[2:]
-jax.config.update("jax_num_cpu_devices", 1)
+seeds, devices, *paths = sys.argv[2:]
+sys.path[:0] = paths
+jax.config.update("jax_num_cpu_devices", int(devices))
 jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/compiled")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 import tiny, time
@@ -39,23 +40,26 @@ def one_step(self, trainer, states, step, chunk, bar):  # slowly, so that kills 
 loop._Run._advance = one_step
 loop.pretrain(
     Config(network="tiny", epochs=1, min_steps=200, batch_size=16, learning_rate=0.1, schedule="cosine",
-           measurements=5, measure_episodes=20, workdir=Path(sys.argv[1]) / "run", seeds=2),
+           measurements=5, measure_episodes=20, workdir=Path(sys.argv[1]) / "run", seeds=int(seeds)),
     benchmark=tiny.benchmark(),
 )
 """
 
 
-def start(root: Path) -> subprocess.Popen:
+def start(root: Path, seeds: int, devices: int) -> subprocess.Popen:
     root.mkdir(exist_ok=True)
     tests = Path(__file__).parent
     paths = [str(tests), str(tests.parent)]
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(root), *paths], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, str(root), str(seeds), str(devices), *paths],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 def checkpoints(root: Path) -> set[Path]:
-    return set(root.glob("run/seed_*/checkpoints/*"))
+    return {*root.glob("run/checkpoints/*"), *root.glob("run/seed_*/checkpoints/*")}
 
 
 def kill_once(process: subprocess.Popen, root: Path, rng: random.Random, inside: bool) -> tuple[bool, bool]:
@@ -74,8 +78,8 @@ def kill_once(process: subprocess.Popen, root: Path, rng: random.Random, inside:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    for seed in ("run/seed_0", "run/seed_1"):
-        a, b = one / seed, other / seed
+    for described in sorted(one.glob("run/**/config.json")):
+        a, b = described.parent, other / described.parent.relative_to(one)
         assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
         x, y = restore(a), restore(b)
         jax.tree.map(np.testing.assert_array_equal, x.variables, y.variables)
@@ -83,19 +87,21 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert not list(b.glob("checkpoints/*tmp*"))
 
 
-def test_twenty_kills_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = start(tmp_path / "whole")
+@pytest.mark.parametrize(("seeds", "devices"), [(2, 1), (1, 2)])
+def test_kills_leave_no_trace(seeds: int, devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seeds side by side, and of a single one whose batch is divided over devices."""
+    whole = start(tmp_path / "whole", seeds, devices)
     _, error = whole.communicate(timeout=300)
     assert whole.returncode == 0, error
     rng = random.Random(0)
     runs, kills, in_a_write = [tmp_path / "killed_0"], 0, 0
     while kills < KILLS:
-        killed, inside = kill_once(start(runs[-1]), runs[-1], rng, inside=kills % 2 == 0)
+        killed, inside = kill_once(start(runs[-1], seeds, devices), runs[-1], rng, inside=kills % 2 == 0)
         kills += killed
         in_a_write += inside
         if not killed:  # it came to its end: on with another
             runs.append(tmp_path / f"killed_{len(runs)}")
-    last = start(runs[-1])
+    last = start(runs[-1], seeds, devices)
     _, error = last.communicate(timeout=300)
     assert last.returncode == 0, error
     assert in_a_write >= KILLS // 4
