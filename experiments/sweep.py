@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import tyro
@@ -31,6 +31,7 @@ from ncjax.eval.intervals import mean_interval
 from ncjax.runs import Run
 from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
 from ncjax.train.config import identity
+from ncjax.train.folder import Refused
 from ncjax.train.measurement import Record
 from ncjax.train.records import write_atomically
 
@@ -40,6 +41,10 @@ SETS = {
     "target": "target, new classes",
 }
 """The three sets of classes and images, and what they are called in figures."""
+
+
+_TAKEN = "another process is at work in"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class Outcome:
     Attributes:
         point: its settings and its place.
         runs: by seed.
-        failed: why some will never be finished, or "".
+        failed: why this command did not finish some, or "".
     """
 
     point: Point
@@ -145,8 +150,8 @@ class Figures:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Of all points."""
-        return [run for outcome in self.outcomes for run in outcome.runs]
+        """Of all points; each once, though points may share it."""
+        return list({run.folder: run for outcome in self.outcomes for run in outcome.runs}.values())
 
     @property
     def finished(self) -> list[Outcome]:
@@ -156,9 +161,10 @@ class Figures:
     @property
     def missing(self) -> str:
         """One line on what the figure lacks, or ""."""
-        total = sum(outcome.point.number_of_seeds(self.options) for outcome in self.outcomes)
+        distinct = [(o.point, o.failed) for o in _by_folder(self.outcomes, lambda o: folder(o.point, self.options))]
+        total = sum(point.number_of_seeds(self.options) for point, _ in distinct)
         lines = [f"{len(self.runs)} of {total} runs"] if len(self.runs) < total else []
-        return "; ".join(lines + [f"{o.point.label}: {o.failed}" for o in self.outcomes if o.failed])
+        return "; ".join(lines + [f"{point.label}: {failed}" for point, failed in distinct if failed])
 
     def groups(self) -> dict[str, list[Outcome]]:
         """The points that have runs, by their group."""
@@ -234,6 +240,14 @@ def part(points: Sequence[Point], shard: str) -> list[Point]:
     return list(points[i - 1 :: n])
 
 
+def _by_folder(items: Iterable[_T], place: Callable[[_T], Path]) -> list[_T]:
+    """The first of the items in each folder: two places on a figure may be one configuration."""
+    found: dict[Path, _T] = {}
+    for item in items:
+        found.setdefault(place(item), item)
+    return list(found.values())
+
+
 _loaded: dict[tuple[Any, ...], Benchmark] = {}
 
 
@@ -262,11 +276,14 @@ def benchmark(run: Run) -> Benchmark:
 def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
     """Trains what is not finished of this machine's part of the grid, and reads what is finished of all of it.
 
+    A point that another process is training is left to it.
+
     Raises:
       InputError: a setting that cannot be, data that cannot be read.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
-    mine = part(points, options.shard)
+    # two points of one folder would meet in two shards, one of which would find the folder taken
+    mine = part(_by_folder(points, lambda point: folder(point, options)), options.shard)
     waiting = [p for p in mine if options.train and len(_finished(p, options)) < p.number_of_seeds(options)]
     # points with the same data one after another
     waiting.sort(key=lambda p: repr((p.config.dataset, p.config.num_source_classes, p.config.samples_per_class)))
@@ -282,6 +299,11 @@ def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
         except Diverged as error:
             failed[workdir] = str(error).split(";")[0]
             print(f"{point.label}: {error}", file=sys.stderr)
+        except Refused as error:
+            if not str(error).startswith(_TAKEN):
+                raise
+            failed[workdir] = f"{_TAKEN} {workdir}"
+            print(f"{point.label}: {failed[workdir]}; left to it", file=sys.stderr)
     return [Outcome(p, _finished(p, options), failed.get(folder(p, options), "")) for p in points]
 
 
@@ -323,7 +345,8 @@ def make(name: str, options: Options, grid: Callable[[Any], list[Point]], draw: 
         raise InputError(f"seeds={options.seeds}: it must be at least 1")
     figures = Figures(name, options, sweep(grid(options), options))
     if not figures.runs:
-        raise InputError(f"no run of this figure is finished in {options.out}; leave out --no-train")
+        hint = f": {figures.missing}" if options.train else "; leave out --no-train"
+        raise InputError(f"no run of this figure is finished in {options.out}{hint}")
     draw(figures)
     return figures
 

@@ -1,6 +1,7 @@
 """The figures: their grids, their sweeps, and some of them end to end with a tiny network."""
 
 import dataclasses
+import fcntl
 import importlib
 import json
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_shards_cover_a_grid_exactly_once(count: int) -> None:
     parts = [sweep.part(points, f"{i}/{count}") for i in range(1, count + 1)]
     assert sorted(int(point.label) for part in parts for point in part) == list(range(11))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_no_two_shards_train_in_one_folder(count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The figure of gaps holds the reference twice."""
+    trained: list[Path] = []
+    monkeypatch.setattr(sweep, "load", lambda config: None)
+    monkeypatch.setattr(sweep, "pretrain", lambda config, **_: trained.append(config.workdir))
+    points = generalization_gap.grid(sweep.Options(preset="paper", out=tmp_path))
+    for i in range(1, count + 1):
+        options = sweep.Options(preset="paper", out=tmp_path, shard=f"{i}/{count}")
+        outcomes = sweep.sweep(points, options)
+    assert len(outcomes) == len(points) == 13
+    assert len(trained) == len(set(trained)) == 12
+    assert sweep.Figures("gap", options, outcomes).missing == "0 of 36 runs"
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
@@ -167,6 +183,24 @@ def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(
     )
     assert [outcome.point.label for outcome in figures.finished] == ["well"]
     assert "too fast: the loss or the weights were not finite" in capsys.readouterr().out
+
+
+def test_a_point_that_another_process_trains_is_left_to_it(
+    small: sweep.Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = dataclasses.replace(small, seeds=1)
+    points = [sweep.Point("taken", sweep.reference(options, learning_rate=0.01)),
+              sweep.Point("free", sweep.reference(options)),
+              sweep.Point("free again", sweep.reference(options))]  # fmt: skip
+    taken = sweep.folder(points[0], options)
+    (taken / "seed_0").mkdir(parents=True)
+    with (taken / "seed_0" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        figures = sweep.Figures("figure", options, sweep.sweep(points, options))
+    assert [outcome.point.label for outcome in figures.finished] == ["free", "free again"]
+    assert len(figures.runs) == 1
+    assert figures.missing == f"1 of 2 runs; taken: another process is at work in {taken}"
+    assert "taken: another process is at work in" in capsys.readouterr().err
 
 
 def test_nothing_finished_is_one_line(small: sweep.Options) -> None:
