@@ -8,26 +8,30 @@ runs/figures. The claims (Galanti, György, Hutter, ICLR 2022, arXiv 2112.15121)
   4. Few-shot error rises with target CDNV.
   5. No bound on the few-shot error is violated.
 
-A claim has parts, each with an estimate and a 95 % interval by itself, and reads
-  supported      the interval of every part is wholly on the claim's side;
-  contradicted   that of some part is wholly on the other side;
+A claim has parts, each with an estimate and a 95 % interval by itself. It reads the first of these that is true:
+  contradicted   the interval of some part is wholly on the other side;
   not supported  that of some part holds the null;
-  not tested     the runs given cannot say.
-Intervals: 1 and 2, t over the runs' logarithms of ratios; 3, Welch's t between the runs of the fewest and of the most
-classes; 4, percentiles of a bootstrap of Spearman's rank correlation that resamples whole runs, none for fewer than
-five; 5, t over episodes. They cover other runs like these, for 5 other episodes from the same images; not other target
-classes. CDNV is debiased; the plug-in value stands beside it. Where a debiased value is infinite, since two class
-means are too near to tell apart, a ratio cannot be taken and the part is decided by the plug-in value, and says so.
+  not tested     the runs given cannot say of some part;
+  supported      the interval of every part is wholly on the claim's side.
+So a part that failed its test is never hidden by one that could not be tested; a bound that is vacuous, at 1 or more
+everywhere, is listed as not tested and does not count.
+Intervals: 1 and 2, t over logarithms of ratios, the mean of each configuration's seeds for one value, since seeds of
+one configuration are no independent evidence of others; over the seeds where all runs are of one configuration. 3,
+Welch's t between the runs of the fewest and of the most classes; 4, percentiles of a bootstrap of Spearman's rank
+correlation that resamples whole runs, none for fewer than five; 5, t over episodes. They cover other configurations or
+runs like these, for 5 other episodes from the same images; neither other target classes nor other source classes, for
+a seed redraws neither: split_seed alone does, and "5 classes" are the same five in all runs of one split_seed. CDNV is
+debiased; the plug-in value stands beside it. Where a debiased value is infinite, since two class means are too near to
+tell apart, a ratio cannot be taken and the part is decided by the plug-in value, and says so.
 
 Exit code 0 whatever the verdict, 2 if a run cannot be read.
 
 Measured on 18 smoke runs, those of number_of_classes.py and samples_per_class.py (six configurations of glyphs, three
-seeds each), 146 s, of which 41 s of CPU time: all five are supported.
-  1. The last CDNV is 0.022 [0.016, 0.030] (source-train), 0.028 [0.021, 0.037] (source-test) and 0.073 [0.061, 0.088]
-     (target) of the first; plug-in, for the untrained networks' debiased one is infinite.
-  2. source-test / source-train 1.11 [1.05, 1.19], target / source-test 3.2 [2.1, 4.7]. The first comes from runs of few
-     classes or few images: the three runs of 64 classes and 100 images a class alone give 1.004 [0.98, 1.03], not
-     supported, for in 400 steps no image is seen more than four times, and old ones are like new ones.
+seeds each), 146 s, of which 41 s of CPU time: 3, 4 and 5 are supported; 1 and 2 over configurations not yet run.
+  1. Over configurations: not yet run.
+  2. Over configurations: not yet run. The three runs of 64 classes and 100 images a class alone, one configuration,
+     give source-test / source-train 1.004 [0.98, 1.03], not supported, for in 400 steps no image is seen more than four
+     times, and old ones are like new ones.
   3. 64 against 5 classes: target CDNV 0.40 [0.26, 0.61] of that with 5; accuracy + 27 [22, 33] points in 1 shot, + 22
      [16, 28] in 5.
   4. Spearman's correlation over last checkpoints 0.99 [0.92, 1.00] (1 shot) and 0.99 [0.94, 1.00] (5), over all but the
@@ -57,7 +61,8 @@ from ncjax.train.config import identity
 from ncjax.train.records import write_atomically
 
 Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
-_WORST_FIRST: tuple[Verdict, ...] = ("contradicted", "not tested", "not supported")
+# what was tested and failed stands before what was not tested, which would hide it
+_WORST_FIRST: tuple[Verdict, ...] = ("contradicted", "not supported", "not tested")
 FEWEST_RUNS = 5
 RESAMPLES = 2000
 BOUND_SHOTS = (1, 5, 10, 20, 50)
@@ -90,6 +95,7 @@ class Part:
         high: the other end.
         null: the value at which the claim neither holds nor fails.
         note: what else to know of it.
+        counts: towards the claim's verdict; a vacuous bound does not, for no error can exceed it.
     """
 
     name: str
@@ -99,6 +105,7 @@ class Part:
     high: float = math.nan
     null: float = 0.0
     note: str = ""
+    counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,8 @@ class Claim:
 
     @property
     def verdict(self) -> Verdict:
-        """Supported if all parts are."""
-        found = {part.verdict for part in self.parts}
+        """Supported if all parts that count are; else the worst of theirs."""
+        found = {part.verdict for part in self.parts if part.counts}
         for one in _WORST_FIRST:
             if one in found:
                 return one
@@ -134,9 +141,27 @@ def judge(name: str, estimate: float, low: float, high: float, *, null: float, a
     return Part(name, verdict, estimate, low, high, null, note)
 
 
-def ratio(name: str, top: Sequence[float], bottom: Sequence[float], *, above: bool, note: str = "") -> Part:
-    """The geometric mean over runs of top/bottom, with a t interval, against 1."""
-    logs = np.log(np.asarray(top)) - np.log(np.asarray(bottom))
+def ratio(
+    name: str,
+    top: Sequence[float],
+    bottom: Sequence[float],
+    configurations: Sequence[str],
+    *,
+    above: bool,
+    note: str = "",
+) -> Part:
+    """The geometric mean of top/bottom, with a t interval, against 1.
+
+    Over configurations, the mean log of each one's runs for one value: runs that differ in their seed alone resemble
+    each other, and counting each would make the interval too narrow. Over runs where there is one configuration.
+    """
+    each: dict[str, list[float]] = {}
+    for one, log in zip(configurations, np.log(np.asarray(top)) - np.log(np.asarray(bottom)), strict=True):
+        each.setdefault(one, []).append(float(log))
+    if len(each) > 1:
+        unit, logs = "configurations", np.asarray([np.mean(one) for one in each.values()])
+    else:
+        unit, logs = "seeds of one configuration", np.asarray([log for one in each.values() for log in one])
     if len(logs) < 2:
         shown = float(np.exp(logs[0])) if len(logs) else math.nan
         return Part(name, "not tested", shown, null=1.0, note=f"{len(logs)} run: an interval takes two")
@@ -145,7 +170,7 @@ def ratio(name: str, top: Sequence[float], bottom: Sequence[float], *, above: bo
     else:
         low, high = ttest_1samp(logs, 0.0).confidence_interval(0.95)
     held = int((logs > 0).sum() if above else (logs < 0).sum())
-    note = "; ".join(filter(None, [f"holds in {held} of {len(logs)} runs", note]))
+    note = "; ".join(filter(None, [f"holds in {held} of {len(logs)} {unit}", note]))
     return judge(name, *np.exp([logs.mean(), low, high]), null=1.0, above=above, note=note)
 
 
@@ -162,19 +187,20 @@ def cdnv_ratio(
         kind: ([top(run, kind) for run in runs], [bottom(run, kind) for run in runs])
         for kind in ("debiased_cdnv", "cdnv")
     }
-    plug_in = np.exp(np.mean(np.log(pairs["cdnv"][0]) - np.log(pairs["cdnv"][1]))) if runs else math.nan
+    configurations = [settings_but(run, "seed") for run in runs]
     infinite = int(np.isinf(pairs["debiased_cdnv"]).any(axis=0).sum())
     if infinite:
         note = f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs"
         if not np.isfinite(pairs["cdnv"]).all():
             return Part(name, "not tested", null=1.0, note="plug-in and debiased CDNV are infinite in some runs")
-        return ratio(name, *pairs["cdnv"], above=above, note=note)
-    return ratio(name, *pairs["debiased_cdnv"], above=above, note=f"plug-in {plug_in:.4g}")
+        return ratio(name, *pairs["cdnv"], configurations, above=above, note=note)
+    plug_in = ratio(name, *pairs["cdnv"], configurations, above=above).estimate
+    return ratio(name, *pairs["debiased_cdnv"], configurations, above=above, note=f"plug-in {plug_in:.4g}")
 
 
 def falls(runs: Sequence[Run]) -> Claim:
     """Claim 1."""
-    claim = Claim("CDNV falls during training", f"{len(runs)} runs: last over first value")
+    claim = Claim("CDNV falls during training", f"{counted(runs)}: last over first value")
     for name in SETS:
         these = [run for run in runs if f"{name}/cdnv" in run.records[0] and len(run.records) > 1]
         claim.parts.append(
@@ -191,7 +217,7 @@ def falls(runs: Sequence[Run]) -> Claim:
 
 def ordered(runs: Sequence[Run]) -> Claim:
     """Claim 2."""
-    claim = Claim("CDNV of source-train < source-test < target", f"{len(runs)} runs, at the end: ratios")
+    claim = Claim("CDNV of source-train < source-test < target", f"{counted(runs)}, at the end: ratios")
     for low, high in (("source_train", "source_test"), ("source_test", "target")):
         these = [run for run in runs if f"{low}/cdnv" in run.records[0] and f"{high}/cdnv" in run.records[0]]
         claim.parts.append(
@@ -204,6 +230,13 @@ def ordered(runs: Sequence[Run]) -> Claim:
             )
         )
     return claim
+
+
+def counted(runs: Sequence[Run]) -> str:
+    """How many runs, of how many configurations, and over which of them an interval of ratios is."""
+    configurations = len({settings_but(run, "seed") for run in runs})
+    unit = "configurations, the mean of each one's seeds" if configurations > 1 else "seeds"
+    return f"{len(runs)} runs of {configurations} configuration{'s' * (configurations != 1)}, t over {unit}"
 
 
 def settings_but(run: Run, *names: str) -> str:
@@ -401,12 +434,15 @@ def bounds(run: Run, episodes: int) -> list[tuple[str, Part]]:
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The finished runs at or below these folders, and a line on each that is not finished.
+    """The finished runs at or below these folders, and a line on each that is left out.
+
+    A run and its copy, of the same settings, data and seed, are one run.
 
     Raises:
       InputError: a run cannot be read.
     """
-    finished, unfinished = [], []
+    finished: dict[tuple[str, str | None], Run] = {}
+    unfinished = []
     for folder in find(*paths):
         if not (folder / "metrics.jsonl").exists():
             unfinished.append(f"{folder} has only begun")
@@ -415,8 +451,10 @@ def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if not run.finished:
             unfinished.append(f"{folder} stopped at step {run.records[-1]['step']}")
             continue
-        finished.append(run)
-    return finished, unfinished
+        same = finished.setdefault((settings_but(run), run.described["data"].get("fingerprint")), run)
+        if same is not run:
+            unfinished.append(f"{folder} is the same run as {same.folder}")
+    return list(finished.values()), unfinished
 
 
 def check(runs: Sequence[Run], *, episodes: int | None = 2000) -> list[Claim]:
@@ -470,7 +508,8 @@ def main() -> None:
         claims = check(runs, episodes=options.episodes if options.bounds else None)
         print(f"\n{text(claims)}")
         print(
-            "Intervals 95 %, each by itself: over runs, for the bounds over episodes; none covers other target classes."
+            "Intervals 95 %, each by itself: over configurations or runs, for the bounds over episodes; none covers "
+            "other target classes, nor other source classes, which a seed never redraws."
         )
         if options.out is not None:
             options.out.parent.mkdir(parents=True, exist_ok=True)

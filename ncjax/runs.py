@@ -60,20 +60,23 @@ def number(value: float | int | None) -> float:
 
 
 def find(*paths: str | Path) -> list[Path]:
-    """The folders of runs at or below these paths, each once, in natural order below each path.
+    """The folders of runs at or below these paths, in natural order below each path.
+
+    Each once, under the first of the paths that lead to it.
 
     Raises:
       InputError: there is none below one of them.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         here = sorted(_below(Path(path)), key=lambda folder: [_natural(part) for part in folder.parts])
         if not here:
             raise InputError(
                 f"{path} holds no run: no config.json in it or in its folders; give what pretrain.py named"
             )
-        found |= dict.fromkeys(here)
-    return list(found)
+        for folder in here:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
 
 
 def _below(path: Path) -> Iterator[Path]:
