@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import claims
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ncjax import cli
+from ncjax import cli, collapse
+from ncjax.data import Split
 from ncjax.errors import InputError
+from ncjax.eval import feature_episodes
 from ncjax.runs import Run, find
 from ncjax.train import Config, resolve
 
@@ -236,6 +239,63 @@ def test_every_verdict_of_the_bounds(
     monkeypatch.setattr(claims, "bounds", bounds)
     runs = make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2)
     assert claims.no_violation(runs, 100).verdict == verdict
+
+
+def test_bounds_that_are_vacuous_everywhere_are_listed_and_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bounds(run: Run, episodes: int) -> list[tuple[str, claims.Part]]:
+        vacuous = claims.Part("", "not tested", note="vacuous", counts=False)
+        held = claims.judge("sharp", -0.2, -0.3, -0.1, null=0.0, above=False, note="50 shots")
+        return [("wide", vacuous), ("wide", vacuous), ("sharp", vacuous), ("sharp", held)]
+
+    monkeypatch.setattr(claims, "bounds", bounds)
+    claim = claims.no_violation(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2), 100)
+    assert claim.verdict == "supported"
+    wide, sharp = claim.parts
+    assert (wide.name, wide.verdict) == ("wide", "not tested")
+    assert wide.note.startswith("vacuous: not tested; 1 or more in all 4 cases")
+    assert sharp.note == "2 comparisons below 1, 2 vacuous: not tested; worst: 50 shots"
+    assert "vacuous: not tested" in claims.text([claim])
+
+
+def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))])
+    labels = np.repeat(np.arange(5), 40)
+    centres = 9 * np.eye(5, 30)  # near enough for some errors, far enough for a bound below 1
+    found = (centres[labels] + np.random.default_rng(0).normal(size=(200, 30))).astype(np.float32)
+    target = Split(np.zeros((200, 1, 1, 1), np.uint8), labels, tuple("abcde"))
+    monkeypatch.setattr(Run, "restore", lambda self: None)
+    monkeypatch.setattr(claims, "benchmark", lambda run: SimpleNamespace(target=target))
+    monkeypatch.setattr(claims, "features", lambda params, split: found)
+    parts = claims.bounds(run, 200)
+    theory = collapse.theory(found, labels, ways=5, shots=(1, 5, 10, 20)).bounds()
+    checked = {name: values for name, values in theory.items() if "spherical" not in name}
+    assert len(parts) == sum((~np.isnan(values)).sum() for values in checked.values())
+    tested = [(name, part) for name, part in parts if part.counts]
+    assert 0 < len(tested) < len(parts)
+    for _, part in parts:
+        assert part.counts == (part.verdict != "not tested")
+    for name, part in tested:
+        shots = int(part.note.split()[0])
+        bound = checked[name][(1, 5, 10, 20).index(shots)]
+        measured = feature_episodes(found, labels, ways=5, shots=shots, queries=15, episodes=200)
+        assert bound < 1
+        assert part.estimate == pytest.approx(1 - measured.accuracy - bound)
+        assert part.high - part.estimate == pytest.approx(measured.ci95)
+        assert part.verdict == "supported"
+
+
+def test_files_of_ones_own_with_other_images_are_correlated_apart(tmp_path: Path) -> None:
+    for name, sums in (("a", "1-2-3-4"), ("b", "1-2-5-6"), ("c", "7-8-3-4")):
+        for run in make(tmp_path / name, noisy(6, 1.0), dataset="npz", data_dir=f"{name}.npz"):
+            described = run.described | {"data": run.described["data"] | {"fingerprint": sums}}
+            (run.folder / "config.json").write_text(json.dumps(described))
+    found = claims.correlates(runs_of(tmp_path))
+    # the source images of c are others, its target images those of a
+    assert [claim.scope.split(", ")[-1] for claim in found] == ["12 runs: Spearman", "6 runs: Spearman"]
 
 
 def test_runs_without_checkpoints_leave_the_bounds_untested(tmp_path: Path) -> None:
