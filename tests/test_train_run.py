@@ -308,6 +308,14 @@ def test_presets_and_what_a_user_says() -> None:
     assert resolve(Config(seed=1)).workdir != resolve(Config()).workdir
 
 
+@pytest.mark.parametrize("network", ["vit-2-64-4", "mlp-3-256", "resnet12", "resnet12-dropblock"])
+def test_presets_choose_the_optimizer_by_the_network(network: str):
+    assert resolve(Config(network=network)).optimizer == "adamw"
+    assert resolve(Config(network=network, optimizer="sgd", learning_rate=0.05)).optimizer == "sgd"
+    assert resolve(Config()).optimizer == "sgd"
+    assert resolve(Config(network="resnet12", batch_size=64)).batch_size == 64
+
+
 @pytest.mark.parametrize(("dataset", "counts"), [("emnist", True), ("mini_imagenet", True), ("cifar_fs", False)])
 def test_the_folder_of_the_data_counts_where_no_checksum_fixes_them(dataset: str, counts: bool) -> None:
     one, other = (resolve(Config(dataset=dataset, data_dir=folder)).workdir for folder in ("/one", "/other"))

@@ -51,7 +51,7 @@ def setup(mesh: Mesh, dtype: jnp.dtype = jnp.float32, tx: optax.GradientTransfor
         tx=tx or optimizer(CONFIG, 100),
         objective=Objective(),
         augmentation="shift",
-        batch_size=CONFIG.batch_size,
+        batch_size=16,
         num_images=126,
         image_shape=(12, 12, 1),
         mesh=mesh,
@@ -237,3 +237,22 @@ def test_schedules(kind: str, expected: dict[int, float]) -> None:
     rate = schedule(Config(learning_rate=0.2, schedule=kind), 100)
     for step, share in expected.items():
         assert float(rate(step)) == pytest.approx(0.2 * share, abs=1e-7)
+
+
+def test_adamw_warms_up_and_follows_the_schedule():
+    config = Config(optimizer="adamw", learning_rate=1e-3, schedule="step", weight_decay=0.0)
+    tx = optimizer(config, 100)
+    params = {"w": jnp.ones(3)}
+    state, sizes = tx.init(params), []
+    for _ in range(100):
+        updates, state = tx.update({"w": jnp.full(3, 7.0)}, state, params)  # a constant gradient: Adam takes its sign
+        sizes.append(-float(updates["w"][0]))
+    expected = [1e-3 * min(1, (i + 1) / 5) * (1 if i < 60 else 0.1 if i < 80 else 0.01) for i in range(100)]
+    np.testing.assert_allclose(sizes, expected, rtol=1e-4)
+
+
+def test_adamw_shrinks_parameters_apart_from_the_gradient():
+    config = Config(optimizer="adamw", learning_rate=0.5, schedule="constant", weight_decay=0.1)
+    tx = optimizer(config, 20)  # one step of warm-up
+    updates, _ = tx.update({"w": jnp.zeros(2)}, tx.init({"w": jnp.ones(2)}), {"w": jnp.ones(2)})
+    np.testing.assert_allclose(updates["w"], -0.05, rtol=1e-6)

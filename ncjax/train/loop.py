@@ -272,14 +272,20 @@ class _Run:
         self.mesh = devices.data_mesh()
         train = benchmark.source_train
         self.images = len(train.labels)
-        if config.batch_size > self.images:
+        assert config.network is not None
+        assert config.batch_size is not None
+        assert config.epochs is not None
+        assert config.min_steps is not None
+        assert config.measurements is not None
+        self.batch_size = config.batch_size
+        if self.batch_size > self.images:
             raise InputError(
-                f"batch_size={config.batch_size} is more than the {self.images} training images; set a smaller one"
+                f"batch_size={self.batch_size} is more than the {self.images} training images; set a smaller one"
             )
-        if len(configs) == 1 and config.batch_size % self.mesh.size:
-            near = max(config.batch_size // self.mesh.size, 1) * self.mesh.size
+        if len(configs) == 1 and self.batch_size % self.mesh.size:
+            near = max(self.batch_size // self.mesh.size, 1) * self.mesh.size
             raise InputError(
-                f"batch_size={config.batch_size} does not divide over {self.mesh.size} devices; set it to {near}, "
+                f"batch_size={self.batch_size} does not divide over {self.mesh.size} devices; set it to {near}, "
                 "or on a CPU JAX_NUM_CPU_DEVICES=1"
             )
         speed.check_precision(self.mesh, config.precision)
@@ -287,15 +293,12 @@ class _Run:
         if not isinstance(train.images, np.ndarray):
             streaming.check_installed()
         num_classes = len(train.class_names)
-        assert config.network is not None
-        assert config.epochs is not None
-        assert config.min_steps is not None
         # measured, restored and handed out in float32, whatever the precision of training
         self.network = models.create(config.network, num_classes)
         jax.eval_shape(lambda: self.network.init(jax.random.key(0), self.image_shape))  # images that do not fit it
-        self.total_steps = max(-(-config.epochs * self.images // config.batch_size), config.min_steps)
+        self.total_steps = max(-(-config.epochs * self.images // self.batch_size), config.min_steps)
         self.measurement: Measurement = measuring.plan(benchmark, config)
-        self.marks = measuring.steps_to_measure(self.total_steps, self.images / config.batch_size, config.measurements)
+        self.marks = measuring.steps_to_measure(self.total_steps, self.images / self.batch_size, config.measurements)
 
     def train(self, stop: Stop) -> list[Classifier]:
         with ExitStack() as stack:
@@ -348,7 +351,7 @@ class _Run:
             tx=optimizer(config, self.total_steps),
             objective=objective(config),
             augmentation=self.augmentation,
-            batch_size=config.batch_size,
+            batch_size=self.batch_size,
             num_images=self.images,
             image_shape=self.image_shape,
             mesh=self.mesh,
@@ -357,8 +360,8 @@ class _Run:
             data = Batch(*map(jnp.asarray, (train.images, train.labels, self.source.mean, self.source.std)))
             trainer = resident_trainer(setup, data, [one.seed for one in self.configs])
         else:
-            share = local_rows(self.mesh, config.batch_size)
-            batches = streaming.batches(train, config.seed, config.batch_size, share)
+            share = local_rows(self.mesh, self.batch_size)
+            batches = streaming.batches(train, config.seed, self.batch_size, share)
             normalisation = jnp.asarray(self.source.mean), jnp.asarray(self.source.std)
             trainer = streamed_trainer(setup, normalisation, batches, config.seed)
         self.peak = speed.peak(self.mesh, config.precision)
@@ -448,7 +451,7 @@ class _Run:
         Returns:
           The states, the step they are at, the next chunk, and of every seed the first step that was not finite, or -1.
         """
-        batch = self.config.batch_size
+        batch = self.batch_size
         offset = step * batch % self.images
         next_mark = next(mark for mark in self.marks if mark > step)
         count = min(chunk, next_mark - step, -(-(self.images - offset) // batch))
@@ -478,7 +481,7 @@ class _Run:
         return states, step + count, max(1, min(wanted, 2 * chunk)), np.asarray(seen.first_bad_step)
 
     def _measure(self, state: TrainState, step: int) -> Record:
-        epoch = step * self.config.batch_size / self.images
+        epoch = step * self.batch_size / self.images
         start = time.monotonic()
         record = measuring.measure(self._classifier(state), self.measurement, step=step, epoch=epoch)
         self._log({"step": step, "measure_seconds": time.monotonic() - start})

@@ -77,6 +77,7 @@ def plan(benchmark: Benchmark, config: Config) -> Measurement:
     for name, count in fewest.items():
         if count < 2 and clusters[name]:
             raise InputError(f"{name} has a class with {count} image: a within-class variance needs at least 2")
+    assert config.measure_per_class is not None
     per_class = min(config.measure_per_class, *(fewest[name] for name in splits if clusters[name]))
     target = fewest["target"]
     queries = {shots: min(15, target - shots) for shots in SHOTS if target > shots}

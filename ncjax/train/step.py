@@ -74,10 +74,19 @@ def schedule(config: Config, total_steps: int) -> optax.Schedule:
 
 
 def optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
-    """SGD with momentum; the L2 penalty enters the gradient before the momentum, as in the reference networks."""
+    """SGD with momentum, its L2 penalty in the gradient as in the reference networks; or AdamW.
+
+    AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) warms up linearly over the first twentieth of
+    the steps, times the schedule.
+    """
+    rate = schedule(config, total_steps)
+    if config.optimizer == "adamw":
+        warm_up = optax.linear_schedule(0.0, 1.0, max(1, total_steps // 20))
+        return optax.adamw(
+            lambda step: warm_up(step + 1) * rate(step), b1=config.momentum, weight_decay=config.weight_decay
+        )
     return optax.chain(
-        optax.add_decayed_weights(config.weight_decay),
-        optax.sgd(schedule(config, total_steps), momentum=config.momentum or None),
+        optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.momentum or None)
     )
 
 
