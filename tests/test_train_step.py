@@ -239,6 +239,7 @@ def test_schedules(kind: str, expected: dict[int, float]) -> None:
         assert float(rate(step)) == pytest.approx(0.2 * share, abs=1e-7)
 
 
+@jax.numpy_dtype_promotion("standard")  # optax relies on it in Adam
 def test_adamw_warms_up_and_follows_the_schedule():
     config = Config(optimizer="adamw", learning_rate=1e-3, schedule="step", weight_decay=0.0)
     tx = optimizer(config, 100)
@@ -251,6 +252,7 @@ def test_adamw_warms_up_and_follows_the_schedule():
     np.testing.assert_allclose(sizes, expected, rtol=1e-4)
 
 
+@jax.numpy_dtype_promotion("standard")  # optax relies on it in Adam
 def test_adamw_shrinks_parameters_apart_from_the_gradient():
     config = Config(optimizer="adamw", learning_rate=0.5, schedule="constant", weight_decay=0.1)
     tx = optimizer(config, 20)  # one step of warm-up
