@@ -40,7 +40,14 @@ def write(options: Options) -> None:
         raise InputError("give the folder of a run of pretrain.py, or several")
     if options.episodes < 2:
         raise InputError(f"--episodes={options.episodes}: an interval needs at least 2")
-    found = [runs.read(folder) for folder in runs.find(*options.paths)]
+    found = []
+    for folder in runs.find(*options.paths):
+        if (folder / "metrics.jsonl").exists():
+            found.append(runs.read(folder))
+        else:
+            print(f"left out: {folder} has only begun, nothing is measured yet", file=sys.stderr)
+    if not found:
+        raise InputError("nothing is measured yet in any of these runs; wait for the first measurement")
     if not 0 <= options.detail <= len(found):
         raise InputError(f"--detail={options.detail}: there are {len(found)} runs; give 1 to {len(found)}, or 0")
     try:

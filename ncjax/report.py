@@ -41,7 +41,9 @@ from ncjax.eval.intervals import mean_interval
 from ncjax.models import Network
 from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS, spoken
 from ncjax.runs import Run, open_benchmark
+from ncjax.runs import number as to_float
 from ncjax.train import restore
+from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
 HEADS = ("ncc", "ridge")
@@ -277,8 +279,9 @@ def _plot_series(
     scale = 100.0 if percent else 1.0
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
         for key, style in series.items():
-            records = [record for record in run.records if record.get(key) is not None]
-            value = scale * np.array([float(record[key] or 0) for record in records])
+            records = [record for record in run.records if key in record]
+            # null stands for infinity, which has no place on the axis: NaN leaves a gap, where the line would bridge it
+            value = scale * np.array([math.nan if (v := record[key]) is None else float(v) for record in records])
             half = scale * np.array([float(record.get(f"{key}/ci95") or 0) for record in records])
             epoch = np.array([float(record["epoch"] or 0) for record in records])
             source = ColumnDataSource(
@@ -290,7 +293,7 @@ def _plot_series(
                     "half": half,
                     "epoch": epoch,
                     "step": [int(record["step"] or 0) for record in records],
-                    "debiased": [_number(record.get(key.replace("/cdnv", "/debiased_cdnv"))) for record in records],
+                    "debiased": [_entry(record, key.replace("/cdnv", "/debiased_cdnv")) for record in records],
                     "run": [name] * len(records),
                     "series": [style["label"]] * len(records),
                 }
@@ -561,6 +564,11 @@ def _number(value: Any) -> str:
     return "∞" if math.isinf(value) else f"{value:.4g}"
 
 
+def _entry(record: Record, key: str) -> str:
+    """A record's value as tables show it: a dash where nothing was measured, for null stands for infinity."""
+    return _number(record[key]) if key in record else "–"
+
+
 def _percent(value: float | int | None, half: float | int | None) -> str:
     return f"{100 * (value or 0):.2f} ± {100 * (half or 0):.2f}"
 
@@ -577,8 +585,7 @@ def _summary(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
         epochs = f"{last['epoch'] or 0:.4g}" + ("" if run.finished else " (unfinished)")
         row = [str(number), name, config["dataset"], config["network"]]
         row += [str(run.described["data"]["num_source_classes"]), str(config["seed"]), epochs]
-        row += [_number(last[f"{name}/cdnv"]) if f"{name}/cdnv" in last else "–" for name in SETS]
-        row.append(_number(last.get("target/debiased_cdnv")))
+        row += [_entry(last, key) for key in (*(f"{name}/cdnv" for name in SETS), "target/debiased_cdnv")]
         row += [_percent(last[key], last[f"{key}/ci95"]) if key in last else "–" for key in shown]
         rows.append(row)
     return {"header": header, "rows": rows}
@@ -601,7 +608,11 @@ def _over_seeds(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | N
     for group in many:
         row = [", ".join(str(i + 1) for i in group)]
         for key in keys_ + shown:
-            values = np.array([float(v) if (v := runs[i].records[-1].get(key)) is not None else np.inf for i in group])
+            last = [runs[i].records[-1] for i in group]
+            if not all(key in record for record in last):
+                row.append("–")
+                continue
+            values = np.array([to_float(record[key]) for record in last])
             if not np.isfinite(values).all():
                 row.append("∞" if key.endswith("cdnv") else "–")
             elif key in shown:
@@ -617,7 +628,7 @@ def _course(run: Run) -> dict[str, Any]:
     last = run.records[-1]
     sets = [name for name in SETS if f"{name}/cdnv" in last]
     rows = [
-        [label] + [_number(last[f"{name}/{key}"]) if f"{name}/{key}" in last else "–" for name in sets]
+        [label] + [_entry(last, f"{name}/{key}") for name in sets]
         for key, label in _MEASURES.items()
         if any(f"{name}/{key}" in last for name in sets)
     ]

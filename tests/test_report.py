@@ -101,6 +101,34 @@ def test_the_tables_hold_the_last_records(page: str, both: list[runs.Run]) -> No
             assert f"{100 * value:.2f} ± {100 * half:.2f}" in found
 
 
+def test_what_is_infinite_leaves_a_gap_and_what_is_missing_a_dash(both: list[runs.Run]) -> None:
+    records = [dict(both[0].records[i]) for i in (0, 0, -1)]
+    records[1] |= {"target/cdnv": None}
+    for record in records:
+        del record["target/debiased_cdnv"]
+    run = dataclasses.replace(both[0], records=records)
+    (line,) = (one for one in report._plot_cdnv([run], ["run"]).renderers
+               if "target, new classes" in one.data_source.data["series"]
+               and type(one.glyph).__name__ == "Line")  # fmt: skip
+    np.testing.assert_array_equal(np.isnan(line.data_source.data["y"]), [False, True, False])
+    assert line.data_source.data["debiased"] == ["–"] * 3
+    summary = report._summary([run, both[1]], ["a", "b"])
+    column = summary["header"].index("debiased, target")
+    assert summary["rows"][0][column] == "–"
+    seeds = report._over_seeds([run, both[1]], ["a", "b"])
+    assert seeds["rows"][0][seeds["header"].index("debiased, target")] == "–"
+    infinite = dataclasses.replace(run, records=[*records[:2], records[2] | {"target/debiased_cdnv": None}])
+    assert report._summary([infinite], ["a"])["rows"][0][column] == "∞"
+
+
+def test_acronyms_keep_their_capitals(
+    both: list[runs.Run], detail: "report.Detail", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MOST_CLASSES", 3)
+    text = report.page(both, detail)
+    assert text.count("The 3 of 5 target classes with the largest mean CDNV, ") == 2
+
+
 def test_seeds_get_their_mean_and_t_interval(page: str, both: list[runs.Run]) -> None:
     values = [100 * run.records[-1]["target/ncc/5w5s"] for run in both]
     half = scipy.stats.t.ppf(0.975, 1) * np.std(values, ddof=1) / np.sqrt(2)
@@ -210,6 +238,12 @@ def test_the_command_writes_the_page_or_says_a_line(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("report  made/page.html  (2 runs, ")
     assert (folder / "made" / "page.html").read_text().startswith("<!doctype html>")
+    (folder / "begun").mkdir()
+    shutil.copy(folder / "runs" / "seed_0" / "config.json", folder / "begun")
+    done = _command("runs", "begun", "--out=made/page.html", "--detail=0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "left out: begun has only begun" in done.stderr
+    assert "(2 runs, " in done.stdout
     wrong = _command("runs/seed_0/checkpoints", cwd=folder)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: runs/seed_0/checkpoints holds no run")
@@ -250,6 +284,8 @@ def test_a_browser_opens_it_offline_without_an_error(page: str, tmp_path: Path) 
         drawn = browser.execute_script(_PAINTED)
         assert len(drawn) == 7
         assert min(drawn) > 500  # pixels that are neither white nor clear
+        browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        assert browser.execute_script("return [...document.querySelectorAll('details')].map(d => d.open)") == [True]
         width = browser.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390  # a phone need not scroll sideways
         assert _hidden_by_clicks_below_the_first_plot(browser) >= {0, 4}  # two runs, a line and dots each
