@@ -2,8 +2,9 @@
 
 Claim: plain pretraining on all source classes and a simple head give few-shot accuracy near the published one.
 Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), its table; published numbers from RFS (Tian et al., ECCV
-2020, arXiv 2003.11539, ResNet-12, without distillation) and of Prototypical Networks (Snell et al., NeurIPS 2017, four
-convolutions).
+2020, arXiv 2003.11539, ResNet-12, without distillation) and of Prototypical Networks with four convolutions. Those
+(Snell et al., NeurIPS 2017) are older than both data sets: their numbers on CIFAR-FS are as reported by Bertinetto et
+al. (ICLR 2019, arXiv 1805.08136), on FC100 as reported in later work.
 Plotted: 5-way 1-shot and 5-shot accuracy on target classes with the heads ncc, ridge and logistic; the penalty of ridge
 and logistic is chosen on the validation classes, where a data set has any, on the features of each run. Mean and 95 % t
 interval over seeds; the table also gives the interval over episodes, which is what published ones cover, and the wider
@@ -44,7 +45,8 @@ PUBLISHED: dict[str, dict[str, tuple[tuple[float, float | None], ...]]] = {
     "fc100": {"RFS": ((42.6, 0.7), (59.1, 0.6)), "ProtoNet": ((35.3, None), (48.6, None))},
     "mini_imagenet": {"RFS": ((62.02, 0.63), (79.64, 0.44))},
 }
-"""Accuracy and 95 % interval in percent, 1-shot and 5-shot; RFS with ResNet-12, ProtoNet with four layers."""
+"""Accuracy and 95 % interval in percent, 1-shot and 5-shot; RFS with ResNet-12, ProtoNet with four layers,
+as later work reported it."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ Plotted: debiased CDNV of source-test, and of target, less that of source-train,
 number of source classes, on logarithmic axes; beside them a line of slope -1/2. In the legend the least-squares slope
 of log gap on log number, mean and 95 % t interval over seeds: each seed's own line.
 Gaps that are not positive have no logarithm: they are left out of lines and plot, and counted. Since the slope of a
-seed's other gaps alone would be biased, a seed that has such a gap has no slope; the slope over the others
-("2 of 3 seeds") is then too flat, for it is the smallest gaps that are left out.
+seed's other gaps alone would be biased, a seed that has such a gap has no slope. The slope over the other seeds
+("2 of 3 seeds") is then still biased, for they are chosen by their gaps: too flat where the lost gaps are at large
+numbers, the usual place of small ones, too steep where they are at small numbers.
 Expect: slopes at or below -1/2, for a bound is no prediction: the gap may fall faster, or be small throughout.
 
 Command: python experiments/generalization_gap.py [--preset=paper --data_dir=PATH]
