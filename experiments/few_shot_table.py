@@ -23,7 +23,6 @@ paper: CIFAR-FS, FC100 and EMNIST, and with --mini_imagenet=PATH of ImageNet's f
 """
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +35,10 @@ from ncjax import features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes, feature_tune
 from ncjax.runs import Run
-from ncjax.train.records import write_atomically
 
 HEADS = ("ncc", "ridge", "logistic")
 SHOTS = (1, 5)
+TUNING_EPISODES = 500
 PUBLISHED: dict[str, dict[str, tuple[tuple[float, float | None], ...]]] = {
     "cifar_fs": {"RFS": ((71.5, 0.8), (86.0, 0.5)), "ProtoNet": ((55.5, None), (72.0, None))},
     "fc100": {"RFS": ((42.6, 0.7), (59.1, 0.6)), "ProtoNet": ((35.3, None), (48.6, None))},
@@ -89,11 +88,12 @@ def place(options: Options, name: str) -> str | None:
 
 def evaluate(run: Run, episodes: int) -> dict[str, Any]:
     """Accuracy and intervals of each head and number of shots; kept in the run's folder, few_shot.json."""
-    path = run.folder / "few_shot.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        if kept["episodes"] == episodes:
-            return dict(kept)
+    settings = {"episodes": episodes, "heads": HEADS, "shots": SHOTS, "tuning_episodes": TUNING_EPISODES}
+    return sweep.kept(run.folder / "few_shot.json", settings, lambda: measure(run, episodes))
+
+
+def measure(run: Run, episodes: int) -> dict[str, Any]:
+    """`evaluate`, computed."""
     benchmark, params = sweep.benchmark(run), run.restore()
     target = features(params, benchmark.target)
     validation = None if benchmark.validation is None else features(params, benchmark.validation)
@@ -103,7 +103,9 @@ def evaluate(run: Run, episodes: int) -> dict[str, Any]:
             chosen: Any = head
             if head != "ncc" and validation is not None:
                 assert benchmark.validation is not None
-                chosen = feature_tune(validation, benchmark.validation.labels, head=head, shots=shots, episodes=500)
+                chosen = feature_tune(
+                    validation, benchmark.validation.labels, head=head, shots=shots, episodes=TUNING_EPISODES
+                )
             report = feature_episodes(target, benchmark.target.labels, shots=shots, head=chosen, episodes=episodes)
             found[f"{head}/5w{shots}s"] = {
                 "head": report.settings.head,
@@ -111,7 +113,6 @@ def evaluate(run: Run, episodes: int) -> dict[str, Any]:
                 "ci95": report.ci95,
                 "target_ci95": report.target_ci95,
             }
-    write_atomically(path, json.dumps(sweep.plain(found)) + "\n")
     return found
 
 

@@ -21,7 +21,6 @@ paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
 import dataclasses
-import json
 from functools import partial
 from typing import Any
 
@@ -40,10 +39,10 @@ from ncjax.data import Split
 from ncjax.data.augment import augment
 from ncjax.eval.heads import Linear, fit_ridge
 from ncjax.runs import Run
-from ncjax.train.records import write_atomically
 
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
 CS = (1e-1, 1.0, 1e1)
+MOST_HELD_OUT, SHARE_HELD_OUT = 100, 3
 EPOCHS, BATCH, RATE = 5, 64, 0.01
 STEPS = 500
 METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
@@ -60,7 +59,7 @@ def divide(split: Split) -> tuple[np.ndarray, np.ndarray]:
     train, held = [], []
     for label in range(len(split.class_names)):
         rows = rng.permutation(np.flatnonzero(split.labels == label))
-        out = min(100, len(rows) // 3)
+        out = min(MOST_HELD_OUT, len(rows) // SHARE_HELD_OUT)
         held.append(rows[:out])
         train.append(rows[out:])
     return rng.permutation(np.concatenate(train)), np.concatenate(held)
@@ -153,10 +152,16 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start:
 
 
 def transfer(run: Run) -> dict[str, Any]:
-    """Accuracies on held-out target images; kept in the run's folder, transfer.json."""
-    path = run.folder / "transfer.json"
-    if path.exists():
-        return dict(json.loads(path.read_text()))
+    """Accuracies on held-out target images; kept in the run's folder, transfer.json, with what they depend on."""
+    settings = {
+        "alphas": ALPHAS, "cs": CS, "steps": STEPS, "epochs": EPOCHS, "batch": BATCH, "rate": RATE,
+        "held_out": (MOST_HELD_OUT, SHARE_HELD_OUT),
+    }  # fmt: skip
+    return sweep.kept(run.folder / "transfer.json", settings, lambda: probes(run))
+
+
+def probes(run: Run) -> dict[str, Any]:
+    """`transfer`, computed."""
     target = sweep.benchmark(run).target
     params = run.restore()
     ways = len(target.class_names)
@@ -170,7 +175,6 @@ def transfer(run: Run) -> dict[str, Any]:
         result[f"{name}/penalty"] = best
     tuned = fine_tune(params, target.images[train], y, classifier)
     result["fine-tuning"] = float(np.mean(logits(tuned, target.images[held]).argmax(-1) == target.labels[held]))
-    write_atomically(path, json.dumps(result) + "\n")
     return result
 
 

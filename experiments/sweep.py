@@ -553,6 +553,20 @@ def table(outcomes: Sequence[Outcome]) -> str:
     )
 
 
+def kept(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` returns, from the file where that holds it of the same settings, else computed and written there."""
+    wanted = json.loads(json.dumps(settings))  # as a file gives it back: tuples are lists
+    try:
+        found = json.loads(path.read_text())
+        if found["settings"] == wanted:
+            return dict(found["found"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # there is none, or it is of an older form
+    made: dict[str, Any] = plain(make())
+    write_atomically(path, json.dumps({"settings": wanted, "found": made}) + "\n")
+    return made
+
+
 def plain(value: Any) -> Any:
     """The same for JSON, which has neither infinity nor NaN: those become null."""
     if isinstance(value, dict):

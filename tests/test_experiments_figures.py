@@ -25,6 +25,7 @@ import ncjax
 from ncjax import models
 from ncjax.errors import InputError
 from ncjax.eval.heads import Linear
+from ncjax.runs import Run
 from ncjax.train import Config, read_records, resolve
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -227,6 +228,36 @@ def test_figures_that_look_into_networks(small: sweep.Options, capsys: pytest.Ca
     assert set(content["accuracy"]["glyphs"][0]) >= {
         f"{head}/5w{shots}s" for head in few_shot_table.HEADS for shots in (1, 5)
     }
+
+
+def test_what_is_kept_is_of_the_same_settings(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    made = iter(range(10))
+
+    def get(**settings: Any) -> Any:
+        return sweep.kept(path, settings, lambda: {"value": next(made), "wide": float("nan")})
+
+    path.write_text('{"ridge": 0.5}')  # of a form without settings
+    assert get(rates=(1, 2)) == {"value": 0, "wide": None}
+    assert get(rates=(1, 2)) == {"value": 0, "wide": None}
+    assert get(rates=(1, 3))["value"] == 1
+    assert get(rates=(1, 2))["value"] == 2
+
+
+def test_a_probe_of_other_settings_is_computed_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    computed: list[Any] = []
+    monkeypatch.setattr(linear_probe, "probes", lambda run: computed.append(run) or {"ridge": 0.5})
+    monkeypatch.setattr(few_shot_table, "measure", lambda run, episodes: computed.append(run) or {"ncc/5w1s": 0.5})
+    run = Run(tmp_path, {}, [])
+    for _ in range(2):
+        linear_probe.transfer(run)
+        few_shot_table.evaluate(run, 100)
+    assert len(computed) == 2
+    monkeypatch.setattr(linear_probe, "RATE", 0.02)
+    monkeypatch.setattr(few_shot_table, "SHOTS", (1, 5, 10))
+    linear_probe.transfer(run)
+    few_shot_table.evaluate(run, 100)
+    assert len(computed) == 4
 
 
 def test_held_out_target_images_are_not_trained_on() -> None:
