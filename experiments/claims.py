@@ -50,11 +50,12 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from scipy.stats import rankdata, ttest_1samp, ttest_ind
-from sweep import SETS, benchmark, progress
+from sweep import benchmark, progress
 
 from ncjax import cli, collapse, features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
+from ncjax.plots import SETS
 from ncjax.runs import Run, find, number
 from ncjax.runs import read as read_run
 from ncjax.train.config import identity

@@ -18,6 +18,7 @@ paper: CIFAR-FS, wrn-28-4: not yet run.
 
 import sweep
 
+from ncjax.plots import SET_COLORS, SETS
 from ncjax.runs import number
 
 
@@ -35,10 +36,10 @@ def draw(figures: sweep.Figures) -> None:
         return [sweep.Mean.of(number(run.records[i][key]) for run in runs) for i in range(len(steps))]
 
     figure, (left, right) = sweep.panels(2)
-    shown = [name for name in sweep.SETS if f"{name}/cdnv" in runs[0].records[0]]
+    shown = [name for name in SETS if f"{name}/cdnv" in runs[0].records[0]]
     curves = {f"{name}/{kind}": curve(f"{name}/{kind}") for name in shown for kind in ("cdnv", "debiased_cdnv")}
     for name in shown:
-        sweep.plot_means(left, steps, curves[f"{name}/cdnv"], sweep.SETS[name])
+        sweep.plot_means(left, steps, curves[f"{name}/cdnv"], SETS[name], color=SET_COLORS[name])
     sweep.log_scale(left, "y")
     left.set_ylabel("CDNV (mean over pairs of classes)")
     for key, label, color in sweep.few_shot(runs[0].records[0]):

@@ -34,6 +34,7 @@ import sweep
 from ncjax import features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes, feature_tune
+from ncjax.plots import SHOT_COLORS
 from ncjax.runs import Run
 
 HEADS = ("ncc", "ridge", "logistic")
@@ -145,10 +146,10 @@ def draw(figures: sweep.Figures) -> None:
                     f"  5-way {shots}-shot {head:<9} {means[-1].percent()} %; "
                     f"± {wide[0]:.2f}; ± {wide[1]:.2f}   {', '.join(sorted({cell['head'] for cell in cells}))}"
                 )
-            sweep.plot_means(axes, range(len(HEADS)), means, f"{shots}-shot", scale=100, fmt="o", color=f"C{i}")
+            sweep.plot_means(axes, range(len(HEADS)), means, f"{shots}-shot", scale=100, fmt="o", color=SHOT_COLORS[i])
             for style, (source, values) in zip(("--", ":"), PUBLISHED.get(name, {}).items(), strict=False):
                 value, half = values[i]
-                axes.axhline(value, color=f"C{i}", linestyle=style, linewidth=1, label=f"{source}, {shots}-shot")
+                axes.axhline(value, color=SHOT_COLORS[i], linestyle=style, linewidth=1, label=f"{source}, {shots}-shot")
                 print(f"  5-way {shots}-shot {source} (published) {value}{'' if half is None else f' ± {half}'} %")
         axes.set_xticks(range(len(HEADS)), HEADS)
         axes.margins(x=0.2)

@@ -29,6 +29,8 @@ import numpy as np
 import samples_per_class
 import sweep
 
+from ncjax.plots import SET_COLORS
+
 GROUPS = {"samples": "source-train images a class", "classes": "source classes"}
 
 
@@ -67,7 +69,8 @@ def draw(figures: sweep.Figures) -> None:
     for axes, (group, outcomes) in zip(panels, groups.items(), strict=True):
         x = [o.point.x for o in outcomes]
         highest = 0.0
-        for color, name in (("C1", "source_test"), ("C2", "target")):
+        for name in ("source_test", "target"):
+            color = SET_COLORS[name]
             by_seed = gaps(outcomes, name)
             each = [[gap.get(value, np.nan) for value in x] for gap in by_seed.values()]
             array = np.asarray(each)

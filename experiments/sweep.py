@@ -28,20 +28,13 @@ from ncjax import cli, plots, runs
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.eval.intervals import mean_interval
+from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS
 from ncjax.runs import Run
 from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
 from ncjax.train.config import identity
 from ncjax.train.folder import Refused
 from ncjax.train.measurement import Record
 from ncjax.train.records import write_atomically
-
-SETS = {
-    "source_train": "source, training images",
-    "source_test": "source, new images",
-    "target": "target, new classes",
-}
-"""The three sets of classes and images, and what they are called in figures."""
-
 
 _TAKEN = "another process is at work in"
 _T = TypeVar("_T")
@@ -397,12 +390,12 @@ def plot_means(
 
 def plot_collapse(axes: Axes, outcomes: Sequence[Outcome], x: Sequence[float]) -> None:
     """Debiased CDNV on the three sets, and plug-in CDNV dotted."""
-    for color, (name, label) in enumerate(SETS.items()):
+    for name, label in SETS.items():
         if f"{name}/cdnv" not in outcomes[0].runs[0].records[0]:
             continue
-        plot_means(axes, x, [o.mean(f"{name}/debiased_cdnv") for o in outcomes], label, color=f"C{color}")
+        plot_means(axes, x, [o.mean(f"{name}/debiased_cdnv") for o in outcomes], label, color=SET_COLORS[name])
         plug_in = [o.mean(f"{name}/cdnv").value for o in outcomes]
-        axes.plot(x, plug_in, ":", color=f"C{color}", linewidth=1)
+        axes.plot(x, plug_in, ":", color=SET_COLORS[name], linewidth=1)
     axes.plot([], [], ":", color="grey", linewidth=1, label="plug-in")
     log_scale(axes, "y")
     axes.set_ylabel("CDNV, debiased (mean over pairs of classes)")
@@ -418,7 +411,10 @@ def plot_few_shot(axes: Axes, outcomes: Sequence[Outcome], x: Sequence[float]) -
 def few_shot(record: Record) -> list[tuple[str, str, str]]:
     """Key, name and colour of each few-shot accuracy of the nearest class centre in a record."""
     keys = [key for key in record if key.startswith("target/ncc/") and not key.endswith("ci95")]
-    return [(key, plots.spoken(key.removeprefix("target/ncc/")), f"C{3 + i}") for i, key in enumerate(keys)]
+    return [
+        (key, plots.spoken(key.removeprefix("target/ncc/")), SHOT_COLORS[i % len(SHOT_COLORS)])
+        for i, key in enumerate(keys)
+    ]
 
 
 def draw_against(figures: Figures, x_label: str, title: str) -> None:
@@ -476,7 +472,7 @@ def draw_settings(
     places = np.arange(len(outcomes))
     for i, (name, label) in enumerate((n, text) for n, text in SETS.items() if f"{n}/cdnv" in record):
         means = [o.mean(f"{name}/{kind}") for o in outcomes]
-        plot_means_across(axes[0], places + 0.15 * (i - 1), means, label, color=f"C{i}")
+        plot_means_across(axes[0], places + 0.15 * (i - 1), means, label, color=SET_COLORS[name])
     log_scale(axes[0], "x")
     axes[0].set_xlabel(kind_label)
     for i, (key, label, color) in enumerate(shots):
@@ -488,10 +484,12 @@ def draw_settings(
         one.set_ylim(len(outcomes) - 0.5, -0.5)
     if scatter:
         key, label, _ = shots[0]
-        for color, name in (("C0", "source_train"), ("C2", "target")):
+        for name in ("source_train", "target"):
             runs = [run for o in outcomes for run in o.runs]
             x = [run.final(f"{name}/{kind}") for run in runs]
-            axes[2].plot(x, [100 * run.final(key) for run in runs], "o", color=color, alpha=0.6, label=SETS[name])
+            axes[2].plot(
+                x, [100 * run.final(key) for run in runs], "o", color=SET_COLORS[name], alpha=0.6, label=SETS[name]
+            )
         log_scale(axes[2], "x")
         axes[2].set_xlabel(f"{kind_label}, of each run")
         axes[2].set_ylabel(f"accuracy (%), NCC, {label}")

@@ -22,7 +22,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 import ncjax
-from ncjax import models
+from ncjax import models, plots
 from ncjax.errors import InputError
 from ncjax.eval.heads import Linear
 from ncjax.runs import Run
@@ -168,6 +168,34 @@ def test_a_sweep_trains_once_is_divided_over_machines_and_says_what_is_missing(
     assert make() == both
     values = [read_records(run)[-1]["target/debiased_cdnv"] for run in both["runs"]]
     assert [point["values"]["target/debiased_cdnv"] for point in both["numbers"]] == [[v] for v in values]
+
+
+@pytest.mark.parametrize("name", ["collapse_during_training", "generalization_gap", "regularization"])
+def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
+    module = importlib.import_module(name)
+    options = sweep.Options(out=tmp_path)
+    rng = np.random.default_rng(0)
+    outcomes = []
+    for point in module.grid(options):
+        where = sweep.folder(point, options)
+        found = []
+        for seed in range(2):
+            level = rng.uniform(0.1, 0.2)
+            record = {"step": 1, "epoch": 1.0, "target/ncc/5w1s": 1 - level, "target/ncc/5w1s/ci95": 0.01}
+            for i, of in enumerate(plots.SETS, 1):
+                record |= {f"{of}/cdnv": i * level, f"{of}/debiased_cdnv": i * level}
+            config = dataclasses.asdict(dataclasses.replace(point.config, seed=seed))
+            found.append(
+                Run(where / f"seed_{seed}", {"config": config, "total_steps": 1}, [record | {"step": 0}, record])
+            )
+        outcomes.append(sweep.Outcome(point, found))
+    module.draw(sweep.Figures(name, options, outcomes))
+    assert (tmp_path / f"{name}-smoke.png").stat().st_size > 10_000
+    numbers = json.loads((tmp_path / f"{name}-smoke.json").read_text())["numbers"]
+    if name == "regularization":
+        rho, low, high = numbers["spearman"]["target/ncc/5w1s and target CDNV"]
+        assert rho == pytest.approx(-1)
+        assert low <= rho <= high + 1e-9
 
 
 def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(
