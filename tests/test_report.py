@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(path / "images.npz", images=images, labels=labels, split=split, class_names=np.array(names))
     config = Config(
         dataset="npz", data_dir=str(path / "images.npz"), network="mlp-2-16", preset="smoke", epochs=2, batch_size=32,
-        seeds=2, measurements=1, measure_episodes=50, workdir=path / "runs",
+        optimizer="sgd", learning_rate=0.1, seeds=2, measurements=1, measure_episodes=50, workdir=path / "runs",
     )  # fmt: skip
     ncjax.pretrain(config)
     return path
