@@ -87,6 +87,23 @@ def test_mini_imagenet_in_every_layout(tmp_path, write):
         np.testing.assert_array_equal(split.images[:, 0, 0], np.stack([numbers, 255 - numbers, 0 * numbers + 7], 1))
 
 
+def test_mini_imagenet_is_read_anew_when_a_csv_changes(tmp_path):
+    root = _write_csv(tmp_path / "imagenet")
+    before = data.load("mini_imagenet", data_dir=root, image_size=12).target
+    first, second = SPLIT["test"][:2]
+    text = (root / "test.csv").read_text().replace(f",{first}\n", ",swap\n").replace(f",{second}\n", f",{first}\n")
+    (root / "test.csv").write_text(text.replace(",swap\n", f",{second}\n"))
+    after = data.load("mini_imagenet", data_dir=root, image_size=12).target
+    index = [before.class_names.index(name) for name in (first, second)]
+    for here, there in (index, index[::-1]):
+        np.testing.assert_array_equal(after.images[after.labels == here], before.images[before.labels == there])
+
+
+def test_a_tar_with_few_images_is_not_said_to_be_corrupt(tmp_path, capsys):
+    data.load("mini_imagenet", data_dir=_write_tar(tmp_path / "imagenet"), image_size=12)
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_mini_imagenet_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"needs data_dir; ImageNet needs an account: get ILSVRC2012_img_train\.tar"):
         data.load("mini_imagenet")

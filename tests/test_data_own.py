@@ -70,16 +70,48 @@ def test_palette_alpha_and_sixteen_bit_images_are_handled_and_said(tmp_path, cap
     Image.new("RGB", (8, 8), (200, 0, 0)).convert("P").save(root / "a" / "palette.png")
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(root / "a" / "transparent.png")
     Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(root / "a" / "deep.png")
+    clear = Image.fromarray(np.full((8, 8), 0x4000, np.uint16))
+    clear.save(root / "a" / "deep_and_clear.png", transparency=1)
     Image.new("L", (8, 8), 77).save(root / "a" / "grey.png")
     benchmark = data.load("folder", data_dir=root, image_size=8, source_test_per_class=0)
     split = benchmark.target if "a" in benchmark.target.class_names else benchmark.source_train
     pixels = {tuple(i[0, 0].tolist()) for i in split.images[split.labels == split.class_names.index("a")]}
-    assert {(255, 255, 255), (128, 128, 128), (77, 77, 77)} < pixels
+    assert {(255, 255, 255), (128, 128, 128), (64, 64, 64), (77, 77, 77)} < pixels
     assert any(abs(p[0] - 200) < 30 and p[1] < 30 for p in pixels)
     said = capsys.readouterr().err
     assert "1 of mode P" in said
     assert "1 of mode RGBA" in said
     assert "what is transparent became white" in said
+
+
+@pytest.mark.parametrize("type_", [np.int32, np.float32])
+def test_pixels_without_a_known_range_are_refused(tmp_path, type_):
+    root = _tree(tmp_path / "own", "abcd")
+    Image.fromarray(np.full((8, 8), 200, type_)).save(root / "a" / "wide.tif")
+    with pytest.raises(InputError, match=r"a/wide\.tif .*32-bit pixels.*convert it to 8 or 16 bits"):
+        data.load("folder", data_dir=root, image_size=8)
+
+
+def test_images_are_turned_as_their_camera_says_and_resized_with_antialiasing(tmp_path):
+    root = _tree(tmp_path / "own", "abcd", mode="L")
+    rng = np.random.default_rng(0)
+    stored = Image.fromarray(rng.integers(0, 256, (24, 48), np.uint8).repeat(2, 0))
+    turned = stored.getexif()
+    turned[0x0112] = 6  # shown upright when turned by 90 degrees
+    stored.save(root / "a" / "photo.png", exif=turned)
+    benchmark = data.load("folder", data_dir=root, image_size=8, source_test_per_class=0)
+    split = benchmark.target if "a" in benchmark.target.class_names else benchmark.source_train
+    expected = stored.transpose(Image.Transpose.ROTATE_270).resize((8, 8), Image.Resampling.LANCZOS)
+    assert any(np.array_equal(image[..., 0], expected) for image in split.images)
+
+
+def test_what_is_no_image_is_told_and_other_files_are_passed_over(tmp_path):
+    root = _tree(tmp_path / "own", "abcd")
+    (root / "a" / "notes.pdf").write_text("Pillow writes this kind, and does not read it")
+    data.load("folder", data_dir=root, image_size=8)
+    (root / "a" / "page.png").write_text("<html>")
+    with pytest.raises(InputError, match=r"a/page\.png is not an image"):
+        data.load("folder", data_dir=root, image_size=8)
 
 
 def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
@@ -116,6 +148,19 @@ def test_folder_mistakes_are_one_line(tmp_path):
     _tree(tmp_path / "half" / "source", "abc")
     with pytest.raises(InputError, match="needs source and target folders"):
         load(tmp_path / "half")
+    _tree(tmp_path / "val" / "source", "abc")
+    _tree(tmp_path / "val" / "val", "de")
+    _tree(tmp_path / "val" / "target", "fg")
+    with pytest.raises(InputError, match=r"has val beside source and target.*source, validation, target"):
+        load(tmp_path / "val")
+    _tree(tmp_path / "one" / "source", "abc")
+    _tree(tmp_path / "one" / "target", "d")
+    with pytest.raises(InputError, match=r"folder has 1 target classes; at least 2"):
+        load(tmp_path / "one")
+    (tmp_path / "none" / "source").mkdir(parents=True)
+    _tree(tmp_path / "none" / "target", "de")
+    with pytest.raises(InputError, match=r"folder has 0 source classes; at least 2"):
+        load(tmp_path / "none")
     with pytest.raises(InputError, match="there are 3 classes; at least 4"):
         load(_tree(tmp_path / "few", "abc"))
     with pytest.raises(InputError, match=r"class '.' of folder has 1 images"):

@@ -161,6 +161,15 @@ def test_drop_block_drops_squares_in_training_only() -> None:
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 1))
     train = jax.jit(lambda key: network.apply(variables, images, train=True, key=key)[0].features)
     assert not np.allclose(train(jax.random.key(1)), train(jax.random.key(2)))
+    whole = models.create("resnet12", 5)  # in evaluation nothing is dropped: the network without drop-block
+    evaluated = [net.apply(variables, images)[0].features for net in (network, whole)]
+    np.testing.assert_array_equal(*evaluated)
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet12"])
+def test_images_too_small_to_halve_four_times_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} halves images four times: 12 x 12 is too small"):
+        models.create(name, 5).init(jax.random.key(0), (12, 12, 1))
 
 
 @pytest.mark.parametrize(

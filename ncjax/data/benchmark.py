@@ -38,7 +38,7 @@ class Benchmark:
 
     source_train and source_test hold different images of the same classes, under the same labels; source_test is
     None when no images were held out. validation is None where the data set has no validation classes.
-    augmentation is the kind (see `ncjax.data.augment`) that fits the images: "crop_flip" or "shift".
+    augmentation is the kind (see `ncjax.data.augment`) that fits the images: "crop_flip", "shift" or "none".
     """
 
     name: str
@@ -46,7 +46,7 @@ class Benchmark:
     source_test: Split | None
     validation: Split | None
     target: Split
-    augmentation: str
+    augmentation: str = "none"
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,9 @@ def build(
         raise InputError(
             f"{name} has {len(split.source)} source classes, not {wanted}; choose num_source_classes up to that"
         )
+    for part, count in (("source", wanted), ("target", len(split.target))):
+        if count < 2:
+            raise InputError(f"{name} has {count} {part} classes; at least 2 are needed, with images in each")
     source, validation, target = (sorted(c) for c in (split.source[:wanted], split.validation, split.target))
     pool = _pool(name, data_set, [*source, *validation, *target], stream_above)
 

@@ -22,6 +22,12 @@ def open_data_set(request: Request) -> DataSet:
     given = {part: images.subfolders(root / part) for part in PARTS if (root / part).is_dir()}
     if given and not {"source", "target"} <= given.keys():
         raise InputError(f"{root} has {' and '.join(given)}, but a given split needs source and target folders")
+    others = [f.name for f in images.subfolders(root) if given and f.name not in PARTS]
+    if others:
+        raise InputError(
+            f"{root} has {', '.join(others)} beside source and target; a given split has the folders "
+            f"{', '.join(PARTS)} and no others: rename or move what is none of them"
+        )
     folders = [f for part in given.values() for f in part] if given else images.subfolders(root)
     if not folders:
         raise InputError(f"{root} has no sub-folders; put the images of each class in a sub-folder of its name")
@@ -41,7 +47,7 @@ def open_data_set(request: Request) -> DataSet:
     def encoded() -> Iterator[images.Encoded]:
         for label, paths in files.items():
             for path in paths:
-                yield images.Encoded(label, str(path), path.read_bytes())
+                yield images.Encoded(label, str(path), path)
 
     prepared = images.prepare(
         "folder",

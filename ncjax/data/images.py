@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ncjax.data import archives, records
@@ -23,35 +23,41 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image file: its class number, what to call it in messages, its bytes."""
+    """One image file: its class number, what to call it in messages, its bytes or the file that holds them."""
 
     label: int
     where: str
-    content: bytes
+    content: bytes | Path
 
 
 def decode(image: Encoded, size: int | None, channels: int) -> tuple[np.ndarray, str]:
     """The image as uint8 [size, size, channels], and the mode that its file has.
 
-    Resized with antialiasing to a square, whatever its proportions (None: left as it is); what is transparent becomes
-    white. Raises InputError, naming the file, if it cannot be read.
+    Turned as its EXIF orientation says, and resized with antialiasing to a square, whatever its proportions (None: left
+    as it is); what is transparent becomes white; of 16-bit grey the upper 8 bits are kept. Raises InputError, naming
+    the file, if it cannot be read, or has 32-bit pixels, of which no one can say what is white.
     """
     try:
-        with Image.open(io.BytesIO(image.content)) as opened:
+        source = image.content if isinstance(image.content, Path) else io.BytesIO(image.content)
+        with Image.open(source) as opened:
             mode = opened.mode
             if size is not None:
                 opened.draft(None, (2 * size, 2 * size))  # JPEG: decode at no more than the resolution needed
-            picture: Image.Image = opened
-            if "A" in mode or "transparency" in opened.info:
-                rgba = opened.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-            elif mode.startswith("I"):
+            picture: Image.Image = ImageOps.exif_transpose(opened)
+            if mode in ("I", "F"):
+                raise ValueError(f"32-bit pixels, mode {mode}, have no known range: convert it to 8 or 16 bits")
+            if mode.startswith("I;16"):
                 # Pillow clips 16-bit grey to 255 instead of scaling it.
-                picture = Image.fromarray((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8))
+                picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
+            elif "A" in mode or "transparency" in opened.info:
+                rgba = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
             picture = picture.convert("L" if channels == 1 else "RGB")
             if size is not None and picture.size != (size, size):
                 picture = picture.resize((size, size), Image.Resampling.LANCZOS)
             return np.asarray(picture).reshape(picture.height, picture.width, channels), mode
+    except UnidentifiedImageError as error:
+        raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read") from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{image.where} cannot be read as an image ({reason})") from error
@@ -103,7 +109,7 @@ def prepare(
     )
     prepared = records.prepare(name, VERSION, made_from, lambda: contents)
     # What is missing was skipped, now or when the files were first prepared.
-    missing = count - sum(prepared.counts.values())
+    missing = count - sum(prepared.counts.values()) if skip_corrupt else 0
     for line in _remarks(modes, missing, skipped, channels):
         tqdm.write(f"{name}: {line}", file=sys.stderr)
     return prepared
@@ -122,7 +128,7 @@ def _remarks(modes: Counter[str], missing: int, skipped: list[str], channels: in
 
 def listing(folder: Path) -> list[Path]:
     """The image files directly in a folder, by name; what Pillow knows no format for by its ending is passed over."""
-    endings = Image.registered_extensions()
+    endings = {ending for ending, format in Image.registered_extensions().items() if format in Image.OPEN}
     return sorted(
         p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".") and p.is_file()
     )

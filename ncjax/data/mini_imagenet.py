@@ -70,8 +70,8 @@ def _find(root: Path, labels: dict[str, int]) -> _Found:
             missing = sorted(labels.keys() - set(present))
             if missing:
                 raise InputError(
-                    f"{folder} has {len(present)} of miniImageNet's 100 classes; {missing[0]} and {len(missing) - 1} "
-                    "more are missing"
+                    f"{folder} has {len(present)} of miniImageNet's 100 classes; {', '.join(missing[:3])}"
+                    f"{' and others' if len(missing) > 3 else ''} are missing"
                 )
             return _of_files(root, [(label, p) for w, label in labels.items() for p in _first(folder / w)])
     if (root / _TAR).is_file():
@@ -89,9 +89,10 @@ def _first(folder: Path) -> list[Path]:
 def _of_files(root: Path, files: list[tuple[int, Path]]) -> _Found:
     def read() -> Iterator[images.Encoded]:
         for label, path in files:
-            yield images.Encoded(label, str(path), path.read_bytes())
+            yield images.Encoded(label, str(path), path)
 
-    return _Found(read, len(files), images.stamps((path for _, path in files), root))
+    facts = images.stamps((path for _, path in files), root)
+    return _Found(read, len(files), facts | {"labels": [label for label, _ in files]})
 
 
 def _csv(root: Path, labels: dict[str, int]) -> _Found:
@@ -113,7 +114,7 @@ def _csv(root: Path, labels: dict[str, int]) -> _Found:
         raise InputError(f"{missing} is listed in a csv file of {root} but is not there")
     absent = sorted(labels.keys() - {w for w, label in labels.items() if any(label == r[0] for r in rows)})
     if absent:
-        raise InputError(f"the csv files of {root} list no image of {absent[0]} and {len(absent) - 1} more classes")
+        raise InputError(f"the csv files of {root} list no image of {len(absent)} classes, {absent[0]} among them")
     return _of_files(root, rows)
 
 
@@ -141,7 +142,7 @@ def _tar(path: Path, labels: dict[str, int]) -> _Found:
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{path} cannot be read as a tar file ({error}); fetch {_TAR} again") from error
         if missing := sorted(labels.keys() - seen):
-            raise InputError(f"{path} lacks {missing[0]} and {len(missing) - 1} more of miniImageNet's 100 classes")
+            raise InputError(f"{path} lacks {len(missing)} of miniImageNet's 100 classes, {missing[0]} among them")
 
     status = path.stat()
     facts: dict[str, object] = {"tar": str(path.resolve()), "size": status.st_size, "time": status.st_mtime_ns}

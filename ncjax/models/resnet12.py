@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from ncjax.errors import InputError
 from ncjax.models.layers import BatchNormAct, at_least_float32, pooled
 from ncjax.models.network import Output
 
@@ -31,7 +32,7 @@ def drop_block(key: Array, x: Float[Array, "n h w c"], rate: float, size: int) -
     density = rate / size**2 * (height * width / valid)
     corners = (x.shape[0], height - size + 1, width - size + 1, x.shape[3])
     seeds = jax.random.bernoulli(key, density, corners).astype(jnp.float32)
-    # a corner drops the square that it opens: the window sum over the padded corners counts the squares over a pixel
+    # a corner drops the square that it opens: a pixel falls where any of the squares over it does
     padding = ((0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0))
     dropped = jax.lax.reduce_window(seeds, 0.0, jax.lax.max, (1, size, size, 1), (1, 1, 1, 1), padding)
     keep = (1 - dropped).astype(x.dtype)
@@ -63,7 +64,15 @@ class ResNet12(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        """Logits, features [n, 640] and stages of normalised images [n, h, w, c]."""
+        """Logits, features [n, 640] and stages of normalised images [n, h, w, c].
+
+        Raises:
+          InputError: for images of less than 16 pixels.
+        """
+        if min(images.shape[1:3]) < 16:
+            raise InputError(
+                f"resnet12 halves images four times: {images.shape[1]} x {images.shape[2]} is too small for it"
+            )
         x, stages = images, []
         for number, width in enumerate((64, 160, 320, 640)):
             x = _Block(width, self.drop and number >= 2, self.dtype)(x, train)
