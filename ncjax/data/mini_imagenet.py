@@ -92,7 +92,7 @@ def _of_files(root: Path, files: list[tuple[int, Path]]) -> _Found:
             yield images.Encoded(label, str(path), path)
 
     facts = images.stamps((path for _, path in files), root)
-    return _Found(read, len(files), facts | {"labels": [label for label, _ in files]})
+    return _Found(read, len(files), facts | {"labels": [(str(path), label) for label, path in files]})
 
 
 def _csv(root: Path, labels: dict[str, int]) -> _Found:

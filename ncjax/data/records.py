@@ -201,8 +201,9 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f"{_SCRATCH}*"):
-            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+            with contextlib.suppress(FileNotFoundError):  # another process has just ended
+                if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
+                    shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder.parent))
     except OSError as error:
         raise InputError(
