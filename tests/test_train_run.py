@@ -113,7 +113,7 @@ def test_restore_gives_the_trained_classifier(finished: Path) -> None:
     source = tiny.benchmark().source_train
     found = features(params, source)
     np.testing.assert_allclose(found.mean(0), params.feature_mean, rtol=1e-5)
-    rows = plan(tiny.benchmark(), config(finished)).sets["source_train"].rows
+    rows = plan(tiny.benchmark(), resolve(config(finished))).sets["source_train"].rows
     accuracy = np.mean(logits(params, source.images[rows]).argmax(-1) == source.labels[rows])
     assert accuracy == read_records(finished)[-1]["source_train/accuracy"]
     earlier = restore(finished, step=8)
