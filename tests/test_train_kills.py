@@ -67,7 +67,7 @@ def kill_once(process: subprocess.Popen, root: Path, rng: random.Random, inside:
 
     Returns whether it was killed, for it may have ended before, and whether that was inside a write.
     """
-    before, deadline = checkpoints(root), time.monotonic() + rng.uniform(2, 14)
+    before, deadline = checkpoints(root), time.monotonic() + (60 if inside else rng.uniform(2, 14))
     while process.poll() is None and time.monotonic() < deadline:
         if inside and any("tmp" in path.name for path in checkpoints(root) - before):
             break
