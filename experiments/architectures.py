@@ -22,6 +22,7 @@ difference that three seeds show.
 paper: CIFAR-FS: not yet run.
 """
 
+import drawing
 import sweep
 
 NETWORKS = {
@@ -40,7 +41,7 @@ def grid(options: sweep.Options) -> list[sweep.Point]:
 
 def draw(figures: sweep.Figures) -> None:
     """CDNV and accuracy of each network."""
-    sweep.draw_settings(figures, "Architectures")
+    drawing.draw_settings(figures, "Architectures")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from scipy.stats import rankdata, ttest_1samp, ttest_ind
+from scipy.stats import ttest_1samp
+from stats import FEWEST_RUNS, correlation_interval, spearman, welch
 from sweep import benchmark, progress
 
 from ncjax import cli, collapse, features
@@ -64,8 +65,6 @@ from ncjax.train.records import write_atomically
 Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
 # what was tested and failed stands before what was not tested, which would hide it
 _WORST_FIRST: tuple[Verdict, ...] = ("contradicted", "not supported", "not tested")
-FEWEST_RUNS = 5
-RESAMPLES = 2000
 BOUND_SHOTS = (1, 5, 10, 20, 50)
 UNCHECKED = "if spherical"
 
@@ -301,17 +300,6 @@ def _accuracies(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """The difference of means and its 95 % interval by Welch's t; NaN where there is one run on a side."""
-    difference = float(a.mean() - b.mean())
-    if min(len(a), len(b)) < 2:
-        return difference, math.nan, math.nan
-    if np.ptp(a) == 0 and np.ptp(b) == 0:
-        return difference, difference, difference
-    low, high = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    return difference, float(low), float(high)
-
-
 def target_data(run: Run) -> str:
     """What tells the target images of a run from others: files of one's own may share a name, but not checksums."""
     config = run.config
@@ -353,30 +341,6 @@ def correlation(name: str, runs: Sequence[Run], key: str, start: int) -> Part:
     if math.isnan(low):
         note = f"CDNV or error does not vary; {note}"
     return judge(name, estimate, low, high, null=0.0, above=True, note=note)
-
-
-def correlation_interval(points: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Percentiles of Spearman's correlation over resamples of whole runs, points [m, 2] each; NaN for fewer than five.
-
-    NaN also where most resamples have no correlation, since a column does not vary.
-    """
-    if len(points) < FEWEST_RUNS:
-        return math.nan, math.nan
-    drawn = np.random.default_rng(0).integers(len(points), size=(RESAMPLES, len(points)))
-    found = np.asarray([spearman(np.concatenate([points[i] for i in one])) for one in drawn])
-    found = found[np.isfinite(found)]
-    if len(found) < RESAMPLES / 2:
-        return math.nan, math.nan
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def spearman(points: np.ndarray) -> float:
-    """Spearman's rank correlation of the two columns, infinity the largest; NaN where one does not vary."""
-    x, y = rankdata(points, axis=0).T
-    if len(points) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    return float(np.corrcoef(x, y)[0, 1])
 
 
 def describe(runs: Sequence[Run]) -> str:

@@ -25,9 +25,10 @@ paper: wrn-28-4: not yet run.
 import dataclasses
 from typing import Any
 
+import drawing
 import numpy as np
 import sweep
-from claims import welch
+from stats import welch
 
 SOURCE_CLASSES = 60
 
@@ -61,18 +62,18 @@ def draw(figures: sweep.Figures) -> None:
     ]
     differences = {}
     if len(merged) == 2:
-        for key, name, _ in sweep.few_shot(figures.runs[0].records[0]):
+        for key, name, _ in drawing.few_shot(figures.runs[0].records[0]):
             lost = welch(*(np.asarray(o.values(key)) for o in merged))
             differences[key] = list(lost)
             print(f"lost to the shift, {name}: {100 * lost[0]:.2f} [{100 * lost[1]:.2f}, {100 * lost[2]:.2f}] points")
-        kind, kind_label = sweep.cdnv_kind(merged)
+        kind, kind_label = drawing.cdnv_kind(merged)
         logs = [np.log(o.values(f"target/{kind}")) - np.log(o.values(f"source_test/{kind}")) for o in merged]
         ratio = [float(np.exp(value)) for value in welch(logs[1], logs[0])]
         differences["target / source_test CDNV, shifted over random"] = ratio
         print(
             f"target / source-test, shifted over random: {ratio[0]:.3f} [{ratio[1]:.3f}, {ratio[2]:.3f}]; {kind_label}"
         )
-    sweep.draw_settings(figures, "Class population", outcomes=merged, more={"differences": differences})
+    drawing.draw_settings(figures, "Class population", outcomes=merged, more={"differences": differences})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ old and new images of the source classes.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
+import drawing
+import stats
 import sweep
 
 from ncjax.plots import SET_COLORS, SETS
@@ -32,25 +34,25 @@ def draw(figures: sweep.Figures) -> None:
     runs = figures.runs
     steps = [int(record["step"] or 0) for record in runs[0].records]
 
-    def curve(key: str) -> list[sweep.Mean]:
-        return [sweep.Mean.of(number(run.records[i][key]) for run in runs) for i in range(len(steps))]
+    def curve(key: str) -> list[stats.Mean]:
+        return [stats.Mean.of(number(run.records[i][key]) for run in runs) for i in range(len(steps))]
 
-    figure, (left, right) = sweep.panels(2)
+    figure, (left, right) = drawing.panels(2)
     shown = [name for name in SETS if f"{name}/cdnv" in runs[0].records[0]]
     curves = {f"{name}/{kind}": curve(f"{name}/{kind}") for name in shown for kind in ("cdnv", "debiased_cdnv")}
     for name in shown:
-        sweep.plot_means(left, steps, curves[f"{name}/cdnv"], SETS[name], color=SET_COLORS[name])
-    sweep.log_scale(left, "y")
+        drawing.plot_means(left, steps, curves[f"{name}/cdnv"], SETS[name], color=SET_COLORS[name])
+    drawing.log_scale(left, "y")
     left.set_ylabel("CDNV (mean over pairs of classes)")
-    for key, label, color in sweep.few_shot(runs[0].records[0]):
+    for key, label, color in drawing.few_shot(runs[0].records[0]):
         curves[key] = curve(key)
-        sweep.plot_means(right, steps, curves[key], label, scale=100, color=color)
+        drawing.plot_means(right, steps, curves[key], label, scale=100, color=color)
     right.set_ylabel("accuracy on target classes (%), NCC")
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.legend()
     figure.suptitle(f"Collapse during training, ± 95 % over {len(runs)} seeds")
-    print(sweep.table(figures.finished))
+    print(drawing.table(figures.finished))
     figures.save(figure, {"steps": steps, **{key: [m._asdict() for m in means] for key, means in curves.items()}})
 
 

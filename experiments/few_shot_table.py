@@ -28,7 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import drawing
 import numpy as np
+import stats
 import sweep
 
 from ncjax import features
@@ -127,7 +129,7 @@ def draw(figures: sweep.Figures) -> None:
         o.point.label: [evaluate(run, episodes) for run in o.runs]
         for o in sweep.progress(figures.finished, "few-shot episodes")
     }
-    figure, panels = sweep.panels(len(found), 4.6, 4.2)
+    figure, panels = drawing.panels(len(found), 4.6, 4.2)
     for axes, (name, runs) in zip(panels, found.items(), strict=True):
         print(
             f"{name}, {len(runs)} seeds: accuracy ± 95 % t over seeds (none for one); over episodes; over new classes"
@@ -136,7 +138,7 @@ def draw(figures: sweep.Figures) -> None:
             means = []
             for head in HEADS:
                 cells = [run[f"{head}/5w{shots}s"] for run in runs]
-                means.append(sweep.Mean.of(cell["accuracy"] for cell in cells))
+                means.append(stats.Mean.of(cell["accuracy"] for cell in cells))
                 # as many ways as classes leave no interval over classes, which is null in the file
                 wide = [
                     100 * float(np.mean([math.nan if cell[key] is None else cell[key] for cell in cells]))
@@ -146,7 +148,9 @@ def draw(figures: sweep.Figures) -> None:
                     f"  5-way {shots}-shot {head:<9} {means[-1].percent()} %; "
                     f"± {wide[0]:.2f}; ± {wide[1]:.2f}   {', '.join(sorted({cell['head'] for cell in cells}))}"
                 )
-            sweep.plot_means(axes, range(len(HEADS)), means, f"{shots}-shot", scale=100, fmt="o", color=SHOT_COLORS[i])
+            drawing.plot_means(
+                axes, range(len(HEADS)), means, f"{shots}-shot", scale=100, fmt="o", color=SHOT_COLORS[i]
+            )
             for style, (source, values) in zip(("--", ":"), PUBLISHED.get(name, {}).items(), strict=False):
                 value, half = values[i]
                 axes.axhline(value, color=SHOT_COLORS[i], linestyle=style, linewidth=1, label=f"{source}, {shots}-shot")

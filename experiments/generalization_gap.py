@@ -24,9 +24,11 @@ paper: CIFAR-FS, wrn-28-4: not yet run.
 
 import dataclasses
 
+import drawing
 import number_of_classes
 import numpy as np
 import samples_per_class
+import stats
 import sweep
 
 from ncjax.plots import SET_COLORS
@@ -64,7 +66,7 @@ def slopes(by_seed: dict[int, dict[float, float]], count: int) -> list[float]:
 def draw(figures: sweep.Figures) -> None:
     """Gaps on log-log axes, a panel for each number."""
     groups = figures.groups()
-    figure, panels = sweep.panels(len(groups))
+    figure, panels = drawing.panels(len(groups))
     numbers = {}
     for axes, (group, outcomes) in zip(panels, groups.items(), strict=True):
         x = [o.point.x for o in outcomes]
@@ -76,7 +78,7 @@ def draw(figures: sweep.Figures) -> None:
             array = np.asarray(each)
             lost = int((~(array > 0) & ~np.isnan(array)).sum())
             infinite = int(np.isnan(array).sum())
-            slope = sweep.Mean.of(slopes(by_seed, len(x)))
+            slope = stats.Mean.of(slopes(by_seed, len(x)))
             shown = f"slope {slope.value:.2f} ± {slope.ci95:.2f}" if slope.runs > 1 else "no slope with interval"
             label = f"{name.replace('_', '-')}: {shown} ({slope.runs} of {len(by_seed)} seeds)"
             positive = np.where(array > 0, array, np.nan)
@@ -95,7 +97,7 @@ def draw(figures: sweep.Figures) -> None:
             }  # fmt: skip
         if highest:
             axes.plot(x, highest * np.sqrt(x[0] / np.asarray(x)), "k--", linewidth=1, label="slope -1/2, as the bounds")
-        sweep.log_ticks(axes, x)
+        drawing.log_ticks(axes, x)
         axes.set_yscale("log")
         axes.set_xlabel(GROUPS[group])
         axes.set_ylabel("debiased CDNV less that of source-train")

@@ -24,14 +24,15 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+import drawing
 import jax
 import jax.numpy as jnp
 import number_of_classes
 import numpy as np
 import optax
 import sweep
-from claims import correlation_interval, spearman
 from jaxtyping import Array
+from stats import correlation_interval, spearman
 
 from ncjax import Classifier, devices, features, logits, models
 from ncjax.classifier import normalize
@@ -182,7 +183,7 @@ def draw(figures: sweep.Figures) -> None:
     """Accuracy of each method against target CDNV."""
     found = [transfer(run) for run in sweep.progress(figures.runs, "probes")]
     cdnv = [run.final("target/debiased_cdnv") for run in figures.runs]
-    figure, (axes,) = sweep.panels(1, 6.5, 4.6)
+    figure, (axes,) = drawing.panels(1, 6.5, 4.6)
     numbers: dict[str, Any] = {"target/debiased_cdnv": cdnv, "transfer": found}
     for name, color in METHODS.items():
         accuracy = [one[name] for one in found]
@@ -193,7 +194,7 @@ def draw(figures: sweep.Figures) -> None:
         axes.plot(cdnv, [100 * a for a in accuracy], "o", color=color, label=label)
         print(f"{label}; accuracy {min(accuracy):.4f} to {max(accuracy):.4f}, {len(cdnv)} runs")
         numbers[f"spearman/{name}"] = [rho, low, high]
-    sweep.log_scale(axes, "x")
+    drawing.log_scale(axes, "x")
     axes.set_xlabel("target CDNV, debiased")
     axes.set_ylabel("accuracy on held-out target images (%)")
     axes.legend(fontsize="small")

@@ -17,6 +17,7 @@ CDNV falls from 0.71 ± 0.33 to 0.28 ± 0.05, 1-shot accuracy rises from 58 ± 7
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
+import drawing
 import sweep
 
 CLASSES = {"smoke": (5, 10, 20, 64), "paper": (5, 10, 20, 30, 40, 50, 64)}
@@ -31,7 +32,7 @@ def grid(options: sweep.Options) -> list[sweep.Point]:
 
 def draw(figures: sweep.Figures) -> None:
     """CDNV and accuracy against the number of classes."""
-    sweep.draw_against(figures, "source classes", "Number of source classes")
+    drawing.draw_against(figures, "source classes", "Number of source classes")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ paper: CIFAR-FS, wrn-28-4: not yet run.
 
 from typing import Any
 
+import drawing
 import sweep
 
 VARIED: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -51,7 +52,7 @@ def grid(options: sweep.Options) -> list[sweep.Point]:
 
 def draw(figures: sweep.Figures) -> None:
     """CDNV and accuracy of each setting."""
-    sweep.draw_settings(figures, "Optimisation")
+    drawing.draw_settings(figures, "Optimisation")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ could be too much.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
+import drawing
 import numpy as np
 import sweep
-from claims import correlation_interval, spearman, welch
+from stats import correlation_interval, spearman, welch
 
 VARIED: dict[str, dict[str, tuple[float, ...]]] = {
     "smoke": {
@@ -56,7 +57,7 @@ def grid(options: sweep.Options) -> list[sweep.Point]:
 
 def draw(figures: sweep.Figures) -> None:
     """CDNV and accuracy of each regulariser, and accuracy against CDNV over runs."""
-    shots = sweep.few_shot(figures.runs[0].records[0])
+    shots = drawing.few_shot(figures.runs[0].records[0])
     base = next((o for o in figures.finished if o.point.label == "reference"), None)
     differences: dict[str, dict[str, list[float]]] = {}
     if base is not None:
@@ -76,7 +77,7 @@ def draw(figures: sweep.Figures) -> None:
             rho, (low, high) = spearman(np.concatenate(pairs)), correlation_interval(pairs)
             correlations[f"{key} and {name} CDNV"] = [rho, low, high]
             print(f"Spearman over {len(pairs)} runs, {key} and {name} CDNV: {rho:+.2f} [{low:+.2f}, {high:+.2f}]")
-    sweep.draw_settings(
+    drawing.draw_settings(
         figures, "Regularisation", scatter=True, more={"differences": differences, "spearman": correlations}
     )
 

@@ -16,6 +16,7 @@ images.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
+import drawing
 import sweep
 
 SAMPLES = {"smoke": (10, 30, 100), "paper": (10, 25, 50, 100, 200, 500)}
@@ -30,7 +31,7 @@ def grid(options: sweep.Options) -> list[sweep.Point]:
 
 def draw(figures: sweep.Figures) -> None:
     """CDNV and accuracy against the number of samples."""
-    sweep.draw_against(figures, "source-train images a class", "Samples a class")
+    drawing.draw_against(figures, "source-train images a class", "Samples a class")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ paper: CIFAR-FS, wrn-28-4: not yet run.
 
 from typing import Any
 
+import drawing
 import numpy as np
 import sweep
 
@@ -69,7 +70,7 @@ def draw(figures: sweep.Figures) -> None:
         at = [one for one in found if one["step"] == step]
         return float(np.mean([(one["bounds"] | one)[name][shot] for one in at]))
 
-    figure, (left, middle, right) = sweep.panels(3, height=4.8)
+    figure, (left, middle, right) = drawing.panels(3, height=4.8)
     titles = {name: name.replace("if spherical", "Galanti et al. 2022 if spherical") for name in found[0]["bounds"]}
     names = {**{name: f"bound: {title}" for name, title in titles.items()}, **MEASURED}
     for i, (name, label) in enumerate(names.items()):
@@ -78,11 +79,11 @@ def draw(figures: sweep.Figures) -> None:
             style = {"color": "C1" if name == "predicted" else "C0", "linestyle": "-"}
         left.plot(shots, [mean(steps[-1], j, name) for j in range(len(shots))], marker=".", label=label, **style)
         middle.plot(steps, [mean(step, len(shots) - 1, name) for step in steps], marker=".", **style)
-    sweep.log_ticks(left, shots)
+    drawing.log_ticks(left, shots)
     left.set_xlabel(f"shots (step {steps[-1]})")
     middle.set_xlabel(f"step ({shots[-1]} shots)")
     for axes in (left, middle):
-        sweep.log_scale(axes, "y")
+        drawing.log_scale(axes, "y")
         axes.axhline(1, color="C3", linewidth=1)
         axes.set_ylabel("NCC error, 5 ways")
     left.annotate("vacuous above", (shots[0], 1), xytext=(2, 3), textcoords="offset points", color="C3")
@@ -94,8 +95,8 @@ def draw(figures: sweep.Figures) -> None:
         right.errorbar(predicted, measured, bars, fmt="o", markersize=4, label=label)
     ends = [min(min(one["measured"]) for one in found) * 0.8, max(max(one["measured"]) for one in found) * 1.2]
     right.plot(ends, ends, "k--", linewidth=1)
-    sweep.log_scale(right, "x")
-    sweep.log_scale(right, "y")
+    drawing.log_scale(right, "x")
+    drawing.log_scale(right, "y")
     right.set_xlabel("predicted NCC error")
     right.set_ylabel("measured NCC error")
     right.legend(fontsize="small")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import drawing
 import few_shot_table
 import generalization_gap
 import jax
@@ -18,8 +19,9 @@ import pytest
 import sweep
 import theory
 import tiny
-from scipy import stats
+from scipy.stats import sem, t
 from sklearn.linear_model import LogisticRegression
+from stats import Mean
 
 import ncjax
 from ncjax import models, plots
@@ -113,12 +115,12 @@ def test_figures_share_runs_by_their_settings() -> None:
 
 def test_the_interval_over_seeds_is_students_t() -> None:
     values = [0.2, 0.25, 0.31]
-    mean = sweep.Mean.of(values)
-    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    mean = Mean.of(values)
+    low, high = t.interval(0.95, 2, np.mean(values), sem(values))
     assert mean.value - mean.ci95 == pytest.approx(low)
     assert mean.value + mean.ci95 == pytest.approx(high)
-    assert np.isnan(sweep.Mean.of([0.5]).ci95)
-    assert np.isnan(sweep.Mean.of([0.5, np.inf]).value)
+    assert np.isnan(Mean.of([0.5]).ci95)
+    assert np.isnan(Mean.of([0.5, np.inf]).value)
 
 
 def test_slopes_of_power_laws_and_of_gaps_that_are_not_positive() -> None:
@@ -208,10 +210,10 @@ def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(
         ]
 
     figures = sweep.make(
-        "optimization", dataclasses.replace(small, seeds=1), grid, lambda f: sweep.draw_settings(f, "Rates")
+        "optimization", dataclasses.replace(small, seeds=1), grid, lambda f: drawing.draw_settings(f, "Rates")
     )
     assert [outcome.point.label for outcome in figures.finished] == ["well"]
-    assert "too fast: the loss or the weights were not finite" in capsys.readouterr().out
+    assert "too fast: the loss, the weights or the features were not finite" in capsys.readouterr().out
 
 
 def test_a_point_that_another_process_trains_is_left_to_it(

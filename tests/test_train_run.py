@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from ncjax import cli, features, logits, models, restore
 from ncjax.errors import InputError
 from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, seeds_table, streaming, table
+from ncjax.train import measurement as measuring
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
@@ -380,6 +381,28 @@ def test_a_seed_that_diverges_leaves_the_others(tmp_path: Path, monkeypatch: pyt
     for seed in ("seed_0", "seed_2"):
         assert_same_end(tmp_path / "run" / seed, tmp_path / "whole" / seed)
     assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0, 8]
+
+
+def test_a_seed_whose_features_are_not_finite_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finite weights may give features that are not: that seed ends at its measurement, without a record of it."""
+    run(tmp_path / "whole", seeds=2)
+    original = measuring.outputs
+    calls = 0
+
+    def overflows(params: Any, images: Any, fields: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        found = original(params, images, fields)
+        # three sets a record: those of step 0 for both seeds, then the first seed's at step 8, then the second's
+        return tuple(np.full_like(one, np.inf) for one in found) if calls == 10 else found
+
+    monkeypatch.setattr(measuring, "outputs", overflows)
+    with pytest.raises(Diverged, match=r"features were not finite at step 8 of 24 \(seed=1, .*the other 1 seeds are"):
+        run(tmp_path / "run", seeds=2)
+    assert_same_end(tmp_path / "run" / "seed_0", tmp_path / "whole" / "seed_0")
+    assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0]
 
 
 @pytest.mark.parametrize(

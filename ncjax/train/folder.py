@@ -26,6 +26,10 @@ class Refused(InputError):
     """A folder in which this run may not be written."""
 
 
+class Taken(Refused):
+    """A folder in which another process is at work."""
+
+
 def described(workdir: Path, identity: dict[str, Any], data: dict[str, Any] | None) -> dict[str, Any] | None:
     """What config.json says of a run that was begun in this folder; None where one may begin.
 
@@ -151,7 +155,8 @@ def claim(workdir: Path, description: dict[str, Any]) -> Iterator[None]:
     """Makes a run's folder with its config.json, and keeps other runs out of it.
 
     Raises:
-      Refused: if it holds other data, another process is at work in it, or it cannot be written.
+      Taken: if another process is at work in it.
+      Refused: if it holds other data, or cannot be written.
     """
     if not leads():
         yield
@@ -165,7 +170,7 @@ def claim(workdir: Path, description: dict[str, Any]) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Refused(f"another process is at work in {workdir}; wait for it or stop it") from None
+            raise Taken(f"another process is at work in {workdir}; wait for it or stop it") from None
         if (workdir / "config.json").exists():
             _same_data(files.read_config(workdir), description["data"], workdir)
         files.write_atomically(workdir / "config.json", json.dumps(description, indent=2) + "\n")

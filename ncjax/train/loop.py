@@ -35,7 +35,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Diverged(InputError):
-    """The loss or the weights were not finite."""
+    """The loss, the weights or the measured features were not finite."""
 
 
 def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifier:
@@ -54,8 +54,8 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifie
 
     Raises:
       InputError: for a setting that cannot be, a folder that holds another run, data that cannot be read.
-      Diverged: if the loss stops being finite; the last good checkpoint stays. Of many seeds, the others are finished
-        first.
+      Diverged: if the loss, the weights or the features stop being finite; the last good checkpoint stays. Of many
+        seeds, the others are finished first.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
     with signals() as stop:
@@ -389,9 +389,15 @@ class _Run:
                     bar.set_postfix_str("measuring")
                     for lane in _sound(lanes):
                         state = trainer.one_seed(states, lanes.index(lane))
-                        lane.records.append(self._measure(state, step))
+                        try:
+                            lane.records.append(self._measure(state, step))
+                        except measuring.NotFinite:
+                            lane.diverged_at = step
+                            continue
                         with together():
                             lane.write_records()
+                    if not _sound(lanes):
+                        raise self._diverged(lanes)
                     if step < self.total_steps:
                         _save(trainer, lanes, states)
                         saved = time.monotonic()
@@ -439,7 +445,7 @@ class _Run:
         ]
         others = f"; the other {len(_sound(lanes))} seeds are finished" if _sound(lanes) else ""
         return Diverged(
-            f"the loss or the weights were not finite at {'; at '.join(where)}{others}; "
+            f"the loss, the weights or the features were not finite at {'; at '.join(where)}{others}; "
             "try a lower learning_rate in a new workdir"
         )
 

@@ -1,0 +1,71 @@
+"""Statistics over runs, which are the independent draws: means, differences and rank correlations with intervals."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata, ttest_ind
+
+from ncjax.eval.intervals import mean_interval
+
+FEWEST_RUNS = 5
+RESAMPLES = 2000
+
+
+class Mean(NamedTuple):
+    """A mean over runs, and the half width of its 95 % t interval: NaN for one run."""
+
+    value: float
+    ci95: float
+    runs: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Mean":
+        """Of independent values; NaN without any, or where one is infinite."""
+        array = np.asarray(list(values), np.float64)
+        if not len(array) or not np.isfinite(array).all():
+            return cls(math.nan, math.nan, len(array))
+        return cls(float(array.mean()), mean_interval(array), len(array))
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}" + ("" if math.isnan(self.ci95) else f" ± {self.ci95:.2g}")
+
+    def percent(self) -> str:
+        """Of a fraction."""
+        return f"{100 * self.value:.2f}" + ("" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.2f}")
+
+
+def welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """The difference of means and its 95 % interval by Welch's t; NaN where there is one run on a side."""
+    difference = float(a.mean() - b.mean())
+    if min(len(a), len(b)) < 2:
+        return difference, math.nan, math.nan
+    if np.ptp(a) == 0 and np.ptp(b) == 0:
+        return difference, difference, difference
+    low, high = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return difference, float(low), float(high)
+
+
+def spearman(points: np.ndarray) -> float:
+    """Spearman's rank correlation of the two columns, infinity the largest; NaN where one does not vary."""
+    x, y = rankdata(points, axis=0).T
+    if len(points) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def correlation_interval(points: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Percentiles of Spearman's correlation over resamples of whole runs, points [m, 2] each; NaN for fewer than five.
+
+    NaN also where most resamples have no correlation, since a column does not vary.
+    """
+    if len(points) < FEWEST_RUNS:
+        return math.nan, math.nan
+    drawn = np.random.default_rng(0).integers(len(points), size=(RESAMPLES, len(points)))
+    found = np.asarray([spearman(np.concatenate([points[i] for i in one])) for one in drawn])
+    found = found[np.isfinite(found)]
+    if len(found) < RESAMPLES / 2:
+        return math.nan, math.nan
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
