@@ -113,6 +113,28 @@ def test_damage_is_one_line_and_leaves_nothing(small, tmp_path, cache):
     assert not [f for f in cache.rglob("*") if f.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("46 116\n", "46"),
+        ("46 116\n", "46 11"),
+        ("46 116\n", "45 115\n46 116\n"),
+        ("46 116\n", "46 48\n"),
+        ("46 116\n", "46 1160000000000\n"),
+        ("46 116\n", "46 \N{LATIN SMALL LETTER T WITH CARON}\n"),
+        ("0 48\n", ""),
+    ],
+)
+def test_a_damaged_mapping_is_one_line(small, old, new):
+    mapping = small[0] / "emnist" / "emnist-balanced-mapping.txt"
+    text = mapping.read_text()
+    assert old in text
+    mapping.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=r"mapping\.txt is incomplete or altered: .* fetch http") as raised:
+        data.load("emnist", data_dir=small[0])
+    assert "\n" not in str(raised.value)
+
+
 def test_changed_files_are_prepared_anew(small):
     root = small[0]
     before = data.load("emnist", data_dir=root)

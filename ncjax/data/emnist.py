@@ -37,26 +37,18 @@ def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet
     Raises InputError if the files are neither prepared nor found nor can be fetched, or are damaged.
     """
     made_from = None if expected_md5 == OFFICIAL_MD5 else archives.digest({"gzip.zip": expected_md5})
-    files: Callable[[], dict[str, bytes]]
-    if request.data_dir is None:
-
-        def files() -> dict[str, bytes]:
-            return _from_zip(archives.download(URL, expected_md5))
-
-    elif (archive := _find_zip(request.data_dir)) is not None:
+    archive = None if request.data_dir is None else _find_zip(request.data_dir)
+    extracted = None
+    if archive is not None:
         archives.check_md5(archive, expected_md5, URL)
-
-        def files() -> dict[str, bytes]:
-            return _from_zip(archive)
-
-    else:
+    elif request.data_dir is not None:
         extracted = _from_folder(request.data_dir)
         made_from = archives.digest({name: hashlib.md5(content).hexdigest() for name, content in extracted.items()})
 
-        def files() -> dict[str, bytes]:
-            return extracted
+    def contents() -> records.Contents:
+        return _contents(extracted or _from_zip(archive or archives.download(URL, expected_md5)))
 
-    prepared = records.prepare("emnist", VERSION, made_from, lambda: _contents(files()))
+    prepared = records.prepare("emnist", VERSION, made_from, contents)
     split = random_class_split(len(prepared.class_names), target=NUM_TARGET, seed=request.split_seed)
     return DataSet(prepared.class_names, split, prepared.read, prepared.leave_in_files, prepared.decoded_bytes)
 
@@ -105,9 +97,7 @@ def _unzipped(content: bytes, where: str) -> bytes:
 
 def _contents(files: dict[str, bytes]) -> records.Contents:
     arrays = {key: _idx(files[name], name) for key, name in _FILES.items()}
-    # Lines of "label code", code the character's number in ASCII.
-    mapping = dict(line.split() for line in files[_MAPPING].decode("ascii").splitlines() if line.strip())
-    names = tuple(chr(int(mapping[str(label)])) for label in range(len(mapping)))
+    names = _names(files[_MAPPING])
     for part in ("train", "test"):
         images, labels = arrays[f"{part}-images"], arrays[f"{part}-labels"]
         if len(images) != len(labels) or labels.max(initial=0) >= len(names):
@@ -126,6 +116,23 @@ def _contents(files: dict[str, bytes]) -> records.Contents:
         parts={part: part_of(part) for part in ("train", "test")},
         count=len(arrays["train-labels"]) + len(arrays["test-labels"]),
     )
+
+
+def _names(mapping: bytes) -> tuple[str, ...]:
+    """Of lines of "label code", the code the number of a letter or digit in ASCII; labels are 0, 1, … in any order."""
+    try:
+        lines = filter(None, map(bytes.split, mapping.splitlines()))
+        pairs = sorted((int(label), chr(int(code))) for label, code in lines)
+    except (ValueError, OverflowError):
+        pairs = []
+    names = tuple(name for _, name in pairs)
+    # A code that lost its last digit is no letter.
+    if [n for n, _ in pairs] != list(range(len(set(names)))) or not "".join(names).isalnum():
+        raise InputError(
+            f"{_MAPPING} is incomplete or altered: its lines must be a label and a character's code, each once; "
+            f"fetch {URL} again"
+        )
+    return names
 
 
 def _idx(content: bytes, name: str) -> np.ndarray:
