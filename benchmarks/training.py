@@ -1,4 +1,4 @@
-"""Training steps beside PyTorch: the same network, optimiser and batch size, in one run, as ratios.
+"""Training steps beside PyTorch: the same network, optimiser and batches, in one run, as ratios.
 
     python benchmarks/training.py                       # wrn-10-1 at 28 x 28, batch 64; PyTorch where it is installed
     python benchmarks/training.py --network=wrn-28-4 --side=32 --channels=3 --steps=3
@@ -8,7 +8,8 @@
 
 Rounds are interleaved: ncjax, then PyTorch, each for some steps, so that a busy machine slows both; the ratio is the
 median of the rounds' ratios. Compile time is apart. ncjax's step includes shuffling, gathering and augmentation;
-PyTorch is handed batches that are ready. On a GPU, PyTorch uses channels_last and, with --precision=bfloat16, autocast.
+PyTorch is handed the batches that ncjax trains on, ready in its memory: the first 32, over and over. On a GPU, PyTorch
+uses channels_last and, with --precision=bfloat16, autocast.
 
 Measured on two cores of an Intel Xeon with AVX-512 and AMX, jax 0.10.2 on two CPU devices, torch 2.13.0, float32, batch
 64, 2026-11-24; the ratio is ncjax's images/s over those of PyTorch, eager and eager with channels_last:
@@ -31,6 +32,7 @@ PyTorch compiled, and GPUs: not yet run.
 
 import argparse
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -44,6 +46,10 @@ import jax.numpy as jnp
 import numpy as np
 
 CLASSES = 64
+READY = 32
+"""Batches that PyTorch is handed."""
+SEED = 0
+AUGMENTATION = "crop_flip"
 
 
 def data(side: int, channels: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,14 +72,14 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
         network=network,
         tx=optimizer(config, 10_000),
         objective=Objective(),
-        augmentation="crop_flip",
+        augmentation=AUGMENTATION,
         batch_size=batch,
         num_images=len(labels),
         image_shape=images.shape[1:],
         mesh=devices.data_mesh(),
     )
     half = jnp.full(options.channels, 0.5)
-    trainer = resident_trainer(setup, Batch(jnp.asarray(images), jnp.asarray(labels), half, half), [0])
+    trainer = resident_trainer(setup, Batch(jnp.asarray(images), jnp.asarray(labels), half, half), [SEED])
     states, done = trainer.initial, 0
 
     def run(count: int) -> None:
@@ -85,6 +91,24 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
 
     run(1)
     return run, trainer
+
+
+def batches(options: argparse.Namespace, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The first batches of `ncjax_steps`: float32 images, shuffled, augmented and normalised, and labels."""
+    from ncjax import keys
+    from ncjax.classifier import normalize
+    from ncjax.data.augment import augment
+    from ncjax.train.step import epoch_order
+
+    images, labels = data(options.side, options.channels, options.images)
+    half = jnp.full(options.channels, 0.5)
+    found = []
+    for step in range(READY):
+        epoch, offset = divmod(step * batch, len(labels))
+        rows = np.asarray(epoch_order(SEED, epoch, len(labels), batch))[offset : offset + batch]
+        varied = augment(keys.stream(SEED, "augment", step), jnp.asarray(images[rows]), AUGMENTATION)
+        found.append((np.asarray(normalize(varied, half, half)), labels[rows]))
+    return found
 
 
 def torch_network(name: str, channels: int):
@@ -134,13 +158,18 @@ def torch_steps(options: argparse.Namespace, batch: int, *, compiled: bool, last
     layout = torch.channels_last if last else torch.contiguous_format
     network = torch_network(options.network, options.channels).to(device, memory_format=layout)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    images, labels = data(options.side, options.channels, batch)
-    x = torch.tensor(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(device).contiguous(memory_format=layout)
-    y = torch.tensor(labels).long().to(device)
+    ready = [
+        (
+            torch.tensor(images).permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout),
+            torch.tensor(labels).long().to(device),
+        )
+        for images, labels in batches(options, batch)
+    ]
+    endless = itertools.cycle(ready)
     call = torch.compile(network) if compiled else network
 
     def run(count: int) -> None:
-        for _ in range(count):
+        for x, y in itertools.islice(endless, count):
             with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
                 loss = torch.nn.functional.cross_entropy(call(x), y)
             optimizer.zero_grad(set_to_none=True)
