@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,19 +68,62 @@ def test_cache_folder_by_environment(monkeypatch, tmp_path):
     assert archives.cache_dir() == tmp_path / "ncjax" / "data"
 
 
-def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
-    def prepare(name):
-        images = {"images": lambda: iter([(np.zeros((8, 8, 1), np.uint8), 0)])}
-        records.prepare("few", name, None, lambda: records.Contents("", "", (8, 8, 1), ("a",), images))
+def _prepare():
+    parts = {part: lambda: iter([(np.zeros((8, 8, 1), np.uint8), 0)]) for part in ("images", "test")}
+    contents = records.Contents("", "", (8, 8, 1), ("first", "second"), parts)
+    return records.prepare("few", "1.0.0", None, lambda: contents)
 
+
+def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
     old, new = cache / "few" / ".incomplete-old", cache / "few" / ".incomplete-new"
     for left in (old, new):
         left.mkdir(parents=True)
     day_ago = time.time() - 25 * 3600
     os.utime(old, (day_ago, day_ago))
-    prepare("1.0.0")
+    _prepare()
     assert not old.exists()
     assert new.exists()  # may belong to a process still at work
+
+
+def test_a_scratch_folder_that_vanishes_is_no_error(cache):
+    """Another process ends, and removes its scratch folder, after this one has listed it."""
+    (cache / "few").mkdir(parents=True)
+    (cache / "few" / ".incomplete-gone").symlink_to(cache / "nowhere")  # listed, but not there
+    prepared = _prepare()
+    assert prepared.counts == {"images": 1, "test": 1}
+
+
+def _lose(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def _cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:100])
+
+
+def _empty(name):
+    return lambda folder: (folder / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(make(f"{name}.json") for name in ("dataset_info", "features") for make in (_lose, _cut, _empty)),
+        *(make("label.labels.txt") for make in (_lose, _empty)),
+        _lose("few-test.array_record-00000-of-00001"),
+    ],
+)
+def test_prepared_files_that_lost_something_are_damaged_and_prepared_anew_once_deleted(damage):
+    folder = _prepare().folder
+    damage(folder)
+    for open_again in (lambda: records.open_prepared(folder), _prepare):
+        with pytest.raises(
+            InputError, match=rf"damaged \(.*\); delete {folder}, they are then"
+        ) as raised:
+            open_again()
+        assert "\n" not in str(raised.value)
+    shutil.rmtree(folder)
+    assert _prepare().class_names == ("first", "second")
 
 
 def test_a_killed_preparation_leaves_nothing_that_looks_finished():

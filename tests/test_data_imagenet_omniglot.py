@@ -25,14 +25,24 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
 
 
+def _pixels(number, size):
+    """An image of class `number`: a colour of its own, but black at the top left, red below and green on the right."""
+    width, height = size
+    pixels = np.full((height, width, 3), (number, 255 - number, 7), np.uint8)
+    pixels[: height // 2, : width // 2] = 0
+    pixels[height // 2 :, : width // 2] = (250, 0, 0)
+    pixels[: height // 2, width // 2 :] = (0, 250, 0)
+    return pixels
+
+
 def _png(number, size=(30, 20)):
     buffer = io.BytesIO()
-    Image.new("RGB", size, (number, 255 - number, 7)).save(buffer, "PNG")
+    Image.fromarray(_pixels(number, size)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _images():
-    """wnid -> three (file name, bytes); a class is one colour."""
+    """wnid -> three (file name, bytes)."""
     return {w: [(f"{w}_{j}.png", _png(i, (30 + j, 20))) for j in range(3)] for i, w in enumerate(WNIDS)}
 
 
@@ -57,13 +67,15 @@ def _write_csv(root):
     return root
 
 
-def _write_tar(root):
+def _write_tar(root, instead=()):
+    """The official archive in small; `instead` has other bytes for some images."""
     root.mkdir(parents=True)
     with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as outer:
         for wnid, images in {**_images(), "n00000001": [("other.png", _png(0))]}.items():
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w") as inner:
-                for name, content in reversed(images):
+                for name, whole in reversed(images):
+                    content = dict(instead).get(name, whole)
                     entry = tarfile.TarInfo(name)
                     entry.size = len(content)
                     inner.addfile(entry, io.BytesIO(content))
@@ -83,8 +95,10 @@ def test_mini_imagenet_in_every_layout(tmp_path, write):
     assert np.bincount(benchmark.source_train.labels).tolist() == [2] * 64
     assert np.bincount(benchmark.source_test.labels).tolist() == [1] * 64
     for split in (benchmark.source_train, benchmark.source_test, benchmark.validation, benchmark.target):
-        numbers = np.array([WNIDS.index(split.class_names[label]) for label in split.labels])
-        np.testing.assert_array_equal(split.images[:, 0, 0], np.stack([numbers, 255 - numbers, 0 * numbers + 7], 1))
+        for image, label in zip(split.images, split.labels, strict=True):
+            expected = _pixels(WNIDS.index(split.class_names[label]), (12, 12))
+            for row, column in ((2, 2), (9, 2), (2, 9), (9, 9)):  # the middle of each quarter
+                np.testing.assert_allclose(image[row, column], expected[row, column], atol=8)
 
 
 def test_mini_imagenet_is_read_anew_when_a_csv_changes(tmp_path):
@@ -100,8 +114,22 @@ def test_mini_imagenet_is_read_anew_when_a_csv_changes(tmp_path):
 
 
 def test_a_tar_with_few_images_is_not_said_to_be_corrupt(tmp_path, capsys):
-    data.load("mini_imagenet", data_dir=_write_tar(tmp_path / "imagenet"), image_size=12)
-    assert "left out" not in capsys.readouterr().err
+    root = _write_tar(tmp_path / "imagenet")
+    for skip_corrupt in (False, True):
+        data.load("mini_imagenet", data_dir=root, image_size=12, skip_corrupt=skip_corrupt)
+        assert "left out" not in capsys.readouterr().err
+
+
+def test_of_a_tar_what_is_no_image_is_named_or_left_out_and_counted(tmp_path, capsys):
+    damaged = f"{WNIDS[7]}_1.png"
+    root = _write_tar(tmp_path / "imagenet", {damaged: b"<html>"})
+    with pytest.raises(InputError, match=rf"ILSVRC2012_img_train\.tar: {damaged} is not an image"):
+        data.load("mini_imagenet", data_dir=root, image_size=12)
+    for _ in range(2):  # prepared, then read back
+        data.load("mini_imagenet", data_dir=root, image_size=12, skip_corrupt=True)
+        said = capsys.readouterr().err
+        assert "left out 1 images that cannot be read" in said
+        assert damaged in said
 
 
 def test_mini_imagenet_says_what_is_missing(tmp_path):
@@ -120,11 +148,23 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
     (root / "images" / f"{WNIDS[0]}_0.png").unlink()
     with pytest.raises(InputError, match=r"_0\.png is listed in a csv file of .* but is not there"):
         data.load("mini_imagenet", data_dir=root)
-    root = _write_tar(tmp_path / "tar")
-    tar = root / "ILSVRC2012_img_train.tar"
-    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2 + 700])
-    with pytest.raises(InputError) as raised:
-        data.load("mini_imagenet", data_dir=root)
+
+
+@pytest.mark.parametrize(
+    ("left_of_the_51st", "message"),
+    [
+        (0, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, fetch ILSVRC"),
+        (200, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, fetch ILSVRC"),
+        (700, r"cannot be read as a tar file \(unexpected end of data\); fetch ILSVRC"),
+    ],
+)
+def test_a_truncated_tar_is_one_line(tmp_path, left_of_the_51st, message):
+    tar = _write_tar(tmp_path / "tar") / "ILSVRC2012_img_train.tar"
+    with tarfile.open(tar) as whole:
+        start = whole.getmember(f"{WNIDS[50]}.tar").offset
+    tar.write_bytes(tar.read_bytes()[: start + left_of_the_51st])
+    with pytest.raises(InputError, match=message) as raised:
+        data.load("mini_imagenet", data_dir=tar, image_size=12)
     assert "\n" not in str(raised.value)
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ncjax import data
+from ncjax.data import records
 from ncjax.data.__main__ import contact_sheet, main
 from ncjax.data.catalog import CATALOG
 from ncjax.errors import InputError
@@ -16,6 +17,7 @@ from ncjax.errors import InputError
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -77,6 +79,22 @@ def test_the_list_names_every_data_set(capsys):
     assert printed.count("licence:") == len(data.names())
 
 
+def test_the_list_tells_prepared_from_damaged_files(cache, capsys):
+    images = {"train": lambda: iter([(np.zeros((8, 9, 3), np.uint8), label) for label in (0, 1, 1)])}
+    contents = records.Contents("", "", (8, 9, 3), ("a", "b"), images)
+    prepared = records.prepare("cifar10", "1.0.0", None, lambda: contents).folder
+    damaged = records.prepare("cifar100", "1.0.0", "made-up", lambda: contents).folder
+    (damaged / "dataset_info.json").write_text('{"name"')
+    (cache / "cifar10" / ".incomplete-other").mkdir()  # of a process still at work
+    assert main([]) == 0
+    blocks = {block.split("\n")[0]: block.split("\n") for block in capsys.readouterr().out.split("\n\n")}
+    size = sum(file.stat().st_size for file in prepared.iterdir()) / 1e6
+    assert blocks["cifar10"][4:] == [f"  prepared: {prepared}, 3 images 8x9x3 of 2 classes, {size:.1f} MB"]
+    for name in ("cifar100", "cifar_fs", "fc100"):
+        assert blocks[name][4:] == [f"  damaged: delete {damaged}"]
+    assert blocks["emnist"][4:] == ["  prepared: no"]
+
+
 def test_preview_has_a_row_a_class(small, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["--preview", "npz", "--data_dir", str(small), "--output", str(sheet)]) == 0
@@ -86,6 +104,31 @@ def test_preview_has_a_row_a_class(small, tmp_path, capsys):
         assert drawn.size == (16 * (9 + 2), 4 * (10 + 2))
         np.testing.assert_array_equal(np.asarray(drawn)[1:11, 1:10], target.images[target.labels == 0][0, ..., 0])
     assert contact_sheet(target, columns=3).size == (33, 48)
+
+
+def test_preview_takes_the_options_of_load(tmp_path, monkeypatch):
+    root, sheet = tmp_path / "own", tmp_path / "sheet.png"
+    for name in "abcd":
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (20, 20), 40 * number).save(root / name / f"{number}.png")
+        (root / name / "2.png").write_text("no image")
+    common = ["--preview", "folder", "--data_dir", str(root), "--output", str(sheet)]
+    assert main([*common, "--image_size", "10", "--skip_corrupt"]) == 0
+    with Image.open(sheet) as drawn:
+        assert drawn.size == (16 * (10 + 2), 2 * (10 + 2))
+    assert main([*common, "--image_size", "10"]) == 2
+    asked = {}
+
+    def only_asked(name, **options):
+        asked.update(options)
+        raise InputError("not loaded")
+
+    monkeypatch.setattr("ncjax.data.__main__.load", only_asked)
+    assert main(["--preview", "omniglot", "--rotations"]) == 2
+    assert asked["rotations"] is True
+    assert asked["image_size"] is None
+    assert asked["skip_corrupt"] is False
 
 
 def test_the_command_line_says_mistakes_in_one_line(capsys, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ncjax import data
+from ncjax.data.images import Encoded, decode
 from ncjax.errors import InputError
 
 
@@ -79,9 +80,27 @@ def test_palette_alpha_and_sixteen_bit_images_are_handled_and_said(tmp_path, cap
     assert {(255, 255, 255), (128, 128, 128), (64, 64, 64), (77, 77, 77)} < pixels
     assert any(abs(p[0] - 200) < 30 and p[1] < 30 for p in pixels)
     said = capsys.readouterr().err
-    assert "1 of mode P" in said
-    assert "1 of mode RGBA" in said
+    assert "2 of mode I;16, 1 of mode L, 1 of mode P, 1 of mode RGBA with transparency turned to RGB; " in said
     assert "what is transparent became white" in said
+
+
+def test_nothing_is_said_of_transparency_where_there_is_none(tmp_path, capsys):
+    root = _tree(tmp_path / "own", "abcd")
+    Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(root / "a" / "deep.png")
+    Image.new("RGBA", (8, 8), (1, 2, 3, 255)).save(root / "a" / "opaque.png")
+    data.load("folder", data_dir=root, image_size=8)
+    said = capsys.readouterr().err
+    assert "1 of mode I;16, 1 of mode RGBA turned to RGB" in said
+    assert "transparen" not in said
+
+
+def test_sixteen_bit_grey_that_is_transparent_becomes_white(tmp_path, capsys):
+    deep = np.full((8, 8), 0x4000, np.uint16)
+    deep[:4] = 0x2001
+    Image.fromarray(deep).save(tmp_path / "deep.png", transparency=0x2001)
+    pixels, mode, transparent = decode(Encoded(0, "deep.png", tmp_path / "deep.png"), None, 1)
+    assert (mode, transparent) == ("I;16", True)
+    np.testing.assert_array_equal(pixels[..., 0], np.where(deep == 0x2001, 255, 0x40))
 
 
 @pytest.mark.parametrize("type_", [np.int32, np.float32])
@@ -127,7 +146,7 @@ def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
     splits = (benchmark.source_train, benchmark.source_test, benchmark.target)
     assert sum(len(s) for s in splits) == 4 * 6 - 1
     data.load("folder", data_dir=root, image_size=8, skip_corrupt=True)  # read back
-    assert "left out 1 images that cannot be read" in capsys.readouterr().err
+    assert f"left out 1 images that cannot be read: {root / 'a' / '3.png'}\n" in capsys.readouterr().err
 
 
 def test_folder_mistakes_are_one_line(tmp_path):

@@ -15,26 +15,33 @@ from ncjax.errors import InputError
 
 def listing() -> str:
     """Every data set: what it holds, where it comes from, its licence, and its prepared files."""
-    from ncjax.data.records import open_prepared  # imports tensorflow-datasets, which previews of glyphs can do without
-
     blocks = []
     for name, entry in CATALOG.items():
         lines = [name, f"  {entry.summary}", f"  source: {entry.source}", f"  licence: {entry.licence}"]
         if entry.prepared is not None:
-            pattern = f"{entry.prepared}/*/dataset_info.json"
-            found = sorted({*cache_dir().glob(pattern), *cache_dir().glob(f"local/*/{pattern}")})
-            for info in found:
-                prepared = open_prepared(info.parent)
-                if prepared is not None:
-                    shape = "x".join(str(side) for side in prepared.image_shape)
-                    lines.append(
-                        f"  prepared: {info.parent}, {sum(prepared.counts.values())} images {shape} of "
-                        f"{len(prepared.class_names)} classes, {prepared.num_bytes / 1e6:.1f} MB"
-                    )
-            if not found:
-                lines.append("  prepared: no")
+            lines += _prepared(entry.prepared) or ["  prepared: no"]
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, f"cache folder: {cache_dir()}"])
+
+
+def _prepared(name: str) -> list[str]:
+    from ncjax.data.records import open_prepared  # imports tensorflow-datasets, which previews of glyphs can do without
+
+    pattern = f"{name}/[!.]*"  # hidden folders are still being written
+    lines = []
+    for folder in sorted([*cache_dir().glob(pattern), *cache_dir().glob(f"local/*/{pattern}")]):
+        try:
+            prepared = open_prepared(folder)
+        except InputError:
+            lines.append(f"  damaged: delete {folder}")
+            continue
+        if prepared is not None:
+            shape = "x".join(str(side) for side in prepared.image_shape)
+            lines.append(
+                f"  prepared: {folder}, {sum(prepared.counts.values())} images {shape} of "
+                f"{len(prepared.class_names)} classes, {prepared.num_bytes / 1e6:.1f} MB"
+            )
+    return lines
 
 
 def contact_sheet(split: Split, columns: int = 16) -> Image.Image:
@@ -55,13 +62,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="target", choices=["source_train", "source_test", "validation", "target"])
     parser.add_argument("--data_dir", help="folder of the data set's archive or images")
     parser.add_argument("--split_seed", type=int, default=0, help="seed of the random class split")
+    parser.add_argument("--image_size", type=int, help="side in pixels that images are resized to")
+    parser.add_argument("--rotations", action="store_true", help="turned characters are further classes (omniglot)")
+    parser.add_argument("--skip_corrupt", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--output", type=Path, help="PNG file to write (default: <name>-<split>.png)")
     options = parser.parse_args(arguments)
     try:
         if options.preview is None:
             print(listing())
             return 0
-        split = getattr(load(options.preview, data_dir=options.data_dir, split_seed=options.split_seed), options.split)
+        benchmark = load(
+            options.preview,
+            data_dir=options.data_dir,
+            split_seed=options.split_seed,
+            image_size=options.image_size,
+            rotations=options.rotations,
+            skip_corrupt=options.skip_corrupt,
+        )
+        split = getattr(benchmark, options.split)
         if split is None:
             raise InputError(f"{options.preview} has no {options.split}; choose another --split")
         path = options.output or Path(f"{options.preview}-{options.split}.png")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -30,8 +31,16 @@ class Encoded:
     content: bytes | Path
 
 
-def decode(image: Encoded, size: int | None, channels: int) -> tuple[np.ndarray, str]:
-    """The image as uint8 [size, size, channels], and the mode that its file has.
+class Decoded(NamedTuple):
+    """An image as uint8 [size, size, channels], the mode that its file has, and whether any of it was transparent."""
+
+    pixels: np.ndarray
+    mode: str
+    transparent: bool
+
+
+def decode(image: Encoded, size: int | None, channels: int) -> Decoded:
+    """The image in a file.
 
     Turned as its EXIF orientation says, and resized with antialiasing to a square, whatever its proportions (None: left
     as it is); what is transparent becomes white; of 16-bit grey the upper 8 bits are kept. Raises InputError, naming
@@ -44,18 +53,23 @@ def decode(image: Encoded, size: int | None, channels: int) -> tuple[np.ndarray,
             if size is not None:
                 opened.draft(None, (2 * size, 2 * size))  # JPEG: decode at no more than the resolution needed
             picture: Image.Image = ImageOps.exif_transpose(opened)
+            transparent = False
             if mode in ("I", "F"):
                 raise ValueError(f"32-bit pixels, mode {mode}, have no known range: convert it to 8 or 16 bits")
             if mode.startswith("I;16"):
-                # Pillow clips 16-bit grey to 255 instead of scaling it.
-                picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
+                # Pillow clips 16-bit grey to 255 instead of scaling it, and knows no transparency of it.
+                grey = np.asarray(picture).astype(np.uint32)
+                clear = grey == opened.info.get("transparency", -1)
+                transparent = bool(clear.any())
+                picture = Image.fromarray(np.where(clear, 255, grey >> 8).astype(np.uint8))
             elif "A" in mode or "transparency" in opened.info:
                 rgba = picture.convert("RGBA")
+                transparent = rgba.getchannel("A").getextrema() != (255, 255)
                 picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
             picture = picture.convert("L" if channels == 1 else "RGB")
             if size is not None and picture.size != (size, size):
                 picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-            return np.asarray(picture).reshape(picture.height, picture.width, channels), mode
+            return Decoded(np.asarray(picture).reshape(picture.height, picture.width, channels), mode, transparent)
     except UnidentifiedImageError as error:
         raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read") from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
@@ -76,10 +90,10 @@ def prepare(
 ) -> records.Prepared:
     """Prepared files of images read one after another; `facts` tell these images from others of the same name."""
 
-    modes: Counter[str] = Counter()
-    skipped: list[str] = []
+    kinds: Counter[tuple[str, bool]] = Counter()
+    left_out: list[str] = []
 
-    def attempt(image: Encoded) -> tuple[np.ndarray, str] | InputError:
+    def attempt(image: Encoded) -> Decoded | InputError:
         try:
             return decode(image, size, channels)
         except InputError as error:
@@ -91,10 +105,10 @@ def prepare(
             while chunk := list(itertools.islice(source, _AT_ONCE)):
                 for image, result in zip(chunk, pool.map(attempt, chunk), strict=True):
                     if not isinstance(result, InputError):
-                        modes[result[1]] += 1
-                        yield result[0], image.label
+                        kinds[result.mode, result.transparent] += 1
+                        yield result.pixels, image.label
                     elif skip_corrupt:
-                        skipped.append(image.where)
+                        left_out.append(image.where)
                     else:
                         raise InputError(f"{result}; mend or remove it, or leave such images out with skip_corrupt")
 
@@ -106,24 +120,25 @@ def prepare(
         class_names=tuple(class_names),
         parts={"images": decoded},
         count=count,
+        left_out=left_out,
     )
     prepared = records.prepare(name, VERSION, made_from, lambda: contents)
-    # What is missing was skipped, now or when the files were first prepared.
-    missing = count - sum(prepared.counts.values()) if skip_corrupt else 0
-    for line in _remarks(modes, missing, skipped, channels):
+    for line in _remarks(kinds, prepared.left_out, channels):
         tqdm.write(f"{name}: {line}", file=sys.stderr)
     return prepared
 
 
-def _remarks(modes: Counter[str], missing: int, skipped: list[str], channels: int) -> Iterator[str]:
-    """What was done to images that are not as the data set has them."""
-    kind = "L" if channels == 1 else "RGB"
-    turned = [f"{n} of mode {mode}" for mode, n in sorted(modes.items()) if mode != kind]
+def _remarks(kinds: Counter[tuple[str, bool]], left_out: Sequence[str], channels: int) -> Iterator[str]:
+    """What was done to images that are not as the data set has them; `kinds` counts them by mode and transparency."""
+    wanted = "L" if channels == 1 else "RGB"
+    turned = {kind: n for kind, n in sorted(kinds.items()) if kind != (wanted, False)}
     if turned:
-        yield f"{', '.join(turned)} turned to {'grey' if channels == 1 else 'RGB'}; what is transparent became white"
-    if missing:
-        which = f": {', '.join(skipped[:5])}{' …' if len(skipped) > 5 else ''}" if skipped else ""
-        yield f"left out {missing} images that cannot be read{which}"
+        which = (f"{n} of mode {mode}{' with transparency' if clear else ''}" for (mode, clear), n in turned.items())
+        white = "; what is transparent became white" if any(clear for _, clear in turned) else ""
+        yield f"{', '.join(which)} turned to {'grey' if channels == 1 else 'RGB'}{white}"
+    if left_out:
+        more = " …" if len(left_out) > 5 else ""
+        yield f"left out {len(left_out)} images that cannot be read: {', '.join(left_out[:5])}{more}"
 
 
 def listing(folder: Path) -> list[Path]:

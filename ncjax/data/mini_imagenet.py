@@ -142,7 +142,10 @@ def _tar(path: Path, labels: dict[str, int]) -> _Found:
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{path} cannot be read as a tar file ({error}); fetch {_TAR} again") from error
         if missing := sorted(labels.keys() - seen):
-            raise InputError(f"{path} lacks {len(missing)} of miniImageNet's 100 classes, {missing[0]} among them")
+            raise InputError(
+                f"{path} lacks {len(missing)} of miniImageNet's 100 classes, {missing[0]} among them; if it is cut "
+                f"off, fetch {_TAR} again"
+            )
 
     status = path.stat()
     facts: dict[str, object] = {"tar": str(path.resolve()), "size": status.st_size, "time": status.st_mtime_ns}

@@ -98,7 +98,7 @@ def _contents(paths: Sequence[Path], size: int) -> records.Contents:
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:
         for drawing in drawings:
-            yield 255 - images.decode(drawing, size, 1)[0], drawing.label
+            yield 255 - images.decode(drawing, size, 1).pixels, drawing.label
 
     return records.Contents(
         description="Omniglot: handwritten characters, background and evaluation set, white on black.",

@@ -35,7 +35,8 @@ class Contents:
     """What goes into the prepared files.
 
     parts: for each part ("train", "test", …) a function that yields (image uint8 [h, w, c], class number); all
-    images have image_shape. count: how many images there are in all, where that is known.
+    images have image_shape. count: about how many images there are in all, for the progress bar. left_out: names of
+    images that the parts do not yield because they cannot be read; filled in while the parts are gone through.
     """
 
     description: str
@@ -44,6 +45,7 @@ class Contents:
     class_names: tuple[str, ...]
     parts: Mapping[str, Callable[[], Iterator[tuple[np.ndarray, int]]]]
     count: int | None = None
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Prepared:
     counts: Mapping[str, int]
     image_shape: tuple[int, int, int]
     num_bytes: int
+    left_out: tuple[str, ...] = ()
 
     @property
     def decoded_bytes(self) -> int:
@@ -171,19 +174,29 @@ def folder_of(name: str, version: str, made_from: str | None) -> Path:
 
 
 def open_prepared(folder: Path) -> Prepared | None:
-    """The prepared files in a folder; None where there are none."""
-    if not (folder / "dataset_info.json").exists():
+    """The prepared files in a folder; None where there are none.
+
+    Raises InputError if any of them is missing or cannot be made sense of. Images are not looked at.
+    """
+    # The folder gets its name when all files are in it: one without some of them has lost them.
+    if not folder.is_dir() or not any(folder.iterdir()):
         return None
     try:
         info = tfds.builder_from_directory(folder).info
+        # Without its names, tensorflow-datasets would number the classes.
+        records = [Path(path) for split in info.splits.values() for path in split.filepaths]
+        for path in (folder / "label.labels.txt", *records):
+            if not path.exists() or path.stat().st_size == 0:
+                raise FileNotFoundError(f"{path.name} is missing or empty")
         return Prepared(
             folder=folder,
             class_names=tuple(info.features["label"].names),
             counts={part: split.num_examples for part, split in info.splits.items()},
             image_shape=tuple(info.features["image"].shape),
             num_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+            left_out=tuple(info.metadata.get("left_out", ())),
         )
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # tensorflow-datasets raises errors of every kind, protobuf's own among them
         raise _unreadable(folder, error) from error
 
 
@@ -266,6 +279,7 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(left_out=self.what.left_out),  # written last, when the list is full
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
@@ -292,4 +306,4 @@ def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 def _unreadable(folder: Path, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"prepared files in {folder} cannot be read ({reason}); delete that folder and load again")
+    return InputError(f"prepared files are damaged ({reason}); delete {folder}, they are then prepared anew")
