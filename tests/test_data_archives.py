@@ -117,9 +117,7 @@ def test_prepared_files_that_lost_something_are_damaged_and_prepared_anew_once_d
     folder = _prepare().folder
     damage(folder)
     for open_again in (lambda: records.open_prepared(folder), _prepare):
-        with pytest.raises(
-            InputError, match=rf"damaged \(.*\); delete {folder}, they are then"
-        ) as raised:
+        with pytest.raises(InputError, match=rf"damaged \(.*\); delete {folder}, they are then") as raised:
             open_again()
         assert "\n" not in str(raised.value)
     shutil.rmtree(folder)

@@ -1,5 +1,8 @@
 """The user's own images: folders and array files."""
 
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -227,7 +230,14 @@ def test_npz_without_split_and_grey(tmp_path):
         ({"images": np.zeros((60, 8, 8, 3), np.float32)}, r"float32 \[60, 8, 8, 3\]; it must be uint8"),
         ({"images": np.zeros((60, 8, 8, 2), np.uint8)}, "2 channels; it must have 1"),
         ({"labels": np.zeros(59, int)}, r"`labels` of .* is int64 \[59\]; it must be integers \[60\]"),
-        ({"images": np.array([np.zeros((2, 2)), np.zeros((3, 3))], object)}, "images of several sizes"),
+        ({"images": np.array([np.zeros((2, 2)), np.zeros((3, 3))], object)}, "`images` of .* resize all to one size"),
+        ({"labels": np.repeat(np.arange(6), 10).astype(object)}, "`labels` of .* holds Python objects"),
+        ({"split": np.array(["source"] * 60, object)}, "`split` of .* Python objects, .* save it as integers or str"),
+        ({"split": np.array("source")}, r"`split` of .* is <U6 \[\]; it must be strings"),
+        ({"split": np.zeros(60)}, r"`split` of .* is float64 \[60\]; it must be strings"),
+        ({"split": np.array([b"\xe4"] * 60)}, "`split` of .* has bytes that are not UTF-8"),
+        ({"class_names": np.array("a")}, r"`class_names` of .* is <U1 \[\]; it must be strings"),
+        ({"class_names": np.array([b"a", b"b", b"c", b"d", b"e", b"\xe4"])}, "`class_names` of .* not UTF-8"),
         ({"class_names": np.array(list("abcdd")[:5])}, "5 names for 6 different labels"),
         ({"class_names": np.array(list("abcdda"))}, "has 'a' more than once"),
         ({"split": np.array(["source"] * 59 + ["target"])}, "class '102' of .* is in source and target"),
@@ -239,6 +249,44 @@ def test_npz_mistakes_are_one_line(tmp_path, arrays, message):
     with pytest.raises(InputError, match=message) as raised:
         data.load("npz", data_dir=_npz(tmp_path / "own.npz", **arrays))
     assert "\n" not in str(raised.value)
+
+
+def test_npz_with_names_and_split_as_bytes(tmp_path):
+    split = np.repeat([b"source", b"target", b"source", b"source", b"target", b"source"], 10)
+    names = np.array([name.encode() for name in ("minus", "größer", "c", "d", "字", "f")])
+    target = data.load("npz", data_dir=_npz(tmp_path / "own.npz", split=split, class_names=names)).target
+    assert target.class_names == ("größer", "字")
+
+
+class _Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["notes", "split", "class_names", "labels", "images"])
+def test_npz_is_never_unpickled(tmp_path, name):
+    path = _npz(tmp_path / "own.npz", **{name: np.array([_Trap(tmp_path / "opened")] * 60, object)})
+    if name == "notes":  # not one that is asked for
+        assert len(data.load("npz", data_dir=path).target.class_names) == 3
+    else:
+        with pytest.raises(InputError, match=f"`{name}` of .* holds Python objects, which are not opened"):
+            data.load("npz", data_dir=path)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_what_is_no_npz_is_one_line(tmp_path):
+    path = tmp_path / "own.npz"
+    path.write_text("no archive")
+    with pytest.raises(InputError, match=r"own\.npz is no npz file; write it with numpy\.savez"):
+        data.load("npz", data_dir=path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images", "raw")
+        archive.writestr("labels", "raw")
+    with pytest.raises(InputError, match=r"`images` of .* is no array"):
+        data.load("npz", data_dir=path)
 
 
 def test_a_truncated_npz_is_one_line(tmp_path):

@@ -10,6 +10,8 @@ import numpy as np
 
 from ncjax.errors import InputError
 
+PARTS = ("source", "validation", "target")
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ncjax.data import images
-from ncjax.data.benchmark import ClassSplit, DataSet, Request, given_class_split, own_class_split
+from ncjax.data.benchmark import PARTS, ClassSplit, DataSet, Request, given_class_split, own_class_split
 from ncjax.errors import InputError
 
 DEFAULT_SIZE = 84
-PARTS = ("source", "validation", "target")
 
 
 def open_data_set(request: Request) -> DataSet:

@@ -7,26 +7,25 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data.benchmark import ClassImages, ClassSplit, DataSet, Request, given_class_split, own_class_split
+from ncjax.data.benchmark import PARTS, ClassImages, ClassSplit, DataSet, Request, given_class_split, own_class_split
 from ncjax.errors import InputError
 
-PARTS = ("source", "validation", "target")
+_ARRAYS = ("images", "labels", "class_names", "split")
 
 
 def open_data_set(request: Request) -> DataSet:
     """Arrays `images` uint8 [n, h, w, c] or [n, h, w] and `labels` [n]; optional `class_names` and `split` [n].
 
     class_names are in the order of the sorted label values. split is "source", "validation" or "target" for each
-    image, the same for all of a class; without it classes are split by split_seed.
+    image, the same for all of a class; without it classes are split by split_seed. Other arrays are not opened, and no
+    array of Python objects is: it is a pickle, which can run any code.
     Raises InputError for a file or arrays that are not so.
     """
     path = request.data_dir
     if path is None or not path.is_file():
         raise InputError("npz needs data_dir=FILE.npz, a file of arrays `images` and `labels`")
     arrays = _read(path)
-    images, labels = arrays.get("images"), arrays.get("labels")
-    if images is None or labels is None:
-        raise InputError(f"{path} has the arrays {', '.join(arrays) or '(none)'}; it needs `images` and `labels`")
+    images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise InputError(
             f"`images` of {path} is {images.dtype} {list(images.shape)}; it must be uint8 [n, h, w, c] or [n, h, w], "
@@ -55,26 +54,49 @@ def open_data_set(request: Request) -> DataSet:
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
+            opened = np.load(file, allow_pickle=False)
+            if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is a single array; save `images` and `labels` together with numpy.savez")
-            return dict(arrays)
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        # Images of several sizes are what makes NumPy write an array of objects, which is a pickle.
-        raise InputError(
-            f"{path} holds an array of Python objects (images of several sizes?) or is no array file; resize the "
-            "images to one size and save them as one uint8 array with numpy.savez"
-        ) from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if not {"images", "labels"} <= set(opened.files):
+                found = ", ".join(opened.files) or "(none)"
+                raise InputError(f"{path} has the arrays {found}; it needs `images` and `labels`")
+            return {name: _array(path, name, opened) for name in _ARRAYS if name in opened.files}
+    except InputError:
+        raise
+    except ValueError as error:  # NumPy takes every file that it does not know for a pickle
+        raise InputError(f"{path} is no npz file; write it with numpy.savez") from error
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read as an npz file ({error}); write it again with numpy.savez") from error
+
+
+def _array(path: Path, name: str, opened: np.lib.npyio.NpzFile) -> np.ndarray:
+    try:
+        array = opened[name]
+    except ValueError as error:
+        # Images of several sizes are what makes NumPy write an array of objects.
+        advice = "resize all to one size, uint8" if name == "images" else "save it as integers or strings"
+        raise InputError(
+            f"`{name}` of {path} holds Python objects, which are not opened, or is damaged; {advice}"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"`{name}` of {path} is no array; write the file again with numpy.savez")
+    return array
+
+
+def _text(path: Path, name: str, given: np.ndarray) -> list[str]:
+    """The strings of an array [n]; of bytes, as UTF-8."""
+    if given.ndim != 1 or given.dtype.kind not in "SUTiu":
+        raise InputError(f"`{name}` of {path} is {given.dtype} {list(given.shape)}; it must be strings [n]")
+    try:
+        return [text.decode() if isinstance(text, bytes) else str(text) for text in given.tolist()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"`{name}` of {path} has bytes that are not UTF-8: {error.object!r}; save strings") from error
 
 
 def _names(path: Path, given: np.ndarray | None, values: np.ndarray) -> tuple[str, ...]:
     if given is None:
         return tuple(str(value) for value in values)
-    names = tuple(str(name) for name in given)
+    names = tuple(_text(path, "class_names", given))
     if len(names) != len(values):
         raise InputError(f"`class_names` of {path} has {len(names)} names for {len(values)} different labels")
     if len(set(names)) != len(names):
@@ -86,13 +108,14 @@ def _names(path: Path, given: np.ndarray | None, values: np.ndarray) -> tuple[st
 def _split(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tuple[str, ...], seed: int) -> ClassSplit:
     if given is None:
         return own_class_split(len(names), seed)
-    if given.shape != numbers.shape or not set(given.astype(str)) <= set(PARTS):
+    of_image = np.array(_text(path, "split", given))
+    if of_image.shape != numbers.shape or not set(of_image.tolist()) <= set(PARTS):
         raise InputError(
             f"`split` of {path} must be 'source', 'validation' or 'target' for each of the {len(numbers)} images"
         )
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
     for number, name in enumerate(names):
-        of_class = set(given[numbers == number].astype(str))
+        of_class = set(of_image[numbers == number].tolist())
         if len(of_class) > 1:
             raise InputError(f"class {name!r} of {path} is in {' and '.join(sorted(of_class))}; a class has one place")
         parts[of_class.pop()].append(name)
