@@ -30,7 +30,11 @@ class _Encoder:
         self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None
     ) -> tuple[Output, dict[str, Any]]:
         features = self.encode(variables, images)
-        if features.ndim != 2 or features.shape[0] != images.shape[0]:
+        dtype = getattr(features, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            found = f"a {type(features).__name__}" if dtype is None else f"an array of {dtype}"
+            raise InputError(f"the encoder made {found}; it must make one array of floats [{images.shape[0]}, d]")
+        if features.ndim != 2 or features.shape[0] != images.shape[0] or features.shape[1] == 0:
             raise InputError(
                 f"the encoder made an array of shape {features.shape} of {images.shape[0]} images; "
                 f"it must make [{images.shape[0]}, d]: pool or flatten its output"
@@ -76,8 +80,8 @@ class Classifier:
 
         Args:
           fn: `fn(variables, images) -> features`; images float32 [n, h, w, c], pixels in 0..1 less `mean`, over `std`;
-            features [n, d]. Traced by JAX. Pass the same function object each time: it is the key of the compilation
-            cache.
+            features one array of floats [n, d]. Traced by JAX. Pass the same function object each time: it is the key
+            of the compilation cache.
           variables: any pytree of arrays.
           mean: of the pixels in 0..1, a scalar or one number a channel.
           std: likewise.

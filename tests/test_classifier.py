@@ -76,6 +76,29 @@ def test_an_encoder_that_does_not_pool() -> None:
 
 
 @pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        (lambda variables, images: (images.mean((1, 2)), images), "made a tuple; it must make one array of floats"),
+        (lambda variables, images: {"features": images}, "made a dict; it must make"),
+        (lambda variables, images: None, "made a NoneType; it must make"),
+        (
+            lambda variables, images: images.mean((1, 2)).astype(int),
+            r"made an array of int.*; it must make .* floats \[4, d\]",
+        ),
+        (lambda variables, images: images.mean((1, 2)) > 0, "made an array of bool; it must make"),
+        (lambda variables, images: images.mean(), r"of shape \(\) of 4 images; it must make \[4, d\]"),
+        (lambda variables, images: images.mean((1, 2))[:3], r"of shape \(3, 1\) of 4 images"),
+        (lambda variables, images: images.mean((1, 2))[:, :0], r"of shape \(4, 0\) of 4 images"),
+    ],
+)
+def test_an_encoder_that_makes_no_features(encode: Callable, message: str) -> None:
+    params = ncjax.Classifier.from_callable(encode, jnp.ones(()))
+    with pytest.raises(InputError, match=message) as raised:
+        ncjax.features(params, tiny.split(2, 2, seed=1))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("images", "message"),
     [
         (np.zeros((3, 12, 12, 1), np.float32), r"uint8 array \[n, h, w, c\] of pixels 0..255, not float32"),

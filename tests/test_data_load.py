@@ -10,6 +10,7 @@ from PIL import Image
 from ncjax import data
 from ncjax.data import records
 from ncjax.data.__main__ import contact_sheet, main
+from ncjax.data.benchmark import own_class_split
 from ncjax.data.catalog import CATALOG
 from ncjax.errors import InputError
 
@@ -65,6 +66,24 @@ def test_a_sixth_of_each_class_is_held_out_at_least_one(small):
     assert not {i.tobytes() for i in benchmark.source_train.images} & {
         i.tobytes() for i in benchmark.source_test.images
     }
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (4, (2, 0, 2)),
+        (9, (5, 0, 4)),
+        (10, (5, 0, 5)),
+        (19, (14, 0, 5)),
+        (20, (12, 3, 5)),
+        (28, (18, 4, 6)),
+        (100, (64, 16, 20)),
+    ],
+)
+def test_shares_of_classes_that_came_without_a_split(count, sizes):
+    split = own_class_split(count, seed=0)
+    assert (len(split.source), len(split.validation), len(split.target)) == sizes
+    assert sorted([*split.source, *split.validation, *split.target]) == list(range(count))
 
 
 def test_importing_loads_neither_tensorflow_nor_tensorflow_datasets():

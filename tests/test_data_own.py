@@ -152,7 +152,7 @@ def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
     assert f"left out 1 images that cannot be read: {root / 'a' / '3.png'}\n" in capsys.readouterr().err
 
 
-def test_folder_mistakes_are_one_line(tmp_path):
+def test_folder_mistakes_are_one_line(tmp_path, cache):
     def load(root):
         return data.load("folder", data_dir=root, image_size=8)
 
@@ -177,12 +177,13 @@ def test_folder_mistakes_are_one_line(tmp_path):
         load(tmp_path / "val")
     _tree(tmp_path / "one" / "source", "abc")
     _tree(tmp_path / "one" / "target", "d")
-    with pytest.raises(InputError, match=r"folder has 1 target classes; at least 2"):
+    with pytest.raises(InputError, match=r"there are 1 target classes; at least 2"):
         load(tmp_path / "one")
     (tmp_path / "none" / "source").mkdir(parents=True)
     _tree(tmp_path / "none" / "target", "de")
-    with pytest.raises(InputError, match=r"folder has 0 source classes; at least 2"):
+    with pytest.raises(InputError, match=r"there are 0 source classes; at least 2"):
         load(tmp_path / "none")
+    assert not list(cache.rglob("*"))  # said before images are prepared
     with pytest.raises(InputError, match="there are 3 classes; at least 4"):
         load(_tree(tmp_path / "few", "abc"))
     with pytest.raises(InputError, match=r"class '.' of folder has 1 images"):
@@ -241,7 +242,7 @@ def test_npz_without_split_and_grey(tmp_path):
         ({"class_names": np.array(list("abcdd")[:5])}, "5 names for 6 different labels"),
         ({"class_names": np.array(list("abcdda"))}, "has 'a' more than once"),
         ({"split": np.array(["source"] * 59 + ["target"])}, "class '102' of .* is in source and target"),
-        ({"split": np.array(["source"] * 60)}, "has no target images"),
+        ({"split": np.array(["source"] * 60)}, "there are 0 target classes"),
         ({"split": np.array(["train"] * 60)}, "must be 'source', 'validation' or 'target'"),
     ],
 )

@@ -161,6 +161,9 @@ def test_drop_block_drops_squares_in_training_only() -> None:
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 1))
     train = jax.jit(lambda key: network.apply(variables, images, train=True, key=key)[0].features)
     assert not np.allclose(train(jax.random.key(1)), train(jax.random.key(2)))
+    with pytest.raises(InputError, match=r"resnet12-dropblock draws random numbers in training; pass key=") as raised:
+        network.apply(variables, images, train=True)
+    assert "\n" not in str(raised.value)
     whole = models.create("resnet12", 5)  # in evaluation nothing is dropped: the network without drop-block
     evaluated = [net.apply(variables, images)[0].features for net in (network, whole)]
     np.testing.assert_array_equal(*evaluated)

@@ -119,7 +119,12 @@ def random_class_split(
 
 
 def own_class_split(num_classes: int, seed: int) -> ClassSplit:
-    """For classes that came without a split: about a fifth target, a sixth validation where there are 20 or more."""
+    """For classes that came without a split.
+
+    Target is a fifth of them, but at least 5 or, of less than 10, half of them rounded down. Validation is 0.16 of them
+    where there are 20 or more, else none. Source is the rest. Fifth and 0.16 are rounded to the nearest number.
+    Raises InputError for less than 4 classes.
+    """
     if num_classes < 4:
         raise InputError(f"there are {num_classes} classes; at least 4 are needed, 2 source and 2 target")
     target = max(min(5, num_classes // 2), round(0.2 * num_classes))
@@ -130,7 +135,13 @@ def own_class_split(num_classes: int, seed: int) -> ClassSplit:
 def given_class_split(
     class_names: Sequence[str], source: Sequence[str], validation: Sequence[str], target: Sequence[str], seed: int
 ) -> ClassSplit:
-    """A split by class names, such as a benchmark's makers published; only the order of source classes is drawn."""
+    """A split by class names, such as a benchmark's makers published; only the order of source classes is drawn.
+
+    Raises InputError for less than 2 source or target classes.
+    """
+    for part, names in (("source", source), ("target", target)):
+        if len(names) < 2:
+            raise InputError(f"there are {len(names)} {part} classes; at least 2 are needed, with images in each")
     number = {name: i for i, name in enumerate(class_names)}
     order = np.random.default_rng([seed, 0]).permutation(len(source))
     return ClassSplit(
@@ -162,9 +173,6 @@ def build(
         raise InputError(
             f"{name} has {len(split.source)} source classes, not {wanted}; choose num_source_classes up to that"
         )
-    for part, count in (("source", wanted), ("target", len(split.target))):
-        if count < 2:
-            raise InputError(f"{name} has {count} {part} classes; at least 2 are needed, with images in each")
     source, validation, target = (sorted(c) for c in (split.source[:wanted], split.validation, split.target))
     pool = _pool(name, data_set, [*source, *validation, *target], stream_above)
 

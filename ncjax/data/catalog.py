@@ -141,24 +141,30 @@ def load(
 
     Args:
       name: one of `names()`.
-      data_dir: where the data set's official archive, or the user's own images, are; without it the archive is
-        downloaded where that is possible, or its prepared files are read from the cache folder.
-      num_source_classes: how many of the source classes to use, drawn by `split_seed`; fewer are a subset of more.
-      source_test_per_class: images of each source class held out as source_test; 0 for none. None for the division
-        by the data set's makers (500 and 100 for CIFAR-100, 100 and 50 for glyphs, …), else a sixth, at least one
-        image. The makers' test images are held out first, others at random.
-      samples_per_class: at most this many images a class in source_train, drawn by `split_seed`.
+      data_dir: the folder of the data set's official archive or of the user's own images; a single archive (CIFAR,
+        EMNIST, ImageNet) may be named itself, and the file of npz is. Without it the prepared files in the cache folder
+        are read or, where there are none, made from the archive, which is downloaded; mini_imagenet, folder and npz
+        need it, glyphs does not look at it.
+      num_source_classes: how many of the source classes to use, at least 2, drawn by `split_seed`; fewer are a subset
+        of more. None for all, or 64 of the 182 of glyphs.
+      source_test_per_class: images of each source class held out as source_test; 0 for none. None for the images that
+        the data set's makers set aside for tests (100 of 600 for CIFAR-100, 50 of 150 for glyphs, …) or, where they set
+        none aside, a sixth of each class, rounded down, but at least one image. The makers' test images are held out
+        first, others at random.
+      samples_per_class: at most this many images a class in source_train, of those not held out, drawn by `split_seed`.
       split_seed: seed of every random choice of classes and images.
-      image_size: side in pixels that images are resized to, for data sets of no fixed size (folder: 84,
-        mini_imagenet: 84, omniglot: 28 by default).
+      image_size: side in pixels that images are resized to, at least 8; for folder (84 by default), mini_imagenet (84)
+        and omniglot (28) only.
       rotations: omniglot only: a character turned by 90, 180 and 270 degrees is three more classes.
-      skip_corrupt: folder and mini_imagenet only: leave out images that cannot be read, and count them.
+      skip_corrupt: folder and mini_imagenet only: leave out images that cannot be read, and say how many.
       stream_above: source_train images of more bytes than this stay in the prepared files, and are read when they are
-        indexed; never by default.
+        indexed; never by default. Images of glyphs, omniglot and npz are always in memory: 0 is refused for them, a
+        larger number changes nothing.
 
     Raises:
-      InputError: for an unknown name, a missing, truncated or altered archive, an image that cannot be read, more
-        classes or images than there are, an argument that this data set does not take.
+      InputError: for an unknown name, a missing, truncated or altered archive, damaged prepared files, an image that
+        cannot be read, more source classes or held-out images than there are, too few classes or images, an argument
+        out of its range or that this data set does not take.
     """
     entry = CATALOG.get(name)
     if entry is None:

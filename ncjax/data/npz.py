@@ -119,6 +119,4 @@ def _split(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tup
         if len(of_class) > 1:
             raise InputError(f"class {name!r} of {path} is in {' and '.join(sorted(of_class))}; a class has one place")
         parts[of_class.pop()].append(name)
-    if not parts["source"] or not parts["target"]:
-        raise InputError(f"`split` of {path} has no {'target' if parts['source'] else 'source'} images; it needs both")
     return given_class_split(names, parts["source"], parts["validation"], parts["target"], seed)

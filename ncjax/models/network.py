@@ -6,7 +6,10 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.errors import InvalidRngError
 from jaxtyping import Array, Float
+
+from ncjax.errors import InputError
 
 
 class Output(NamedTuple):
@@ -56,21 +59,29 @@ class Network:
         Args:
           variables: what `init` returned, or a later state of it.
           images: [n, h, w, c], pixels already centred and scaled.
-          train: whether batch norm takes the batch's statistics and dropout drops.
-          key: for dropout and drop-block; used in training only.
+          train: whether batch norm takes the batch's statistics and drop-block drops.
+          key: for drop-block; used in training only.
 
         Returns:
           The output, and the batch statistics after this batch (unchanged where `train` is False).
+
+        Raises:
+          InputError: for training without a key of a network that needs one.
         """
         if not train:
             return cast(Output, self.module.apply(variables, images, train=False)), variables["batch_stats"]
-        output, updated = self.module.apply(
-            variables,
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs=None if key is None else {"dropout": key},
-        )
+        try:
+            output, updated = self.module.apply(
+                variables,
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs=None if key is None else {"dropout": key},
+            )
+        except InvalidRngError as error:
+            if key is not None:
+                raise
+            raise InputError(f"{self.name} draws random numbers in training; pass key=jax.random.key(0)") from error
         return cast(Output, output), dict(updated).get("batch_stats", {})
 
     def head(self, variables: dict[str, Any]) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
