@@ -1,6 +1,7 @@
 """Downloads and prepared files: checked, atomic, and one line when they fail."""
 
 import hashlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -83,6 +84,29 @@ def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
     _prepare()
     assert not old.exists()
     assert new.exists()  # may belong to a process still at work
+
+
+def _prepare_beside_another(barrier):
+    def images():
+        barrier.wait(120)  # both have found nothing prepared
+        yield np.zeros((8, 8, 1), np.uint8), 0
+        barrier.wait(120)  # neither has ended
+
+    contents = records.Contents("", "", (8, 8, 1), ("a",), {"images": images})
+    prepared = records.prepare("few", "1.0.0", None, lambda: contents)
+    assert len(prepared.read([0]).images) == 1
+
+
+def test_two_processes_may_prepare_at_once(cache):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    both = [context.Process(target=_prepare_beside_another, args=(barrier,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert not list(cache.rglob(".incomplete-*"))
 
 
 def test_a_scratch_folder_that_vanishes_is_no_error(cache):

@@ -142,6 +142,45 @@ def test_random_split_is_drawn_by_the_seed(small):
     assert len(set().union(*parts)) == 100
 
 
+@pytest.fixture
+def small10(tmp_path):
+    """As `small`, in the layout of CIFAR-10: five files of two images a class, and one of one for testing."""
+    folder = tmp_path / "data10" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    sums = {"batches.meta": _pickle(folder, "batches.meta", {"label_names": [f"kind{i}" for i in range(10)]})}
+    raw = {"train": [], "test": []}
+    for member, count in (*((m, 2) for m in cifar.CIFAR10.train), ("test_batch", 1)):
+        labels = rng.permutation(np.repeat(np.arange(10), count)).tolist()
+        pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+        sums[member] = _pickle(folder, member, {"data": pixels, "labels": labels})
+        raw["test" if member == "test_batch" else "train"].append((pixels, np.array(labels)))
+    archive = folder.parent / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, "cifar-10-batches-py")
+    sums[archive.name] = hashlib.md5(archive.read_bytes()).hexdigest()
+    return archive, dataclasses.replace(cifar.CIFAR10, checksums=sums), raw
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_cifar10_by_random_class_split(small10, packed):
+    path, archive, raw = small10
+    if not packed:
+        path.unlink()
+    first, other = (_load((path.parent, archive), "cifar10", data_dir=path if packed else None, seed=s) for s in (0, 1))
+    assert first.target.class_names != other.target.class_names
+    assert first.validation is None
+    assert sorted([*first.source_train.class_names, *first.target.class_names]) == [f"kind{i}" for i in range(10)]
+    for part, members in (("source_train", ["train"]), ("source_test", ["test"]), ("target", ["train", "test"])):
+        split = getattr(first, part)
+        assert split.num_classes == 5
+        for label, name in enumerate(split.class_names):
+            batches = [batch for member in members for batch in raw[member]]
+            expected = np.concatenate([pixels[labels == int(name[-1])] for pixels, labels in batches])
+            expected = expected.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # red, green and blue one after another
+            np.testing.assert_array_equal(split.images[split.labels == label], expected)
+
+
 def test_prepared_once_and_from_folder_and_archive_alike(small, cache):
     first = _load(small)
     prepared = list(cache.glob("local/*/cifar100/1.0.0"))
@@ -234,21 +273,6 @@ def test_a_failed_preparation_leaves_nothing_and_the_next_succeeds(cache):
     only_b = prepared.read([1])
     assert only_b.images[:, 0, 0, 0].tolist() == list(range(1, 20, 2))
     assert only_b.official_test is None
-
-
-def test_two_processes_may_prepare_at_once(small, cache):
-    code = (
-        "import sys, dataclasses, json; from pathlib import Path; from ncjax.data import cifar;"
-        "from ncjax.data.benchmark import Request;"
-        "a = dataclasses.replace(cifar.CIFAR100, checksums=json.loads(sys.argv[2]));"
-        "d = cifar.open_data_set(Request('cifar_fs', Path(sys.argv[1])), a);"
-        "assert len(d.read(range(100)).images) == 700"
-    )
-    command = [sys.executable, "-c", code, str(small[0]), json.dumps(dict(small[1].checksums))]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
-    assert not list(cache.rglob(".incomplete-*"))
 
 
 def test_damaged_prepared_files_say_what_to_delete(small, cache):
