@@ -23,6 +23,7 @@ from ncjax.classifier import outputs
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
+from ncjax.eval.tuning import GRID
 from ncjax.train import read_config
 from ncjax.train.records import write_atomically
 
@@ -60,7 +61,7 @@ class Options:
     seed: int = 0
     """Seed of the episodes."""
     tune: bool = False
-    """Choose the hyperparameters of ridge and logistic on the validation classes; runs only."""
+    """Choose the hyperparameters of ridge and logistic on the validation classes, without augmentation; runs only."""
     intervals: bool = False
     """Intervals of the measures of collapse, over samples and over classes."""
     curves: bool = False
@@ -131,12 +132,16 @@ def load_features(options: Options) -> Subject:
         raise InputError(f"{path} is no .npz file; save one with np.savez(path, features=…, labels=…)")
     try:
         with np.load(path) as arrays:
-            found = {name: arrays[name] for name in ("features", "labels")}
-    except KeyError as error:
-        raise InputError(f"{path} has no array {error}; save one with np.savez(path, features=…, labels=…)") from None
+            missing = [name for name in ("features", "labels") if name not in arrays.files]
+            found = {name: arrays[name] for name in ("features", "labels") if name not in missing}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}") from None
-    return Subject(str(path), found["features"], found["labels"], path.parent)
+    if missing:
+        raise InputError(f"{path} has no array {missing[0]!r}; save one with np.savez(path, features=…, labels=…)")
+    labels = found["labels"]
+    if labels.dtype.kind in "bUS":  # names, which the measures of collapse take as numbers
+        labels = np.unique(labels, return_inverse=True)[1]
+    return Subject(str(path), found["features"], labels, path.parent)
 
 
 def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
@@ -181,7 +186,7 @@ def head_of(options: Options, subject: Subject, head: str, shots: int) -> Any:
     if not options.tune or head not in ("ridge", "logistic"):
         return head
     assert subject.params is not None
-    return ncjax.eval.tune(
+    chosen = ncjax.eval.tune(
         subject.params,
         subject.validation,
         head=head,
@@ -191,6 +196,10 @@ def head_of(options: Options, subject: Subject, head: str, shots: int) -> Any:
         shots=shots,
         queries=options.queries,
     )
+    ((name, value),) = chosen.hyperparameters.items()
+    if value in (GRID[name][0], GRID[name][-1]):
+        print(f"{chosen}: the best of those tried is at their end, {GRID[name][0]:g} to {GRID[name][-1]:g}")
+    return chosen
 
 
 def settings_of(options: Options) -> dict[str, Any]:
@@ -276,6 +285,10 @@ def main() -> None:
             raise InputError("give at least one of --heads and one of --shots")
         if options.curves and options.support_augmentations:
             raise InputError("--curves is of features extracted once: leave out --support_augmentations, or --curves")
+        if options.tune and options.split == "validation":
+            raise InputError(
+                "--tune chooses by the classes that --split=validation would report: leave one of them out"
+            )
         if (options.run is None) == (options.features is None):
             raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
         subject = load_run(options) if options.run is not None else load_features(options)

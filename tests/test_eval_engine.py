@@ -1,5 +1,7 @@
 """Reports equal a loop over the plan in NumPy, on any number of devices, and compile once."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +117,58 @@ def test_a_head_of_the_users_own(features):
     )
 
 
+def test_hyperparameters_of_any_shape_and_heads_uncalled(features):
+    def solve(support, labels, query, ways, *, scale):
+        return heads.ncc()(support * scale, labels, query * scale, ways)
+
+    report = feature_episodes(features, LABELS, head=heads.Head("own", solve, {"scale": np.ones(12)}), **SETTINGS)
+    assert report.settings.head == "own(scale=array[12])"
+    assert feature_episodes(features, LABELS, head=heads.ridge, **SETTINGS).settings.head == "ridge(alpha=1)"
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda logits: logits, "returned a"),
+        (lambda logits: (logits.T, {}), r"scores of shape \(3, 18\); a head returns \(scores \[18,3\]"),
+        (lambda logits: (logits[:, :2], {}), r"scores of shape \(18, 2\)"),
+        (lambda logits: (logits * np.nan, {}), "not finite in 150 of 150 episodes"),
+        (lambda logits: (logits - np.inf, {}), "not finite in 150 of 150 episodes"),
+    ],
+)
+def test_what_a_head_may_not_return(features, returned, words):
+    def head(support, labels, query, ways):
+        return returned(heads.ncc()(support, labels, query, ways)[0])
+
+    with pytest.raises(InputError, match=words):
+        feature_episodes(features, LABELS, head=head, **SETTINGS)
+
+
+def test_a_head_may_rule_a_class_out(features):
+    def never_the_first(support, labels, query, ways):
+        logits, info = heads.ncc()(support, labels, query, ways)
+        return logits.at[:, 0].set(-np.inf), info | {"converged": jnp.zeros((ways, 2), jnp.int32).at[0].set(1)}
+
+    report = feature_episodes(features, LABELS, head=never_the_first, **SETTINGS)
+    assert report.accuracy < 2 / 3
+    assert report.not_converged == 150  # by episode, whatever the shape and type
+
+
+def test_features_too_large_for_their_squares(features):
+    with pytest.raises(InputError, match="too large for squares in float32"):
+        feature_episodes(features * 1e25, LABELS, **SETTINGS)
+
+
+def test_a_plan_that_was_changed_is_refused(features):
+    plan = EpisodePlan.sample(LABELS, **SETTINGS)
+    replayed = feature_episodes(features, LABELS, plan=plan)
+    np.testing.assert_array_equal(replayed.per_episode, feature_episodes(features, LABELS, **SETTINGS).per_episode)
+    query = plan.query_index.copy()
+    query[70, 1, 2] = plan.support_index[70, 1, 0]
+    with pytest.raises(InputError, match="not those that seed=0 draws"):
+        feature_episodes(features, LABELS, plan=dataclasses.replace(plan, query_index=query))
+
+
 @pytest.mark.parametrize("head", [*heads.HEADS])
 def test_noise_scores_chance(head):
     # Independent images: any leak of support into query, or of the way's number into the head, shows.
@@ -175,6 +229,18 @@ def test_curves(features):
     assert "new classes" in str(ways)
     with pytest.raises(InputError, match="class 1 has 25 images"):
         feature_curve(features, LABELS, over="shots", values=[20], ways=3, queries=6, episodes=10)
+    assert "–" in str(ways)
+    for settings, words in (
+        ({"plan": EpisodePlan.sample(LABELS, **SETTINGS)}, "leave plan= out"),
+        ({"values": []}, "values is empty"),
+        ({"values": [1.5]}, "shots=1.5"),
+        ({"values": ["many"]}, "shots='many'"),
+        ({"queries": "most"}, "queries='most'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            feature_curve(features, LABELS, **settings)
+    with pytest.raises(InputError, match="no labels"):
+        feature_curve(features[:0], LABELS[:0])
     with pytest.raises(InputError, match="depth"):
         feature_curve(features, LABELS, over="depth")
     with pytest.raises(InputError, match="values="):
@@ -189,6 +255,10 @@ def test_tuning_takes_the_best_value(features):
     chosen = feature_tune(features, LABELS, head="ridge", values=values, **settings)
     assert chosen.hyperparameters == {"alpha": values[int(np.argmax(accuracy))]}
     assert feature_tune(features, LABELS, head="logistic", values=[0.5], **settings) == heads.logistic(0.5)
+    spaced = feature_tune(features, LABELS, head="ridge", values=np.array(values), **settings)
+    assert spaced.hyperparameters == chosen.hyperparameters
+    with pytest.raises(InputError, match=r"alpha=-1.0: give a positive number"):
+        feature_tune(features, LABELS, head="ridge", values=[-1, 1], **settings)
     with pytest.raises(InputError, match="ncc"):
         feature_tune(features, LABELS, head="ncc")
 
@@ -211,6 +281,11 @@ def test_tuning_takes_the_best_value(features):
         ({"transform": "centered_l2", "center": np.zeros(5)}, "center has shape"),
         ({"transform": "centered_l2", "center": np.full(12, np.nan)}, "center is not finite"),
         ({"episodes": 2**30}, "overflow"),
+        ({"episodes": 1e4}, "episodes=10000.0: give a whole number, episodes=10000"),
+        ({"ways": 2.5}, "ways=2.5: give a whole number"),
+        ({"shots": "3"}, "shots='3'"),
+        ({"queries": True}, "queries=True"),
+        ({"seed": 0.5}, "seed=0.5"),
     ],
 )
 def test_bad_settings(features, change, words):
@@ -231,5 +306,18 @@ def test_bad_features(features):
         feature_episodes(features, LABELS[1:], **SETTINGS)
     with pytest.raises(InputError, match="float"):
         feature_episodes(features, LABELS.astype(float), **SETTINGS)
+    for change, words in (
+        (lambda x: x.astype(np.float64) + 1e9, "float32 cannot hold"),
+        (lambda x: (100 * x).astype(np.int64) + 2**40, "float32 cannot hold"),
+        (lambda x: x * 1e-25, "multiply them"),
+        (lambda x: x[:, :0], r"shape \(212, 0\)"),
+        (lambda x: x.astype(complex), "type complex128"),
+        (lambda x: x.astype(str), "give real numbers"),
+        (lambda x: [[1.0], [1.0, 2.0]], "features are no array"),
+    ):
+        with pytest.raises(InputError, match=words):
+            feature_episodes(change(features), LABELS, **SETTINGS)
+    with pytest.raises(InputError, match="one kind for all"):
+        feature_episodes(features, np.array([*LABELS[:-1].tolist(), "last"], object), **SETTINGS)
     with pytest.raises(InputError, match="other labels"):
         feature_episodes(features, LABELS, plan=EpisodePlan.sample(LABELS[::-1], **SETTINGS))

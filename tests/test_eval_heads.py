@@ -252,6 +252,13 @@ def test_labels_in_any_order():
         np.testing.assert_allclose(known, expected[0], atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, "1", None, np.array([1.0, 0.0])])
+def test_penalties_are_positive(value: Any):
+    for make, name in ((heads.ridge, "alpha"), (heads.logistic, "C")):
+        with pytest.raises(InputError, match=f"{name}=.*give a positive number"):
+            make(value)
+
+
 def test_heads_by_name():
     assert str(heads.get("ridge")) == "ridge(alpha=1)"
     assert str(heads.get(heads.logistic(0.5))) == "logistic(C=0.5)"

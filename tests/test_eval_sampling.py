@@ -109,6 +109,13 @@ def test_a_plan_outlives_its_process(tmp_path):
         np.testing.assert_array_equal(again.query_index, plan.query_index)
         assert again.hash == plan.hash
         assert again.queries == queries
+    with pytest.raises(InputError, match="there is no file"):
+        EpisodePlan.load(tmp_path / "none.npz")
+    written = (tmp_path / "plan.npz").read_bytes()
+    for length in (0, len(written) // 2):
+        (tmp_path / "cut.npz").write_bytes(written[:length])
+        with pytest.raises(InputError, match="not a plan"):
+            EpisodePlan.load(tmp_path / "cut.npz")
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(InputError, match="not a plan"):
         EpisodePlan.load(tmp_path / "other.npz")

@@ -100,7 +100,7 @@ def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
 
 def test_evaluate_features_from_anywhere(folder: Path) -> None:
     features = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
-    np.savez(folder / "mine.npz", features=features, labels=np.repeat(np.arange(80, 90), 20))
+    np.savez(folder / "mine.npz", features=features, labels=np.repeat([f"class {i}" for i in range(10)], 20))
     done = command("evaluate.py", "--features=mine.npz", "--episodes=500", "--heads", "ncc", cwd=folder)
     assert done.returncode == 0, done.stderr
     written = json.loads((folder / "mine.evaluation.json").read_text())
@@ -121,7 +121,8 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("pretrain.py", ["--workdir=images.npz/run"], "cannot write to images.npz/run"),
         ("evaluate.py", [], "give either --run=PATH of a run, or --features=FILE.npz"),
         ("evaluate.py", ["--run=nowhere"], "nowhere holds no run"),
-        ("evaluate.py", ["--features=images.npz"], "has no array"),
+        ("evaluate.py", ["--features=images.npz"], "images.npz has no array 'features'; save one with"),
+        ("evaluate.py", ["--run=run", "--tune", "--split=validation"], "leave one of them out"),
         ("evaluate.py", ["--run=run", "--ways=50"], "50"),
         ("evaluate.py", ["--run=run", "--curves", "--support_augmentations=2"], "leave out --support_augmentations"),
     ],

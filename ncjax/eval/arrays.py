@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
@@ -43,22 +44,48 @@ def check_features(features: Any, labels: Any) -> np.ndarray:
     """The features as float32 [n,d] on the host.
 
     Raises:
-        InputError: Not a matrix with one row a label, or not finite.
+        InputError: Not a matrix of real numbers with one row a label, not finite, or of values that float32 cannot
+            tell apart.
     """
-    array = np.asarray(features)
-    if array.ndim != 2:
+    try:
+        array = np.asarray(features)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"features are no array ({reason}); give numbers [n, d], of torch .detach().numpy()") from None
+    if not (np.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating) or array.dtype == bool):
+        raise InputError(f"features have type {array.dtype}; give real numbers [n, d]")
+    if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"features have shape {array.shape}; give one row an image, [n, d]")
     if len(array) != len(labels):
         raise InputError(f"{len(array)} rows of features but {len(labels)} labels; give one label a row")
+    given = array
     with np.errstate(over="ignore"):  # what overflows is told below
         array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
+    # the largest is NaN where any is: two passes without a copy
+    largest = max(array.max(initial=0.0), -array.min(initial=0.0))
+    if not np.isfinite(largest):
         bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
         raise InputError(
             f"{len(bad)} of {len(array)} rows of features are not finite in float32 (the first is row {bad[0]}); "
             "leave them out, or mend the encoder"
         )
+    if 0 < largest < 1e-15:
+        raise InputError(f"no feature is larger than {largest:.1g}, and squares vanish in float32: multiply them")
+    if given.dtype.itemsize >= 4 and given.dtype != np.float32:
+        _check_rounding(given, array)
     return array
+
+
+def _check_rounding(given: np.ndarray, rounded: np.ndarray) -> None:
+    """Raises InputError where float32 loses what distinguishes the rows, under a large common offset."""
+    exact = given.astype(np.float64)
+    spread = float(exact.std(axis=0).max())
+    # what rounding in float64 spreads is no spread: these rows are equal
+    if np.abs(exact - rounded).max() > 1e-3 * spread > 1e-16 * np.abs(exact).max():
+        raise InputError(
+            f"features spread by {spread:.2g} about an offset of up to {np.abs(exact).max():.2g}: float32 cannot hold "
+            "both; subtract the mean of the columns first, under which ncc, ridge and logistic do not change"
+        )
 
 
 def check_transform(transform: str, center: Any, width: int) -> np.ndarray | None:

@@ -9,8 +9,8 @@ import numpy as np
 from ncjax.errors import InputError
 from ncjax.eval.arrays import feature_episodes
 from ncjax.eval.intervals import COVERS
-from ncjax.eval.report import EpisodeReport
-from ncjax.eval.sampling import encode_labels
+from ncjax.eval.report import EpisodeReport, percent
+from ncjax.eval.sampling import encode_labels, settle, whole_number
 
 Over = Literal["shots", "ways"]
 SHOTS = (1, 2, 5, 10, 20, 50)
@@ -46,7 +46,7 @@ class AccuracyCurve:
         columns = "  ".join(f"{'± ' + name:>19}" for name in COVERS)
         lines = [*covers, f"{self.over:>5}  {'accuracy':>9}  {columns}"]
         for value, report in zip(self.values, self.reports, strict=True):
-            widths = "  ".join(f"{100 * getattr(report, name):17.2f} %" for name in COVERS)
+            widths = "  ".join(percent(getattr(report, name), 17) for name in COVERS)
             lines.append(f"{value:>5}  {100 * report.accuracy:7.2f} %  {widths}")
         return "\n".join(lines)
 
@@ -59,11 +59,17 @@ def trace_curve(
         raise InputError(f'over={over!r}: accuracy goes against "shots" or "ways"')
     if over in settings:
         raise InputError(f"{over}= is what the curve goes over; give values= instead")
+    if settings.get("plan") is not None:
+        raise InputError("a plan has one number of ways and of shots, a curve several: leave plan= out")
     size = np.bincount(encode_labels(labels)[1])
-    queries = settings.get("queries", 15)
+    if not len(size):
+        raise InputError("there are no labels: a curve needs images")
+    queries = settle(2, 1, settings.get("queries", 15), 1, 0)[2]
     most = len(size) if over == "ways" else int(size.min()) - (1 if queries == "all" else queries)
     chosen = values if values is not None else (SHOTS if over == "shots" else WAYS)
-    numbers = sorted({most if value == "all" else int(value) for value in chosen})
+    if not len(chosen):
+        raise InputError(f"values is empty; give numbers of {over}")
+    numbers = sorted({most if isinstance(v, str) and v == "all" else whole_number(over, v) for v in chosen})
     if values is None:
         # The smallest stays, so that data too small for any of them gives evaluate's own error.
         numbers = [number for number in numbers if number <= most] or numbers[:1]
@@ -75,7 +81,8 @@ def feature_curve(
 ) -> AccuracyCurve:
     """Accuracy of features from anywhere against shots or ways.
 
-    Against shots, the classes and queries of episode e are the same at every value, and the support grows.
+    Against shots, the classes and queries of episode e are the same at every value, and the support grows; with
+    ``queries="all"`` the queries are what each support leaves.
 
     Args:
         features: [n,d].

@@ -24,6 +24,7 @@ from ncjax.eval.sampling import (
     encode_labels,
     episode_key,
     plan_hash,
+    settle,
 )
 
 
@@ -110,12 +111,15 @@ def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tu
         x = source.support(support, jax.random.fold_in(given.source_key, number))
         q = source.query(query)
         labels = np.repeat(np.arange(shape.ways, dtype=np.int32), x.shape[1])
-        logits, info = head(x.reshape(-1, x.shape[-1]), labels, q.reshape(-1, q.shape[-1]), shape.ways)
+        scored = head(x.reshape(-1, x.shape[-1]), labels, q.reshape(-1, q.shape[-1]), shape.ways)
+        logits, info = _checked(scored, (query.size, shape.ways), head)
         predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32).reshape(query.shape)
-        return episode_classes, support, query, predicted, info
+        # the largest is NaN where any is; a score of -inf for some of the ways is a head's own business
+        finite = jnp.all(jnp.isfinite(jnp.max(logits, axis=-1)).reshape(query.shape) | (query < 0))
+        return episode_classes, support, query, predicted, {"info": info, "finite": finite}
 
     def one_chunk(sums: dict[str, Array], work: tuple[Array, ...]) -> tuple[dict[str, Array], dict[str, Any]]:
-        episode_classes, support, query, predicted, info = jax.vmap(one_episode)(*work)
+        episode_classes, support, query, predicted, kept = jax.vmap(one_episode)(*work)
         way = jnp.arange(shape.ways, dtype=jnp.int32)
         real = (work[0] < given.total)[:, None, None]
         present = query >= 0
@@ -135,7 +139,7 @@ def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tu
             "query_correct": sums["query_correct"].at[asked].add(correct.astype(jnp.int32), mode="drop"),
             "query_count": sums["query_count"].at[asked].add(1, mode="drop"),
         }
-        return sums, {"accuracy": accuracy, "classes": episode_classes, "info": info}
+        return sums, {"accuracy": accuracy, "classes": episode_classes} | kept
 
     zero = {
         "confusion": jnp.zeros((classes, classes), jnp.int32),
@@ -147,6 +151,16 @@ def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tu
     chunks = jax.tree.map(lambda x: x.reshape(-1, shape.chunk, *x.shape[1:]), work)
     sums, kept = jax.lax.scan(one_chunk, zero, chunks)
     return jax.lax.psum(sums, "data"), jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
+
+
+def _checked(scored: Any, shape: tuple[int, int], head: Any) -> tuple[Array, Any]:
+    """What a head returned, if that is scores of that shape [M,W] and diagnostics."""
+    wanted = f"(scores [{shape[0]},{shape[1]}], diagnostics)"
+    if not isinstance(scored, tuple) or len(scored) != 2:
+        raise InputError(f"head {head} returned a {type(scored).__name__}; a head returns {wanted}")
+    if jnp.shape(scored[0]) != shape:
+        raise InputError(f"head {head} returned scores of shape {jnp.shape(scored[0])}; a head returns {wanted}")
+    return scored
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,7 +193,7 @@ class Episodes:
 
         Raises:
             InputError: The classes are too few or too small, a setting is out of range, or the plan is of other
-                labels.
+                labels, or no longer what its seed draws.
         """
         names, codes = encode_labels(labels)
         table = class_table(codes, len(names))
@@ -189,8 +203,10 @@ class Episodes:
                     f"the plan was drawn from other labels ({len(plan.labels)} rows, here {len(codes)}): "
                     "replay it on the features it was made for, or sample a new plan"
                 )
+            plan.check_drawn()
             ways, shots, queries = plan.ways, plan.shots, plan.queries
             episodes, seed = plan.episodes, plan.seed
+        ways, shots, queries, episodes, seed = settle(ways, shots, queries, episodes, seed)
         check_settings(names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)
         return cls(names, codes, table, ways, shots, queries, episodes, seed, plan)
 
@@ -209,7 +225,11 @@ class Episodes:
         class_names: tuple[Any, ...] | None = None,
         support_augmentations: int = 0,
     ) -> EpisodeReport:
-        """Runs `head` on every episode, `chunk` of them at a time on each device."""
+        """Runs `head` on every episode, `chunk` of them at a time on each device.
+
+        Raises:
+            InputError: The head returns something else than scores and diagnostics, or scores that are not finite.
+        """
         mesh = data_mesh()
         devices = mesh.shape["data"]
         chunk = max(1, min(chunk, -(-self.episodes // devices)))
@@ -236,6 +256,12 @@ class Episodes:
         )
         sums = {name: np.asarray(value) for name, value in sums.items()}
         kept = jax.tree.map(lambda leaf: np.asarray(leaf)[: self.episodes], kept)
+        bad = int(np.sum(~kept["finite"]))
+        if bad:
+            raise InputError(
+                f"head {head} gave scores that are not finite in {bad} of {self.episodes} episodes: its "
+                "hyperparameters are out of range, or the features too large for squares in float32 (divide them)"
+            )
         per_episode, classes = kept["accuracy"], kept["classes"]
         confusion = sums.pop("confusion").astype(np.int64)
         count = confusion.sum(axis=1)

@@ -41,8 +41,22 @@ class Head:
         return self.solve(support, labels, query, ways, **self.hyperparameters)
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={float(value):g}" for name, value in self.hyperparameters.items())
+        values = ", ".join(f"{name}={_shown(value)}" for name, value in self.hyperparameters.items())
         return f"{self.name}({values})" if values else self.name
+
+
+def _shown(value: Any) -> str:
+    return f"{float(value):g}" if np.ndim(value) == 0 else f"array{list(np.shape(value))}"
+
+
+def _positive(name: str, value: Any) -> Any:
+    """`value`, if it is a positive number, or an array of them; what is being traced is not looked at."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf" or not (np.isfinite(array) & (array > 0)).all():
+        raise InputError(f"{name}={value!r}: give a positive number")
+    return value
 
 
 def ncc() -> Head:
@@ -59,13 +73,21 @@ def cosine() -> Head:
 
 
 def ridge(alpha: float | Array = 1.0) -> Head:
-    """Ridge regression on one-hot targets in ±1, the intercept not penalised; see `fit_ridge`."""
-    return Head("ridge", _ridge, {"alpha": alpha})
+    """Ridge regression on one-hot targets in ±1, the intercept not penalised; see `fit_ridge`.
+
+    Raises:
+        InputError: `alpha` is not positive.
+    """
+    return Head("ridge", _ridge, {"alpha": _positive("alpha", alpha)})
 
 
 def logistic(C: float | Array = 1.0) -> Head:
-    """Multinomial logistic regression with an L2 penalty, the intercept not penalised; see `fit_logistic`."""
-    return Head("logistic", _logistic, {"C": C})
+    """Multinomial logistic regression with an L2 penalty, the intercept not penalised; see `fit_logistic`.
+
+    Raises:
+        InputError: `C` is not positive.
+    """
+    return Head("logistic", _logistic, {"C": _positive("C", C)})
 
 
 HEADS: Mapping[str, Callable[[], Head]] = {"ncc": ncc, "cosine": cosine, "ridge": ridge, "logistic": logistic}
@@ -85,6 +107,8 @@ def get(head: str | Callable[..., Any]) -> Callable[..., Any]:
         return HEADS[head]()
     if not callable(head):
         raise InputError(f"head is a {type(head).__name__}; give a name ({', '.join(HEADS)}) or a callable pytree")
+    if any(head is make for make in HEADS.values()):  # ncjax.eval.heads.ridge in the place of …ridge()
+        return head()
     if jax.tree_util.all_leaves([head]):  # a plain function, which cannot itself be an argument of jit
         return Head(getattr(head, "__name__", "head"), head)
     return head
@@ -140,6 +164,9 @@ def fit_ridge(support: Float[Array, "N d"], labels: Int[Array, "N"], ways: int, 
     What scikit-learn's ``RidgeClassifier(alpha=α)`` computes (with two ways its one row is row 1 here). Solved in
     the smaller of the two forms: with centred X [N,d] and Y [N,W],
     W' = X'(XX' + αI)⁻¹Y (dual, N < d) = (X'X + αI)⁻¹X'Y (primal).
+
+    In float32: where the largest eigenvalue of XX' is some 10⁵ times α or more, as with raw features that all but share
+    one direction, predictions near a tie differ from those in float64. A larger α, or the transform "l2", is the mend.
     """
     rows, width = support.shape
     centre = support.mean(axis=0)

@@ -10,6 +10,11 @@ from ncjax.eval.intervals import COVERS, class_jackknife_interval, mean_interval
 from ncjax.eval.sampling import Queries
 
 
+def percent(half_width: float, digits: int) -> str:
+    """Half the width of an interval for a table; NaN, where there is no interval, as a dash."""
+    return f"{'–':>{digits}}  " if np.isnan(half_width) else f"{100 * half_width:{digits}.2f} %"
+
+
 @dataclasses.dataclass(frozen=True)
 class EpisodeSettings:
     """What was evaluated; see `ncjax.eval.episodes` for the meaning of each field."""
@@ -59,7 +64,8 @@ class EpisodeReport:
         same_classes_ci95: Half width for new images of these same classes; see
             `ncjax.eval.intervals.same_classes_interval`.
         target_ci95: Half width for new classes and new images from the same population; see
-            `ncjax.eval.intervals.class_jackknife_interval`. NaN where every episode holds every class.
+            `ncjax.eval.intervals.class_jackknife_interval`. NaN, in tables a dash, where every episode holds every
+            class.
         per_episode: float32 [E].
         classes: int32 [E,W], the classes of each episode, as rows of `class_names`.
         per_class: [k], the share of a class's queries classified rightly; NaN for a class never drawn.
@@ -97,11 +103,13 @@ class EpisodeReport:
     def not_converged(self) -> int:
         """Episodes whose head says that it did not converge."""
         converged = self.info.get("converged") if isinstance(self.info, dict) else None
-        return 0 if converged is None else int(np.sum(~converged))
+        if converged is None:
+            return 0
+        return int(np.sum(~np.asarray(converged, bool).reshape(len(self.per_episode), -1).all(axis=1)))
 
     def summary(self) -> str:
         """The accuracy with its three intervals, each beside what it covers; several lines."""
-        rows = [f"  ± {100 * getattr(self, name):6.2f} %  {name:<17}  {covers}" for name, covers in COVERS.items()]
+        rows = [f"  ± {percent(getattr(self, name), 6)}  {name:<17}  {covers}" for name, covers in COVERS.items()]
         return "\n".join([str(self), *rows])
 
     def compare(self, other: "EpisodeReport") -> PairedDifference:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+import operator
 import os
+import zipfile
 import zlib
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +35,12 @@ def encode_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(f"labels have shape {labels.shape}; give one label a row, [n]")
-    if labels.dtype.kind == "f":
-        raise InputError(f"labels have type {labels.dtype}; give integers or names")
+    whole = labels.dtype.kind in "biuUS" or (
+        labels.dtype.kind == "O"
+        and (all(isinstance(x, str) for x in labels) or all(isinstance(x, int | np.integer) for x in labels))
+    )
+    if not whole:
+        raise InputError(f"labels have type {labels.dtype}; give integers or names, one kind for all")
     values, codes = np.unique(labels, return_inverse=True)
     return values, codes.astype(np.int32)
 
@@ -46,15 +52,33 @@ def class_table(codes: np.ndarray, num_classes: int) -> ClassTable:
     return ClassTable(np.argsort(codes, kind="stable").astype(np.int32), start, size)
 
 
+def whole_number(name: str, value: Any) -> int:
+    """The setting as an int.
+
+    Raises:
+        InputError: It is no whole number; 1e4 and True are none either.
+    """
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        hint = f", {name}={int(value)}" if isinstance(value, float) and value.is_integer() else ""
+        raise InputError(f"{name}={value!r}: give a whole number{hint}") from None
+
+
 def check_settings(
     names: np.ndarray, size: np.ndarray | Array, *, ways: int, shots: int, queries: Queries, episodes: int, seed: int
 ) -> None:
-    """Raises InputError where the classes (`size` images each) cannot give the episodes asked for."""
+    """Raises InputError where the classes (`size` images each) cannot give the episodes asked for.
+
+    The settings are whole numbers already.
+    """
     if ways < 2:
         raise InputError(f"ways={ways}: an episode needs at least 2 classes")
     if shots < 1:
         raise InputError(f"shots={shots}: an episode needs at least 1 support image a class")
-    if queries != "all" and (not isinstance(queries, int | np.integer) or queries < 1):
+    if queries != "all" and queries < 1:
         raise InputError(f'queries={queries!r}: give a number of at least 1, or "all" for every image left')
     if episodes < 1:
         raise InputError(f"episodes={episodes}: give at least 1")
@@ -73,6 +97,22 @@ def check_settings(
         )
     if episodes * (int(size.max()) if queries == "all" else queries) >= 2**31:
         raise InputError(f"episodes={episodes}: a class's count of queries would overflow 32 bits; ask for fewer")
+
+
+def settle(ways: Any, shots: Any, queries: Any, episodes: Any, seed: Any) -> tuple[int, int, Queries, int, int]:
+    """The settings as ints, in this order.
+
+    Raises:
+        InputError: One is no whole number.
+    """
+    if isinstance(queries, str):
+        if queries != "all":
+            raise InputError(f'queries={queries!r}: give a number of at least 1, or "all" for every image left')
+    else:
+        queries = whole_number("queries", queries)
+    named = {"ways": ways, "shots": shots, "episodes": episodes, "seed": seed}
+    ways, shots, episodes, seed = (whole_number(name, value) for name, value in named.items())
+    return ways, shots, queries, episodes, seed
 
 
 def episode_key(seed: int, stream: str) -> Key[Array, ""]:
@@ -187,6 +227,7 @@ class EpisodePlan:
         """
         names, codes = encode_labels(labels)
         table = class_table(codes, len(names))
+        ways, shots, queries, episodes, seed = settle(ways, shots, queries, episodes, seed)
         check_settings(names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)
         support, query = _draw_many(
             episode_key(seed, "episodes"),
@@ -226,6 +267,18 @@ class EpisodePlan:
             seed=self.seed,
         )
 
+    def check_drawn(self) -> None:
+        """Raises InputError unless its rows are the ones that its seed draws, which is what its hash says."""
+        drawn = EpisodePlan.sample(
+            self.labels, ways=self.ways, shots=self.shots, queries=self.queries, episodes=self.episodes, seed=self.seed
+        )
+        for mine, theirs in ((self.support_index, drawn.support_index), (self.query_index, drawn.query_index)):
+            if not np.array_equal(mine, theirs):
+                raise InputError(
+                    f"the plan's rows are not those that seed={self.seed} draws, so that its hash would name other "
+                    "episodes: sample a new plan, and leave it as it is"
+                )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan to `path` as a compressed .npz file."""
         with open(path, "wb") as file:
@@ -257,7 +310,9 @@ class EpisodePlan:
                     int(file["seed"]),
                     "all" if queries < 0 else queries,
                 )
-        except (KeyError, ValueError) as error:
+        except FileNotFoundError:
+            raise InputError(f"there is no file {os.fspath(path)}; give one that EpisodePlan.save wrote") from None
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote ({error})") from error
         if version != SAMPLER_VERSION:
             raise InputError(

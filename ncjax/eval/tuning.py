@@ -52,8 +52,10 @@ def feature_tune(
         if name not in GRID:
             raise InputError(f"give values= to try for {name} of head {base}")
         values = GRID[name]
+    values = tuple(values)
     if not values:
         raise InputError(f"values is empty; give values to try for {name}")
-    tried = [dataclasses.replace(base, hyperparameters={name: float(value)}) for value in values]
+    make = heads.HEADS.get(base.name, lambda **given: dataclasses.replace(base, hyperparameters=given))
+    tried = [make(**{name: float(value)}) for value in values]
     accuracy = [feature_episodes(features, labels, head=one, episodes=episodes, **settings).accuracy for one in tried]
     return tried[accuracy.index(max(accuracy))]
