@@ -11,14 +11,14 @@ in the table, each by itself: of many tests without correction one in twenty is 
 Expect: nothing; it reports what it finds.
 
 Command: python experiments/regularization.py [--preset=paper --data_dir=PATH]
-smoke: 1090 s on two cores shared with others (load 3 to 8), the reference re-used. With three seeds no regulariser
-differs from the reference but dropout 0.3, which costs 3.6 [0.2, 7.1] points in 1 shot and 2.8 [1.0, 4.7] in 5: two of
-ten uncorrected tests, the first with an interval that all but holds 0. Mixup 0.2 is at -2.5 [-5.8, 0.8] and -1.6
-[-3.4, 0.3]. Weight decay of 0.005 collapses most, source-train from 0.166 to 0.133 and target from 0.28 to 0.245, for
-+1.1 [-2.3, 4.5] and 0.0 [-1.6, 1.5]; the penalty of weight 0.1 changes neither CDNV nor accuracy. Over the 18 runs
-accuracy goes with collapse: Spearman of 1-shot accuracy -0.82 with the CDNV of source-train, -0.85 with that of target
-(intervals not yet run); these runs show no cost of more collapse. They are 400 steps long, far from a collapse that
-could be too much.
+smoke: 949 s (1,463 s of CPU time) on two cores of an AMD EPYC shared with others (load 4 to 6), the reference re-used.
+With three seeds no regulariser differs from the reference but dropout 0.3, which costs 3.0 [1.2, 4.7] points in 5
+shots, one of ten uncorrected tests; in 1 shot 3.8 [-0.2, 7.8]. Mixup 0.2 is at -2.4 [-5.4, 0.6] and -1.3 [-3.2, 0.6].
+Weight decay of 0.005 collapses most, source-train from 0.169 to 0.135 and target from 0.27 to 0.24, for +0.8
+[-2.3, 3.9] and -0.1 [-1.7, 1.4]; the penalty of weight 0.1 changes neither CDNV nor accuracy. Over the 18 runs accuracy
+goes with collapse: Spearman of 1-shot accuracy -0.90 [-0.98, -0.68] with the CDNV of source-train, -0.92
+[-0.99, -0.71] with that of target; of 5-shot accuracy -0.71 [-0.91, -0.31] and -0.78 [-0.94, -0.43]. These runs show no
+cost of more collapse. They are 400 steps long, far from a collapse that could be too much.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
