@@ -30,16 +30,16 @@ Measured on 33 smoke runs, those of number_of_classes.py, samples_per_class.py a
 of glyphs, three seeds each), 2026-11-25, 88 s: all but 2 are supported.
   1. Last over first plug-in CDNV, over configurations: 0.026 [0.019, 0.035] on source-train, 0.029 [0.023, 0.038] on
      source-test, 0.062 [0.051, 0.076] on target. (An untrained network's debiased CDNV is infinite.)
-  2. Not supported: source-test / source-train is 1.064 [0.992, 1.140]; target / source-test 2.3 [1.5, 3.7]. In 400 steps
-     no image is seen more than four times where there are 100 a class, and old ones are like new ones: 1.007
-     [0.993, 1.021] over the seeds of 64 classes and 100 images. With 10 images a class, seen 40 times, it is larger; see
-     samples_per_class.py.
+  2. Not supported: source-test / source-train is 1.064 [0.992, 1.140]; target / source-test 2.3 [1.5, 3.7]. In 400
+     steps no image is seen more than four times where there are 100 a class, and old ones are like new ones: 1.007
+     [0.993, 1.021] over the seeds of 64 classes and 100 images. With 10 images a class, seen 40 times, the ratio is
+     larger; see samples_per_class.py.
   3. 64 against 5 classes: target CDNV 0.40 [0.30, 0.52] of that with 5; accuracy + 28 [25, 32] points in 1 shot, + 22
      [19, 26] in 5.
   4. Spearman's correlation over last checkpoints 0.96 [0.89, 0.99] (1 shot) and 0.92 [0.83, 0.97] (5), over all but the
      first 0.97 [0.95, 0.98] and 0.97 [0.95, 0.98].
-  5. Of all bounds only Luthra et al. 2026 (n >= 10) is below 1 anywhere: in 6 of 99 comparisons; at the least favourable
-     of them, with 50 shots, it is 0.82 where the error is 0.03.
+  5. Of all bounds only Luthra et al. 2026 (n >= 10) is below 1 anywhere: in 6 of 99 comparisons; at the least
+     favourable of them, with 50 shots, it is 0.82 where the error is 0.03.
 """
 
 import json
