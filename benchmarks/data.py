@@ -6,6 +6,15 @@
 "prepare" writes the files of a fresh cache folder, and reads them; "read back" opens them as every later start does.
 Both are of one call each in a process of its own, imports not counted. A loop only decodes into an array, in one
 process: it keeps nothing that could be read back.
+
+Measured on two cores of an AMD EPYC shared with others (load 4), 2026-11-25, --data_dir given:
+
+    CIFAR-100, 60,000 images      prepare 35.7 s, read back 12.0 s    a loop over its pickles    0.7 s
+    EMNIST balanced, a subset     prepare  7.4 s, read back  3.1 s
+    10,000 JPEG images to 84x84   prepare 29.2 s, read back  7.1 s    a loop with Pillow        12.2 s
+
+Prepared images are PNG in ArrayRecord files: read one by one in any order, which streaming needs, and checked; the
+price is decoding them again.
 """
 
 import argparse
