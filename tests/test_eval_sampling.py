@@ -116,6 +116,9 @@ def test_a_plan_outlives_its_process(tmp_path):
         (tmp_path / "cut.npz").write_bytes(written[:length])
         with pytest.raises(InputError, match="not a plan"):
             EpisodePlan.load(tmp_path / "cut.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(InputError, match="not a plan"):
+        EpisodePlan.load(tmp_path / "array.npy")
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(InputError, match="not a plan"):
         EpisodePlan.load(tmp_path / "other.npz")

@@ -300,7 +300,8 @@ class EpisodePlan:
             InputError: The file is no plan, or an older sampler drew it.
         """
         try:
-            with np.load(path) as file:
+            # opened here, since np.load leaves open what it cannot read
+            with open(path, "rb") as opened, np.load(opened) as file:
                 version = int(file["sampler_version"])
                 queries = int(file["queries"])
                 plan = cls(
@@ -312,7 +313,7 @@ class EpisodePlan:
                 )
         except FileNotFoundError:
             raise InputError(f"there is no file {os.fspath(path)}; give one that EpisodePlan.save wrote") from None
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote ({error})") from error
         if version != SAMPLER_VERSION:
             raise InputError(
