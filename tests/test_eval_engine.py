@@ -143,6 +143,12 @@ def test_what_a_head_may_not_return(features, returned, words):
     with pytest.raises(InputError, match=words):
         feature_episodes(features, LABELS, head=head, **SETTINGS)
 
+    def solve(support, labels, query, ways, *, scale):
+        return head(support, labels, query, ways)
+
+    with pytest.raises(InputError, match="head own.*" + words):
+        feature_episodes(features, LABELS, head=heads.Head("own", solve, {"scale": 1.0}), **SETTINGS)
+
 
 def test_a_head_may_rule_a_class_out(features):
     def never_the_first(support, labels, query, ways):

@@ -383,8 +383,9 @@ def test_a_seed_that_diverges_leaves_the_others(tmp_path: Path, monkeypatch: pyt
     assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0, 8]
 
 
+@pytest.mark.parametrize("value", [np.inf, 1e25])
 def test_a_seed_whose_features_are_not_finite_leaves_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finite weights may give features that are not: that seed ends at its measurement, without a record of it."""
     run(tmp_path / "whole", seeds=2)
@@ -396,7 +397,7 @@ def test_a_seed_whose_features_are_not_finite_leaves_the_others(
         calls += 1
         found = original(params, images, fields)
         # three sets a record: those of step 0 for both seeds, then the first seed's at step 8, then the second's
-        return tuple(np.full_like(one, np.inf) for one in found) if calls == 10 else found
+        return tuple(np.full_like(one, value) for one in found) if calls == 10 else found
 
     monkeypatch.setattr(measuring, "outputs", overflows)
     with pytest.raises(Diverged, match=r"features were not finite at step 8 of 24 \(seed=1, .*the other 1 seeds are"):

@@ -156,6 +156,7 @@ def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tu
 def _checked(scored: Any, shape: tuple[int, int], head: Any) -> tuple[Array, Any]:
     """What a head returned, if that is scores of that shape [M,W] and diagnostics."""
     wanted = f"(scores [{shape[0]},{shape[1]}], diagnostics)"
+    head = getattr(head, "name", type(head).__name__)  # its hyperparameters are being traced
     if not isinstance(scored, tuple) or len(scored) != 2:
         raise InputError(f"head {head} returned a {type(scored).__name__}; a head returns {wanted}")
     if jnp.shape(scored[0]) != shape:

@@ -54,7 +54,7 @@ class Measurement:
 
 
 class NotFinite(InputError):
-    """The network's features are not finite, though its weights are."""
+    """The network's features, or their squares, are not finite, though its weights are."""
 
 
 def plan(benchmark: Benchmark, config: Config) -> Measurement:
@@ -115,9 +115,15 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
     evaluation mode.
 
     Raises:
-      NotFinite: if the features of some image are not finite; then there is nothing to measure.
+      NotFinite: if the features of some image, or their squares, are not finite; then there is nothing to measure.
     """
-    record: Record = {"step": step, "epoch": epoch}
+    try:
+        return _measure(params, measurement, {"step": step, "epoch": epoch})
+    except InputError as error:  # the settings were checked by `plan`
+        raise NotFinite(str(error)) from error
+
+
+def _measure(params: Classifier, measurement: Measurement, record: Record) -> Record:
     weights, bias = map(np.asarray, params.network.head(params.variables))
     for name, subset in measurement.sets.items():
         labels = subset.split.labels[subset.rows]
@@ -125,11 +131,9 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
         if name == "target":
             # every target image takes part in episodes; collapse is measured on as many as in the other sets
             all_features, _ = outputs(params, subset.split, ("features", "logits"))  # the program of the other sets
-            _check_finite(all_features, name, step)
             found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
         else:
             features, logits = outputs(params, subset.split.images[subset.rows], ("features", "logits"))
-            _check_finite(features, name, step)
             if subset.clusters:
                 found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
             if name == "source_train":
@@ -140,11 +144,6 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
     with each_by_itself():
         record |= _few_shot(all_features, measurement)
     return record
-
-
-def _check_finite(features: np.ndarray, name: str, step: int) -> None:
-    if not np.isfinite(features).all():
-        raise NotFinite(f"the features of {name} are not finite at step {step}; try a lower learning_rate")
 
 
 def _few_shot(features: np.ndarray, measurement: Measurement) -> Record:
