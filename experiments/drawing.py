@@ -31,6 +31,11 @@ def _plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _legend_below(axes: Axes) -> None:
+    """Where it hides neither points nor their intervals."""
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
+
+
 def log_ticks(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis with ticks at these values."""
     axes.set_xscale("log")
@@ -100,7 +105,7 @@ def few_shot(record: Record) -> list[tuple[str, str, str]]:
 def draw_against(figures: Figures, x_label: str, title: str) -> None:
     """CDNV of the three sets and few-shot accuracy against the numbers `x` of the points, a row for each group."""
     groups = figures.groups()
-    figure = Figure(figsize=(10.4, 4.2 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(10.4, 5.2 * len(groups)), layout="constrained")
     for row, (name, outcomes) in zip(figure.subplots(len(groups), 2, squeeze=False), groups.items(), strict=True):
         x = [o.point.x for o in outcomes]
         plot_collapse(row[0], outcomes, x)
@@ -109,8 +114,8 @@ def draw_against(figures: Figures, x_label: str, title: str) -> None:
             log_ticks(axes, x)
             axes.set_xlabel(x_label)
             axes.set_title(name)
-            axes.legend(fontsize="small")
             _plain_axes(axes)
+            _legend_below(axes)
     figure.suptitle(f"{title}, ± 95 % over {figures.options.seeds} seeds")
     print(table(figures.finished))
     figures.save(figure, summary(figures.finished))
@@ -175,7 +180,7 @@ def draw_settings(
         axes[2].set_ylabel(f"accuracy (%), NCC, {label}")
     for one in axes:
         _plain_axes(one)
-        one.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
+        _legend_below(one)
     figure.suptitle(f"{title}, ± 95 % over runs")
     print(table(outcomes))
     figures.save(figure, {"points": summary(outcomes), **(more or {})})
