@@ -149,8 +149,10 @@ def torch_network(name: str, channels: int):
     )
 
 
-def torch_steps(options: argparse.Namespace, batch: int, *, compiled: bool, last: bool) -> tuple[Callable, float]:
-    """A function that takes steps and waits for them, and the seconds of the first."""
+def torch_steps(
+    options: argparse.Namespace, handed: list[tuple[np.ndarray, np.ndarray]], *, compiled: bool, last: bool
+) -> tuple[Callable, float]:
+    """A function that takes steps over the batches handed to it and waits for them, and the seconds of the first."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -163,7 +165,7 @@ def torch_steps(options: argparse.Namespace, batch: int, *, compiled: bool, last
             torch.tensor(images).permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout),
             torch.tensor(labels).long().to(device),
         )
-        for images, labels in batches(options, batch)
+        for images, labels in handed
     ]
     endless = itertools.cycle(ready)
     call = torch.compile(network) if compiled else network
@@ -200,10 +202,11 @@ def compare(options: argparse.Namespace) -> None:
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed: ncjax alone")
     else:
-        peers["torch, eager"] = torch_steps(options, options.batch, compiled=False, last=False)
-        peers["torch, eager, channels_last"] = torch_steps(options, options.batch, compiled=False, last=True)
+        handed = batches(options, options.batch)
+        peers["torch, eager"] = torch_steps(options, handed, compiled=False, last=False)
+        peers["torch, eager, channels_last"] = torch_steps(options, handed, compiled=False, last=True)
         if options.compiled:
-            peers["torch, compiled, channels_last"] = torch_steps(options, options.batch, compiled=True, last=True)
+            peers["torch, compiled, channels_last"] = torch_steps(options, handed, compiled=True, last=True)
     seconds: dict[str, list[float]] = {name: [] for name in ("ncjax", *peers)}
     for name, run in [("ncjax", ours), *((name, peer[0]) for name, peer in peers.items())]:
         timed(run, 2)  # warm

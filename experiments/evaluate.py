@@ -23,6 +23,7 @@ from ncjax.classifier import outputs
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
+from ncjax.eval.sampling import encode_labels
 from ncjax.eval.tuning import GRID
 from ncjax.train import read_config
 from ncjax.train.records import write_atomically
@@ -140,7 +141,7 @@ def load_features(options: Options) -> Subject:
         raise InputError(f"{path} has no array {missing[0]!r}; save one with np.savez(path, features=…, labels=…)")
     labels = found["labels"]
     if labels.dtype.kind in "bUS":  # names, which the measures of collapse take as numbers
-        labels = np.unique(labels, return_inverse=True)[1]
+        _, labels = encode_labels(labels)
     return Subject(str(path), found["features"], labels, path.parent)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from ncjax import data
 from ncjax.data import records
 from ncjax.data.__main__ import contact_sheet, main
-from ncjax.data.benchmark import own_class_split
+from ncjax.data.benchmark import own_class_split, random_class_split
 from ncjax.data.catalog import CATALOG
 from ncjax.errors import InputError
 
@@ -84,6 +84,12 @@ def test_shares_of_classes_that_came_without_a_split(count, sizes):
     split = own_class_split(count, seed=0)
     assert (len(split.source), len(split.validation), len(split.target)) == sizes
     assert sorted([*split.source, *split.validation, *split.target]) == list(range(count))
+
+
+@pytest.mark.parametrize(("count", "left"), [(12, 0), (13, 1)])
+def test_a_random_split_leaves_two_source_classes(count: int, left: int) -> None:
+    with pytest.raises(InputError, match=f"there are {left} source classes; at least 2 are needed"):
+        random_class_split(count, target=12, seed=0)
 
 
 def test_importing_loads_neither_tensorflow_nor_tensorflow_datasets():

@@ -72,6 +72,12 @@ class ClassSplit:
     target: tuple[int, ...]
     default_sources: int
 
+    def __post_init__(self) -> None:
+        """Raises InputError for less than 2 source or target classes."""
+        for part, classes in (("source", self.source), ("target", self.target)):
+            if len(classes) < 2:
+                raise InputError(f"there are {len(classes)} {part} classes; at least 2 are needed, with images in each")
+
 
 @dataclass(frozen=True, eq=False)
 class ClassImages:
@@ -135,13 +141,7 @@ def own_class_split(num_classes: int, seed: int) -> ClassSplit:
 def given_class_split(
     class_names: Sequence[str], source: Sequence[str], validation: Sequence[str], target: Sequence[str], seed: int
 ) -> ClassSplit:
-    """A split by class names, such as a benchmark's makers published; only the order of source classes is drawn.
-
-    Raises InputError for less than 2 source or target classes.
-    """
-    for part, names in (("source", source), ("target", target)):
-        if len(names) < 2:
-            raise InputError(f"there are {len(names)} {part} classes; at least 2 are needed, with images in each")
+    """A split by class names, such as a benchmark's makers published; only the order of source classes is drawn."""
     number = {name: i for i, name in enumerate(class_names)}
     order = np.random.default_rng([seed, 0]).permutation(len(source))
     return ClassSplit(

@@ -10,7 +10,7 @@ from ncjax.errors import InputError
 from ncjax.eval.arrays import feature_episodes
 from ncjax.eval.intervals import COVERS
 from ncjax.eval.report import EpisodeReport, percent
-from ncjax.eval.sampling import encode_labels, settle, whole_number
+from ncjax.eval.sampling import encode_labels, settle_queries, whole_number
 
 Over = Literal["shots", "ways"]
 SHOTS = (1, 2, 5, 10, 20, 50)
@@ -64,7 +64,7 @@ def trace_curve(
     size = np.bincount(encode_labels(labels)[1])
     if not len(size):
         raise InputError("there are no labels: a curve needs images")
-    queries = settle(2, 1, settings.get("queries", 15), 1, 0)[2]
+    queries = settle_queries(settings.get("queries", 15))
     most = len(size) if over == "ways" else int(size.min()) - (1 if queries == "all" else queries)
     chosen = values if values is not None else (SHOTS if over == "shots" else WAYS)
     if not len(chosen):

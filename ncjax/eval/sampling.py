@@ -72,14 +72,12 @@ def check_settings(
 ) -> None:
     """Raises InputError where the classes (`size` images each) cannot give the episodes asked for.
 
-    The settings are whole numbers already.
+    The settings are those that `settle` returned.
     """
     if ways < 2:
         raise InputError(f"ways={ways}: an episode needs at least 2 classes")
     if shots < 1:
         raise InputError(f"shots={shots}: an episode needs at least 1 support image a class")
-    if queries != "all" and queries < 1:
-        raise InputError(f'queries={queries!r}: give a number of at least 1, or "all" for every image left')
     if episodes < 1:
         raise InputError(f"episodes={episodes}: give at least 1")
     if not 0 <= seed < 2**32:
@@ -103,16 +101,25 @@ def settle(ways: Any, shots: Any, queries: Any, episodes: Any, seed: Any) -> tup
     """The settings as ints, in this order.
 
     Raises:
-        InputError: One is no whole number.
+        InputError: One is no whole number, or there are no queries.
     """
-    if isinstance(queries, str):
-        if queries != "all":
-            raise InputError(f'queries={queries!r}: give a number of at least 1, or "all" for every image left')
-    else:
-        queries = whole_number("queries", queries)
     named = {"ways": ways, "shots": shots, "episodes": episodes, "seed": seed}
     ways, shots, episodes, seed = (whole_number(name, value) for name, value in named.items())
-    return ways, shots, queries, episodes, seed
+    return ways, shots, settle_queries(queries), episodes, seed
+
+
+def settle_queries(queries: Any) -> Queries:
+    """ "all", or the number as an int.
+
+    Raises:
+        InputError: It is neither, or below 1.
+    """
+    if isinstance(queries, str) and queries == "all":
+        return "all"
+    number = 0 if isinstance(queries, str) else whole_number("queries", queries)
+    if number < 1:
+        raise InputError(f'queries={queries!r}: give a number of at least 1, or "all" for every image left')
+    return number
 
 
 def episode_key(seed: int, stream: str) -> Key[Array, ""]:
