@@ -35,17 +35,12 @@ SOURCE_CLASSES = 60
 
 def grid(options: sweep.Options) -> list[sweep.Point]:
     """FC100, whose runs are the seeds; and as many random splits, of one run each."""
-    sizes: dict[str, Any] = {
-        "num_source_classes": SOURCE_CLASSES,
-        "data_dir": options.data_dir,
-        "keep_checkpoints": False,
-    }
+    sizes: dict[str, Any] = {"num_source_classes": SOURCE_CLASSES, "data_dir": options.data_dir}
     if options.preset == "smoke":
-        sizes |= {"samples_per_class": 150, "min_steps": 500}
-    plain = dataclasses.replace(sweep.reference(options), **sizes)
-    points = [sweep.Point("fc100", dataclasses.replace(plain, dataset="fc100"), group="shifted")]
+        sizes |= {"samples_per_class": 150, "min_steps": 500, "batch_size": 64}
+    points = [sweep.Point("fc100", sweep.reference(options, dataset="fc100", **sizes), group="shifted")]
     for seed in range(options.seeds):
-        config = dataclasses.replace(plain, dataset="cifar100", split_seed=seed)
+        config = sweep.reference(options, dataset="cifar100", split_seed=seed, **sizes)
         points.append(sweep.Point(f"random {seed}", config, group="random", seeds=1))
     return points
 

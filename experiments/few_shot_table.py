@@ -22,7 +22,6 @@ seeds) and 95.7 ± 1.8 % (5-shot, logistic); one run each, ± over episodes: CIF
 paper: CIFAR-FS, FC100 and EMNIST, and with --mini_imagenet=PATH of ImageNet's files miniImageNet: not yet run.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,21 +62,20 @@ class Options(sweep.Options):
 
 def grid(options: Options) -> list[sweep.Point]:
     """A run of each data set."""
-    plain = dataclasses.replace(
-        sweep.reference(options), num_source_classes=None, samples_per_class=None, keep_checkpoints=False
-    )
+    whole: dict[str, Any] = {"num_source_classes": None, "samples_per_class": None}
     if options.preset == "paper":
         folders = {name: place(options, name) for name in ("cifar_fs", "fc100", "emnist")}
         if options.mini_imagenet is not None:
             folders["mini_imagenet"] = options.mini_imagenet
         return [
-            sweep.Point(name, dataclasses.replace(plain, dataset=name, data_dir=where))
+            sweep.Point(name, sweep.reference(options, dataset=name, data_dir=where, **whole))
             for name, where in folders.items()
         ]
     points = [sweep.Point("glyphs", sweep.reference(options))]
     if options.data_dir is not None:
+        whole |= {"min_steps": 500, "batch_size": 64}
         for name in ("cifar_fs", "emnist"):
-            config = dataclasses.replace(plain, dataset=name, data_dir=place(options, name), min_steps=500)
+            config = sweep.reference(options, dataset=name, data_dir=place(options, name), **whole)
             points.append(sweep.Point(name, config, seeds=1))
     return points
 

@@ -27,7 +27,7 @@ import sweep
 VARIED: dict[str, dict[str, tuple[Any, ...]]] = {
     "smoke": {
         "learning_rate": (0.01, 0.4),
-        "batch_size": (16,),
+        "batch_size": (64,),
         "weight_decay": (5e-3,),
         "schedule": ("constant",),
     },

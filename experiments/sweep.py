@@ -159,8 +159,9 @@ class Figures:
 def reference(options: Options, **changes: Any) -> Config:
     """The run that every figure varies: all source classes and images, the preset's network and length.
 
-    Its checkpoints are all kept, for figures that look into the network at every measurement; with `changes` they are
-    not, unless the changes come to nothing.
+    It is measured several times, and its checkpoints are all kept, for figures that look into the network during
+    training. With `changes`, unless these come to nothing, only the last checkpoints are kept, and in the smoke preset
+    a run is measured at its start and its end, since measuring takes half as long there as training.
     """
     if options.preset == "paper":
         plain = Config(
@@ -169,11 +170,14 @@ def reference(options: Options, **changes: Any) -> Config:
         )  # fmt: skip
     else:
         plain = Config(
-            preset="smoke", epochs=1, min_steps=400, measurements=3, measure_episodes=1000, num_source_classes=64,
-            samples_per_class=100, keep_checkpoints=True,
+            preset="smoke", epochs=1, min_steps=400, batch_size=32, measurements=3, measure_episodes=1000,
+            num_source_classes=64, samples_per_class=100, keep_checkpoints=True,
         )  # fmt: skip
     changed = dataclasses.replace(plain, **changes)
-    return dataclasses.replace(changed, keep_checkpoints=identity(resolve(changed)) == identity(resolve(plain)))
+    if identity(resolve(changed)) == identity(resolve(plain)):
+        return changed
+    between = 0 if options.preset == "smoke" else plain.measurements
+    return dataclasses.replace(changed, keep_checkpoints=False, measurements=between)
 
 
 def folder(point: Point, options: Options) -> Path:

@@ -106,6 +106,7 @@ def test_figures_share_runs_by_their_settings() -> None:
     other = sweep.reference(options, num_source_classes=5)
     assert folder(other) != folder(reference)
     assert not other.keep_checkpoints
+    assert (reference.measurements, other.measurements) == (3, 0)
     # where the data lies makes no other run, nor does what a preset says of itself
     assert folder(dataclasses.replace(reference, data_dir="/elsewhere", seed=3)) == folder(reference)
     assert folder(dataclasses.replace(reference, learning_rate=0.1)) == folder(reference)
