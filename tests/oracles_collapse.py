@@ -24,6 +24,20 @@ def means_and_variances(features, labels):
     return means, variances
 
 
+def left_out_accuracies(features, labels, weights, bias):
+    """NCC accuracy, and agreement with the head, each sample left out of the mean of its own class."""
+    x = np.asarray(features).astype(np.float64)
+    codes = np.unique(labels, return_inverse=True)[1]
+    nearest, agree = [], []
+    for i, own in enumerate(codes):
+        kept = np.arange(len(x)) != i
+        means = np.stack([x[kept & (codes == c)].mean(0) for c in range(codes.max() + 1)])
+        choice = np.argmin(np.sum((means - x[i]) ** 2, axis=1))
+        nearest.append(choice == own)
+        agree.append(choice == np.argmax(weights @ x[i] + bias))
+    return {"ncc_accuracy/left_out": np.mean(nearest), "nc4/left_out": np.mean(agree)}
+
+
 def pairs(features, labels, *, debiased=False):
     """V_ij [k, k]; NaN on the diagonal, inf where the distance is not positive."""
     means, variances = means_and_variances(features, labels)

@@ -67,7 +67,10 @@ def test_coincident_means_are_infinite_counted_and_named():
     constant = measure(np.ones((8, 3), np.float32), np.arange(8) % 4)  # 0/0
     assert constant.cdnv == np.inf
     assert len(constant.coincident_pairs) == 6
-    assert constant.nc1_quotient == np.inf
+    assert constant.nc1_quotient == constant.nc1 == np.inf
+    assert constant.nc1_rank == 0
+    assert np.isnan(constant.nc2_equinorm)
+    assert json.loads(constant.to_json())["nc2_equinorm"] is None
 
 
 def test_coincidence_does_not_depend_on_the_order_of_the_samples():
@@ -169,6 +172,13 @@ def test_bad_input_is_named():
         with pytest.raises(InputError, match=message) as raised:
             measure(features, labels, **kwargs)
         assert "\n" not in str(raised.value)
+    far = 1e-3 * np.asarray(x, np.float64) + 1e4
+    with pytest.raises(InputError, match="float32 cannot hold both; subtract the mean"):
+        measure(far, y)
+    assert measure(far - far.mean(0), y).cdnv == pytest.approx(oracles.all_metrics(far, y)["cdnv"], rel=1e-5)
+    for values in (x[:, :0], x + 1j):
+        with pytest.raises(InputError, match="give real numbers of shape"):
+            measure(values, y)
 
 
 def test_json_and_table():

@@ -172,6 +172,14 @@ def test_stream_names_what_is_wrong():
     x, y, _, _ = clusters(6, 20, 10)
     with pytest.raises(InputError, match="no batches"):
         measure_stream([])
+    with pytest.raises(InputError, match="their squares overflow"):
+        measure_stream([(x * 1e25, y)])
+    with pytest.raises(InputError, match="batch 1 has features of 9 dimensions, those before of 10"):
+        measure_stream([(x, y), (x[:, :9], y)])
+    bad = x.copy()
+    bad[50, 0] = np.nan
+    with pytest.raises(InputError, match="the first in row 50"):  # the second batch is padded
+        measure_stream([(bad[:40], y[:40]), (bad[40:50], y[40:50]), (bad[50:], y[50:])])
     bad = x.copy()
     bad[77, 3:5] = np.nan
     with pytest.raises(InputError, match="2 values of the features are not finite, the first in row 77"):

@@ -231,6 +231,7 @@ def test_table_and_bad_input():
     table = said.table(measured=[0.25, 0.125])
     assert "3 ways of 4 classes" in table
     assert table.splitlines()[-1].split() == ["measured", "0.2500", "0.1250"]
+    assert theory(x, y, ways=3, shots=np.array([1, 10])).table(measured=[0.25, 0.125]) == table
     assert "–" in table  # the theorem of 2026 is not stated for 1 shot
     for kwargs, message in [
         ({"ways": 5}, "ways=5 of 4 classes"),

@@ -19,7 +19,7 @@ from ncjax.data import cifar, records
 from ncjax.data.benchmark import Request, build
 from ncjax.errors import InputError
 
-NAMES = json.loads((Path(cifar.__file__).parent / "splits" / "cifar100_classes.json").read_text())["fine"]
+NAMES = json.loads((Path(__file__).parent / "cifar100_classes.json").read_text())["fine"]
 TRAIN, TEST = 5, 2  # images a class in the small archive
 
 real = pytest.mark.skipif(

@@ -145,6 +145,11 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=f"has 99 of miniImageNet's 100 classes; {WNIDS[4]}"):
         data.load("mini_imagenet", data_dir=root)
     root = _write_csv(tmp_path / "csv")
+    text = (root / "val.csv").read_bytes()
+    (root / "val.csv").write_bytes(b"\xff" + text)
+    with pytest.raises(InputError, match=r"val\.csv is no text of lines filename,label"):
+        data.load("mini_imagenet", data_dir=root)
+    (root / "val.csv").write_bytes(text)
     (root / "images" / f"{WNIDS[0]}_0.png").unlink()
     with pytest.raises(InputError, match=r"_0\.png is listed in a csv file of .* but is not there"):
         data.load("mini_imagenet", data_dir=root)

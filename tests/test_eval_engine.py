@@ -212,6 +212,14 @@ def test_compare_is_paired(features):
     other = feature_episodes(features, LABELS, **SETTINGS | {"seed": 1})
     with pytest.raises(InputError, match="different episodes"):
         a.compare(other)
+    # the same numbers of classes, of other names; numbers alone may stand for any
+    named = (np.char.add(word, LABELS.astype(str)) for word in ("apple ", "pear "))
+    apples, pears = (feature_episodes(features, names, **SETTINGS) for names in named)
+    assert apples.plan_hash == pears.plan_hash == a.plan_hash
+    with pytest.raises(InputError, match=r"of other classes .*'apple 0' and 'pear 0'"):
+        apples.compare(pears)
+    assert apples.compare(a).difference == pytest.approx(apples.accuracy - a.accuracy, abs=1e-9)
+    assert "± –" in str(dataclasses.replace(paired, target_ci95=float("nan")))
 
 
 def test_text(features):
@@ -267,6 +275,15 @@ def test_tuning_takes_the_best_value(features):
         feature_tune(features, LABELS, head="ridge", values=[-1, 1], **settings)
     with pytest.raises(InputError, match="ncc"):
         feature_tune(features, LABELS, head="ncc")
+
+
+def test_tuning_keeps_a_head_of_the_users_own_that_has_a_known_name(features):
+    def scores(support, labels, query, ways, *, alpha):
+        return jnp.zeros((len(query), ways)) + alpha, {}
+
+    own = heads.Head("ridge", scores, {"alpha": 1.0})
+    chosen = feature_tune(features, LABELS, head=own, values=(2.0, 3.0), **SETTINGS)
+    assert chosen == dataclasses.replace(own, hyperparameters={"alpha": 2.0})
 
 
 @pytest.mark.parametrize(

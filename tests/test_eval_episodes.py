@@ -121,6 +121,8 @@ def test_tune_and_curve(params, split):
 
 
 def test_bad_input(params, split):
+    with pytest.raises(InputError, match=r"support_augmentations=1\.5: give a whole number"):
+        episodes(params, split, support_augmentations=1.5, **SETTINGS)
     with pytest.raises(InputError, match="support_augmentations=-1"):
         episodes(params, split, support_augmentations=-1, **SETTINGS)
     with pytest.raises(InputError, match="trained without augmentation"):

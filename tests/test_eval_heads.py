@@ -79,6 +79,13 @@ def test_nearest_centres(name: str, kind: str):
     np.testing.assert_allclose(logits, expected, atol=rounding, rtol=3e-6)
 
 
+def test_what_is_zero_has_no_cosine():
+    support = np.array([[1.0, 0, 0], [0, 0, 0], [-1.0, 0, 0]], np.float32)
+    query = np.array([[1.0, 2, 0], [0, 0, 0]], np.float32)
+    scores, _ = heads.cosine()(support, np.arange(3), query, 3)
+    np.testing.assert_allclose(scores, [[5**-0.5, 0, -(5**-0.5)], [0, 0, 0]], atol=1e-6)
+
+
 def test_ncc_tells_collapsed_classes_apart_far_from_the_origin():
     # ‖q‖² + ‖μ‖² - 2q·μ in float32 has an error of 1e4 · 1e-7 · DIM here, a thousand times the distances.
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Episodes are drawn without replacement, uniformly, and as a pure function of seed and number."""
 
+import contextlib
 from itertools import permutations
 
 import jax
@@ -112,6 +113,12 @@ def test_a_plan_outlives_its_process(tmp_path):
     with pytest.raises(InputError, match="there is no file"):
         EpisodePlan.load(tmp_path / "none.npz")
     written = (tmp_path / "plan.npz").read_bytes()
+    for place in range(0, len(written), 7):
+        damaged = bytearray(written)
+        damaged[place] ^= 0x55
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with contextlib.suppress(InputError):  # not every byte counts
+            EpisodePlan.load(tmp_path / "damaged.npz")
     for length in (0, len(written) // 2):
         (tmp_path / "cut.npz").write_bytes(written[:length])
         with pytest.raises(InputError, match="not a plan"):

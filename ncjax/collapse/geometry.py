@@ -38,9 +38,10 @@ def nc1_quotient(moments: ClassMoments) -> Float[Array, ""]:
 
 
 def nc2_equinorm(centred_mean: Float[Array, "k d"]) -> Float[Array, ""]:
-    """Standard deviation over mean of the norms ‖μ_c − μ_G‖; 0 at a simplex."""
+    """Standard deviation over mean of the norms ‖μ_c − μ_G‖; 0 at a simplex, NaN where all means are one point."""
     norms = jnp.linalg.norm(centred_mean, axis=-1)
-    return jnp.std(norms) / _or_one(jnp.mean(norms))
+    mean = jnp.mean(norms)
+    return jnp.where(mean > 0, jnp.std(norms) / _or_one(mean), jnp.nan)
 
 
 def nc2_equiangular(centred_mean: Float[Array, "k d"]) -> Float[Array, ""]:

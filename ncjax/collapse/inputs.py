@@ -11,8 +11,10 @@ from jaxtyping import Array, Float, Int
 from ncjax.collapse.residuals import Head
 from ncjax.devices import data_mesh, sharded
 from ncjax.errors import InputError
+from ncjax.rounding import check_rounding
 
 _NAMED = 8
+OVERFLOW = "features too large for float32: their squares overflow, scale the features down"
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,17 @@ def checked_counts(classes: Int[np.ndarray, "k"], counts: Int[np.ndarray, "k"]) 
 
 
 def checked_features(features: ArrayLike) -> jax.Array | np.ndarray:
-    """Features as an array [n, d] of numbers, wherever they are."""
+    """Features as an array [n, d] of numbers, wherever they are.
+
+    Raises:
+        InputError: for another shape, no numbers, and numbers on the host that float32 cannot tell apart.
+    """
     array = features if isinstance(features, jax.Array) else np.asarray(features)
-    if array.ndim != 2 or not jnp.issubdtype(array.dtype, jnp.number):
-        raise InputError(f"features are {array.dtype} of shape {array.shape}: give numbers of shape [n, d]")
+    real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
+    if array.ndim != 2 or array.shape[1] == 0 or not real:
+        raise InputError(f"features are {array.dtype} of shape {array.shape}: give real numbers of shape [n, d]")
+    if isinstance(array, np.ndarray):
+        check_rounding(array)
     return array
 
 
@@ -148,7 +157,7 @@ def not_finite(features: ArrayLike) -> InputError:
     finite = np.isfinite(np.asarray(features).astype(np.float32))
     bad = np.flatnonzero(~finite.all(axis=1))
     if len(bad) == 0:
-        return InputError("features too large for float32: their squares overflow, scale the features down")
+        return InputError(OVERFLOW)
     return InputError(
         f"{(~finite).sum()} values of the features are not finite, in {len(bad)} of {len(finite)} rows, the "
         f"first row {bad[0]}: leave those rows out, or look for where the network diverged"

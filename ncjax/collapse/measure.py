@@ -46,10 +46,10 @@ class Collapse:
         directional_cdnv: mean over ordered pairs of uᵀΣ_i u/‖μ_i − μ_j‖² (arXiv 2506.04411).
         directional_cdnv_pairs: all of them [k, k], row i the class whose covariance counts; NaN on the
             diagonal.
-        nc1: tr(Σ_W Σ_B⁺)/k (Papyan, Han, Donoho 2020).
+        nc1: tr(Σ_W Σ_B⁺)/k (Papyan, Han, Donoho 2020); inf where `nc1_rank` is 0.
         nc1_rank: directions of Σ_B that were inverted, at most min(k − 1, d).
         nc1_quotient: tr Σ_W/tr Σ_B.
-        nc2_equinorm: std/mean of ‖μ_c − μ_G‖.
+        nc2_equinorm: std/mean of ‖μ_c − μ_G‖; NaN where all class means are one point.
         nc2_equiangular: mean over pairs of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(k − 1)|.
         nc3: ‖W/‖W‖_F − M/‖M‖_F‖_F, M the rows μ_c − μ_G; None without a head.
         nc4: share of samples whose nearest class mean is argmax(Wf + b); None without a head.
@@ -131,7 +131,7 @@ def measure(
     of `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
 
     Args:
-        features: of any floating dtype, on the host or on devices; float64 is rounded to float32.
+        features: of any real dtype, on the host or on devices; float64 is rounded to float32.
         labels: any integers. With `num_classes` they must lie in 0..num_classes-1.
         num_classes: classes there may be; those without samples are left out, and listed in `absent`.
         weights: the head's rows, one for each of `num_classes`, or where that is None one for each label
@@ -140,8 +140,9 @@ def measure(
         bias: of the head; zero by default.
 
     Raises:
-        InputError: features that are not finite, lengths that differ, labels that are not integers or lie
-            outside num_classes, fewer than two classes, a class of one sample, a head of another shape.
+        InputError: features that are not finite, or that float32 cannot tell apart, lengths that differ, labels
+            that are not integers or lie outside num_classes, fewer than two classes, a class of one sample, a
+            head of another shape.
 
     Examples:
         >>> features = [[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]]

@@ -84,13 +84,17 @@ class ResidualSums:
     agree: Int[Array, "k"] | None
 
 
-def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, "n"], frame: Frame) -> ResidualSums:
+def residual_sums(
+    residuals: Float[Array, "n d"], segment: Int[Array, "n"], frame: Frame, *, leave_one_out: bool = False
+) -> ResidualSums:
     """The sums over one batch.
 
     Args:
         residuals: each sample less the anchor of its class, as `moments_of_batch` returns.
         segment: classes 0..k-1; rows with k do not count.
         frame: of all samples.
+        leave_one_out: the nearest class mean is looked for among means of which that of the sample's own class is
+            taken without the sample.
     """
     k = frame.centred_mean.shape[0]
     row = jnp.minimum(segment, k - 1)
@@ -100,7 +104,13 @@ def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, "n"], fram
     # term is small where the difference of the distances is, so nothing cancels at collapse.
     projected = _matmul(residuals, frame.centred_mean.T)
     towards = projected - jnp.take_along_axis(projected, row[:, None], axis=1)
-    choice = jnp.argmin((frame.squared_distance + 2.0 * frame.drift)[row] - 2.0 * towards, axis=1)
+    farther = (frame.squared_distance + 2.0 * frame.drift)[row] - 2.0 * towards  # than the own mean, squared
+    if leave_one_out:
+        # without the sample its class mean is n/(n − 1) times as far
+        count = frame.moments.count.astype(jnp.float32)[row]
+        own = jnp.sum((residuals - frame.moments.offset[row]) ** 2, axis=-1) * ((count / (count - 1.0)) ** 2 - 1.0)
+        farther += jax.nn.one_hot(row, k, dtype=jnp.float32) * own[:, None]
+    choice = jnp.argmin(farther, axis=1)
     inverted = _matmul(residuals, frame.nc1_basis)
 
     agree = None
@@ -124,6 +134,7 @@ def mean_along(sums: ResidualSums, frame: Frame) -> Float[Array, "k k"]:
 
 
 def nc1(sums: ResidualSums, frame: Frame) -> Float[Array, ""]:
-    """tr(Σ_W Σ_B⁺)/k, from the sums over all samples."""
+    """tr(Σ_W Σ_B⁺)/k, from the sums over all samples; inf where no direction of Σ_B can be told from rounding."""
     count = frame.moments.count.astype(jnp.float32)
-    return jnp.mean(jnp.maximum(sums.nc1 / count - frame.nc1_drift, 0.0))
+    value = jnp.mean(jnp.maximum(sums.nc1 / count - frame.nc1_drift, 0.0))
+    return jnp.where(frame.nc1_rank > 0, value, jnp.inf)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ncjax.collapse.inputs import (
+    OVERFLOW,
     Labels,
     checked_counts,
     checked_features,
@@ -61,10 +62,11 @@ def measure_stream(
     moments, labels = _first_pass(batches() if callable(batches) else batches, num_classes)
     head = checked_head(weights, bias, labels, moments.anchor.shape[1])
     frame = _frame(moments, head)
-    if one_shot:
-        return collapse_of(jax.device_get(_summary(frame, None)), labels, _ONE_PASS)
-    sums = _second_pass(batches() if callable(batches) else batches, frame, labels)
-    return collapse_of(jax.device_get(_summary(frame, sums)), labels)
+    sums = None if one_shot else _second_pass(batches() if callable(batches) else batches, frame, labels)
+    parts = jax.device_get(_summary(frame, sums))
+    if not parts["finite"]:
+        raise InputError(OVERFLOW)
+    return collapse_of(parts, labels, _ONE_PASS if one_shot else "")
 
 
 _frame = jax.jit(Frame.of)
@@ -79,7 +81,7 @@ def _first_pass(batches: Iterable[Batch], num_classes: int | None) -> tuple[Clas
     moments: ClassMoments | None = None
     fault = (jnp.int32(0), jnp.int32(0))
     rows = 0
-    for features, values, counts in _checked(batches, num_classes):
+    for features, values, counts, n in _checked(batches, num_classes):
         if num_classes is None:
             known = np.append(known, np.setdiff1d(values[counts], known))
         if moments is None:
@@ -88,7 +90,7 @@ def _first_pass(batches: Iterable[Batch], num_classes: int | None) -> tuple[Clas
             moments = _doubled(moments)
         placed = on_mesh(features, _positions(values, counts, known), _PADDING)
         moments, fault = _add(moments, fault, *placed, jnp.int32(rows))
-        rows += len(values)
+        rows += n
     if moments is None:
         raise InputError("no batches: give one or more, or a function that returns a fresh iterator")
     bad, first = (int(x) for x in fault)
@@ -109,7 +111,7 @@ def _first_pass(batches: Iterable[Batch], num_classes: int | None) -> tuple[Clas
 def _second_pass(batches: Iterable[Batch], frame: Frame, labels: Labels) -> ResidualSums:
     sums = _no_residuals(frame)
     seen = np.zeros(len(labels.classes), np.int64)
-    for features, values, counts in _checked(batches, None):
+    for features, values, counts, _ in _checked(batches, None):
         if not np.isin(values[counts], labels.classes).all():
             raise InputError(_OTHER_SAMPLES)
         position = _positions(values, counts, labels.classes)
@@ -122,12 +124,18 @@ def _second_pass(batches: Iterable[Batch], frame: Frame, labels: Labels) -> Resi
 
 def _checked(
     batches: Iterable[Batch], num_classes: int | None
-) -> Iterator[tuple[jax.Array | np.ndarray, Int[np.ndarray, "n"], np.ndarray]]:
-    """Features, labels and mask of each batch; a batch smaller than one before is padded."""
-    largest = 0
+) -> Iterator[tuple[jax.Array | np.ndarray, Int[np.ndarray, "m"], np.ndarray, int]]:
+    """Features, labels, mask and number of rows of each batch; one smaller than one before is padded to m rows."""
+    largest, width = 0, None
     for number, batch in enumerate(batches):
         features = checked_features(batch[0])
         n = features.shape[0]
+        width = features.shape[1] if width is None else width
+        if features.shape[1] != width:
+            raise InputError(
+                f"batch {number} has features of {features.shape[1]} dimensions, those before of {width}: give batches "
+                "of one encoder"
+            )
         mask = np.ones(n, bool) if len(batch) == 2 else np.asarray(batch[2]).astype(bool)
         values = np.asarray(batch[1])
         if values.shape != (n,) or mask.shape != (n,):
@@ -140,7 +148,7 @@ def _checked(
         largest = max(largest, n)
         pad = jnp.pad if isinstance(features, jax.Array) else np.pad
         features = features if n == largest else pad(features, ((0, largest - n), (0, 0)))
-        yield features, np.pad(values, (0, largest - n)), np.pad(mask, (0, largest - n))
+        yield features, np.pad(values, (0, largest - n)), np.pad(mask, (0, largest - n)), n
 
 
 def _positions(values: Int[np.ndarray, "n"], counts: np.ndarray, known: Int[np.ndarray, "k"]) -> Int[np.ndarray, "n"]:

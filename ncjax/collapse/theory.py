@@ -113,7 +113,7 @@ def theory(
         geometry = ClassGeometry.of_features(features, labels, num_classes=num_classes)
     if not 2 <= ways <= geometry.num_classes:
         raise InputError(f"ways={ways} of {geometry.num_classes} classes: give 2 to {geometry.num_classes}")
-    if not shots or min(shots) < 1:
+    if len(shots) == 0 or min(shots) < 1:
         raise InputError(f"shots={tuple(shots)}: give one or more numbers of support samples, each at least 1")
     numbers = jnp.asarray(shots, jnp.float32)
     values = jax.device_get(_theory(geometry, jax.random.key(seed), numbers, ways))

@@ -99,16 +99,19 @@ def _csv(root: Path, labels: dict[str, int]) -> _Found:
     """Lines of filename,label in three files, the images in images/."""
     rows: list[tuple[int, Path]] = []
     for part in ("train", "val", "test"):
-        with (root / f"{part}.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                name, wnid = row.get("filename"), row.get("label")
-                if name is None or wnid not in labels:
-                    raise InputError(
-                        f"{root / part}.csv has the line {','.join(str(v) for v in row.values())!r}; lines must be "
-                        "filename,label with a label of miniImageNet"
-                    )
-                archives.check_member_names(root / f"{part}.csv", [name])
-                rows.append((labels[wnid], root / "images" / name))
+        try:
+            lines = list(csv.DictReader((root / f"{part}.csv").read_text(encoding="utf-8").splitlines()))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{root / part}.csv is no text of lines filename,label ({error})") from None
+        for row in lines:
+            name, wnid = row.get("filename"), row.get("label")
+            if name is None or wnid not in labels:
+                raise InputError(
+                    f"{root / part}.csv has the line {','.join(str(v) for v in row.values())!r}; lines must be "
+                    "filename,label with a label of miniImageNet"
+                )
+            archives.check_member_names(root / f"{part}.csv", [name])
+            rows.append((labels[wnid], root / "images" / name))
     missing = next((path for _, path in rows if not path.is_file()), None)
     if missing is not None:
         raise InputError(f"{missing} is listed in a csv file of {root} but is not there")

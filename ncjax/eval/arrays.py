@@ -16,6 +16,7 @@ from ncjax.eval.engine import Episodes
 from ncjax.eval.report import EpisodeReport
 from ncjax.eval.sampling import EpisodePlan, Queries
 from ncjax.eval.transforms import TRANSFORMS, transform_features
+from ncjax.rounding import check_rounding
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("features", "center"), meta_fields=("transform",))
@@ -71,21 +72,8 @@ def check_features(features: Any, labels: Any) -> np.ndarray:
         )
     if 0 < largest < 1e-15:
         raise InputError(f"no feature is larger than {largest:.1g}, and squares vanish in float32: multiply them")
-    if given.dtype.itemsize >= 4 and given.dtype != np.float32:
-        _check_rounding(given, array)
+    check_rounding(given)
     return array
-
-
-def _check_rounding(given: np.ndarray, rounded: np.ndarray) -> None:
-    """Raises InputError where float32 loses what distinguishes the rows, under a large common offset."""
-    exact = given.astype(np.float64)
-    spread = float(exact.std(axis=0).max())
-    # what rounding in float64 spreads is no spread: these rows are equal
-    if np.abs(exact - rounded).max() > 1e-3 * spread > 1e-16 * np.abs(exact).max():
-        raise InputError(
-            f"features spread by {spread:.2g} about an offset of up to {np.abs(exact).max():.2g}: float32 cannot hold "
-            "both; subtract the mean of the columns first, under which ncc, ridge and logistic do not change"
-        )
 
 
 def check_transform(transform: str, center: Any, width: int) -> np.ndarray | None:

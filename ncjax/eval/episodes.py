@@ -21,7 +21,7 @@ from ncjax.eval.arrays import FeatureSource, check_features, check_transform, ch
 from ncjax.eval.curves import AccuracyCurve, Over, trace_curve
 from ncjax.eval.engine import Episodes
 from ncjax.eval.report import EpisodeReport
-from ncjax.eval.sampling import EpisodePlan, Queries
+from ncjax.eval.sampling import EpisodePlan, Queries, whole_number
 from ncjax.eval.transforms import transform_features
 from ncjax.eval.tuning import feature_tune
 
@@ -112,6 +112,7 @@ def episodes(
     """
     chosen = heads.get(head)
     which = Episodes.of(split.labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan)
+    support_augmentations = whole_number("support_augmentations", support_augmentations)
     if support_augmentations < 0:
         raise InputError(f"support_augmentations={support_augmentations}: give 0 for none, or more")
     if support_augmentations and params.augmentation == "none":

@@ -68,7 +68,7 @@ def ncc() -> Head:
 
 
 def cosine() -> Head:
-    """Nearest class centre by cosine: logits = cos(q, μ_w), in -1..1."""
+    """Nearest class centre by cosine: logits = cos(q, μ_w), in -1..1, and 0 where either has no direction."""
     return Head("cosine", _cosine)
 
 
@@ -134,8 +134,10 @@ def _ncc(support: Array, labels: Array, query: Array, ways: int) -> tuple[Array,
 
 def _cosine(support: Array, labels: Array, query: Array, ways: int) -> tuple[Array, Info]:
     # 1 - ½‖q/‖q‖ - μ/‖μ‖‖² is the cosine, and keeps its digits where all directions are nearly one.
-    difference = unit_norm(query)[:, None, :] - unit_norm(class_means(support, labels, ways))
-    return 1.0 - 0.5 * jnp.sum(difference * difference, axis=-1), {}
+    query, means = unit_norm(query), unit_norm(class_means(support, labels, ways))
+    difference = query[:, None, :] - means
+    directed = jnp.any(query != 0, axis=-1)[:, None] & jnp.any(means != 0, axis=-1)
+    return jnp.where(directed, 1.0 - 0.5 * jnp.sum(difference * difference, axis=-1), 0.0), {}
 
 
 class Linear(NamedTuple):

@@ -47,8 +47,8 @@ class PairedDifference:
 
     def __str__(self) -> str:
         return (
-            f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} % ({COVERS['ci95']}; {self.episodes} pairs), "
-            f"± {100 * self.target_ci95:.2f} % ({COVERS['target_ci95']})"
+            f"{100 * self.difference:+.2f} ± {percent(self.ci95, 1)} ({COVERS['ci95']}; {self.episodes} pairs), "
+            f"± {percent(self.target_ci95, 1)} ({COVERS['target_ci95']})"
         )
 
 
@@ -73,7 +73,7 @@ class EpisodeReport:
         class_names: The k labels, in the order of `per_class` and `confusion`.
         info: The head's diagnostics, each with a leading axis [E].
         settings: What was evaluated.
-        plan_hash: Equal for two reports exactly if their episodes are.
+        plan_hash: Equal for two reports if their episodes hold the same rows of the same labels, 0 to k-1.
     """
 
     accuracy: float
@@ -116,12 +116,20 @@ class EpisodeReport:
         """This accuracy less `other`'s, paired by episode.
 
         Raises:
-            InputError: The two were not evaluated on the same episodes.
+            InputError: The two were not evaluated on the same episodes, or on classes of other names.
         """
         if self.plan_hash != other.plan_hash:
             raise InputError(
                 f"the reports hold different episodes (plans {self.plan_hash} and {other.plan_hash}): evaluate both "
                 "on the same labels with the same ways, shots, queries, episodes and seed"
+            )
+        # the plan knows classes by number; a split names them where arrays often have numbers alone
+        named = [any(isinstance(name, str) for name in report.class_names) for report in (self, other)]
+        if named[0] == named[1] and self.class_names != other.class_names:
+            theirs = next(pair for pair in zip(self.class_names, other.class_names, strict=True) if pair[0] != pair[1])
+            raise InputError(
+                f"the reports are of other classes ({theirs[0]!r} and {theirs[1]!r} in one place): their episodes are "
+                "no pairs; compare the accuracies themselves"
             )
         difference = self.per_episode.astype(np.float64) - other.per_episode
         return PairedDifference(

@@ -21,6 +21,9 @@ SAMPLER_VERSION = 1
 
 Queries = int | Literal["all"]
 
+UNREADABLE_NPZ = (OSError, EOFError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises of a damaged .npz file."""
+
 
 class ClassTable(NamedTuple):
     """The rows of each class: those of class c are ``order[start[c] : start[c] + size[c]]``."""
@@ -124,7 +127,7 @@ def settle_queries(queries: Any) -> Queries:
 
 def episode_key(seed: int, stream: str) -> Key[Array, ""]:
     """The key of a named stream of random numbers; episode e uses ``fold_in(key, e)``."""
-    # The generator is named, so that no global setting changes which episodes a seed means.
+    # The generator is named, so that another default one does not change which episodes a seed means.
     return jax.random.fold_in(
         jax.random.key(np.uint32(seed), impl="threefry2x32"), np.uint32(zlib.crc32(stream.encode()))
     )
@@ -320,7 +323,7 @@ class EpisodePlan:
                 )
         except FileNotFoundError:
             raise InputError(f"there is no file {os.fspath(path)}; give one that EpisodePlan.save wrote") from None
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (KeyError, *UNREADABLE_NPZ) as error:
             raise InputError(f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote ({error})") from error
         if version != SAMPLER_VERSION:
             raise InputError(

@@ -55,7 +55,14 @@ def feature_tune(
     values = tuple(values)
     if not values:
         raise InputError(f"values is empty; give values to try for {name}")
-    make = heads.HEADS.get(base.name, lambda **given: dataclasses.replace(base, hyperparameters=given))
-    tried = [make(**{name: float(value)}) for value in values]
+    tried = [_with(base, name, float(value)) for value in values]
     accuracy = [feature_episodes(features, labels, head=one, episodes=episodes, **settings).accuracy for one in tried]
     return tried[accuracy.index(max(accuracy))]
+
+
+def _with(head: heads.Head, name: str, value: float) -> heads.Head:
+    """The head with that value; one of ncjax's own, as which the user's may be named, is made anew and checks it."""
+    make = heads.HEADS.get(head.name)
+    if make is not None and make().solve is head.solve:
+        return make(**{name: value})
+    return dataclasses.replace(head, hyperparameters={name: value})
