@@ -52,7 +52,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from scipy.stats import ttest_1samp
-from stats import FEWEST_RUNS, correlation_interval, spearman, welch
+from stats import FEWEST, correlation_interval, independent, spearman, welch
 from sweep import benchmark, progress
 
 from ncjax import cli, collapse, features
@@ -62,7 +62,6 @@ from ncjax.plots import SETS
 from ncjax.runs import Run, find, number
 from ncjax.runs import read as read_run
 from ncjax.train.config import identity
-from ncjax.train.records import write_atomically
 
 Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
 # what was tested and failed stands before what was not tested, which would hide it
@@ -83,6 +82,8 @@ class Options:
     """With --no-bounds claim 5, which extracts features of every run, is not tested."""
     episodes: int = 2000
     """Few-shot episodes for each number of shots of claim 5."""
+    data_dir: str | None = None
+    """Where the runs' data is, for claim 5, if it is no longer where it was."""
 
 
 @dataclass(frozen=True)
@@ -261,10 +262,13 @@ def source_classes(run: Run) -> int:
 
 
 def more_classes(runs: Sequence[Run]) -> list[Claim]:
-    """Claim 3, for each set of runs that differ in seed and number of source classes only."""
+    """Claim 3, for each set of runs that differ in seed and number of source classes only.
+
+    How often they were measured on the way does not count: the figures' reference is measured more often.
+    """
     name = "more source classes help"
     claims = []
-    for group in groups(runs, lambda run: settings_but(run, "seed", "num_source_classes")):
+    for group in groups(runs, lambda run: settings_but(run, "seed", "num_source_classes", "measurements")):
         by_count = {count: [r for r in group if source_classes(r) == count] for count in {*map(source_classes, group)}}
         if len(by_count) < 2:
             continue
@@ -337,9 +341,12 @@ def correlation(name: str, runs: Sequence[Run], key: str, start: int) -> Part:
     debiased, plug_in = points("debiased_cdnv"), points("cdnv")
     estimate = spearman(np.concatenate(debiased))
     note = f"plug-in {spearman(np.concatenate(plug_in)):.3f}"
-    if len(runs) < FEWEST_RUNS:
-        return Part(name, "not tested", estimate, note=f"{len(runs)} runs: an interval takes {FEWEST_RUNS}; {note}")
-    low, high = correlation_interval(debiased)
+    drawn = independent(debiased, [settings_but(run, "seed") for run in runs])
+    unit = "runs" if len(drawn) == len(runs) else "configurations"
+    if len(drawn) < FEWEST:
+        return Part(name, "not tested", estimate, note=f"{len(drawn)} {unit}: an interval takes {FEWEST}; {note}")
+    note = f"{len(drawn)} {unit}; {note}"
+    low, high = correlation_interval(drawn)
     if math.isnan(low):
         note = f"CDNV or error does not vary; {note}"
     return judge(name, estimate, low, high, null=0.0, above=True, note=note)
@@ -350,7 +357,7 @@ def describe(runs: Sequence[Run]) -> str:
     return " ".join(dict.fromkeys(f"{run.config.dataset} {run.config.network}" for run in runs))
 
 
-def no_violation(runs: Sequence[Run], episodes: int) -> Claim:
+def no_violation(runs: Sequence[Run], episodes: int, data_dir: str | None = None) -> Claim:
     """Claim 5: measured error less bound, on the target features of last checkpoints, where the bound is below 1.
 
     The bounds take the target images for the population, from which the episodes are drawn as well. A bound of 1 or
@@ -359,32 +366,31 @@ def no_violation(runs: Sequence[Run], episodes: int) -> Claim:
     """
     claim = Claim("no bound is violated", f"{len(runs)} last checkpoints, error less bound, least favourable case")
     found: dict[str, list[Part]] = {}
-    try:
-        for run in progress(runs, "bounds"):
-            for name, part in bounds(run, episodes):
+    for run in progress(runs, "bounds"):
+        try:
+            for name, part in bounds(run, episodes, data_dir):
                 found.setdefault(name, []).append(part)
-    except InputError as error:  # checkpoints or data are not there: the records can still be judged
-        claim.parts.append(Part("bounds", "not tested", note=str(error)))
-        return claim
+        except InputError as error:  # checkpoints or data are not there
+            claim.parts.append(Part(f"bounds of {run.folder.name}", "not tested", note=str(error)))
     for name, parts in found.items():
         tested = [part for part in parts if part.counts]
         if not tested:
             note = f"vacuous: not tested; 1 or more in all {len(parts)} cases, which no error exceeds"
             claim.parts.append(Part(name, "not tested", note=note, counts=False))
             continue
-        worst = max(tested, key=lambda part: part.high)
+        worst = max(tested, key=lambda part: (part.verdict != "supported", part.verdict == "contradicted", part.high))
         rest = f", {len(parts) - len(tested)} vacuous: not tested" if len(parts) > len(tested) else ""
         claim.parts.append(replace(worst, note=f"{len(tested)} comparisons below 1{rest}; worst: {worst.note}"))
     return claim
 
 
-def bounds(run: Run, episodes: int) -> list[tuple[str, Part]]:
+def bounds(run: Run, episodes: int, data_dir: str | None = None) -> list[tuple[str, Part]]:
     """Every bound of a run's last checkpoint against the measured error; of a vacuous one only that it is.
 
     A bound is NaN for numbers of shots that it is not made for: those are left out.
     """
     params = run.restore()
-    target = benchmark(run).target
+    target = benchmark(run, data_dir).target
     found = features(params, target)
     ways = min(5, len(target.class_names))
     fewest = int(np.bincount(target.labels).min())
@@ -436,12 +442,12 @@ def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return list(finished.values()), unfinished
 
 
-def check(runs: Sequence[Run], *, episodes: int | None = 2000) -> list[Claim]:
+def check(runs: Sequence[Run], *, episodes: int | None = 2000, data_dir: str | None = None) -> list[Claim]:
     """The verdicts; with `episodes` None no features are extracted and claim 5 is not tested."""
     claims = [falls(runs), ordered(runs), *more_classes(runs), *correlates(runs)]
     if episodes is None:
         return [*claims, Claim("no bound is violated", "left out by --no-bounds")]
-    return [*claims, no_violation(runs, episodes)]
+    return [*claims, no_violation(runs, episodes, data_dir)]
 
 
 def text(claims: Sequence[Claim]) -> str:
@@ -480,19 +486,21 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__, use_underscores=True)
     cli.prepare_backend()
     with cli.one_line_errors():
+        if not options.runs:
+            raise InputError("give the folder of a run of pretrain.py, or several")
+        cli.check_out(options.out)
         runs, unfinished = read(options.runs)
         print(f"{len(runs)} finished runs, {len({settings_but(run, 'seed') for run in runs})} configurations")
         for line in unfinished:
             print(f"left out: {line}")
-        claims = check(runs, episodes=options.episodes if options.bounds else None)
+        claims = check(runs, episodes=options.episodes if options.bounds else None, data_dir=options.data_dir)
         print(f"\n{text(claims)}")
         print(
             "Intervals 95 %, each by itself: over configurations or runs, for the bounds over episodes; none covers "
             "other target classes, nor other source classes, which a seed never redraws."
         )
         if options.out is not None:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(options.out, as_json(claims, runs, unfinished))
+            cli.write(options.out, as_json(claims, runs, unfinished))
             print(f"written to {options.out}")
 
 

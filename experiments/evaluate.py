@@ -8,7 +8,6 @@ python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and
 
 import dataclasses
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +22,9 @@ from ncjax.classifier import outputs
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
-from ncjax.eval.sampling import encode_labels
+from ncjax.eval.sampling import UNREADABLE_NPZ, encode_labels
 from ncjax.eval.tuning import GRID
 from ncjax.train import read_config
-from ncjax.train.records import write_atomically
 
 THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
 
@@ -135,7 +133,7 @@ def load_features(options: Options) -> Subject:
         with np.load(path) as arrays:
             missing = [name for name in ("features", "labels") if name not in arrays.files]
             found = {name: arrays[name] for name in ("features", "labels") if name not in missing}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_NPZ as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}") from None
     if missing:
         raise InputError(f"{path} has no array {missing[0]!r}; save one with np.savez(path, features=…, labels=…)")
@@ -290,6 +288,7 @@ def main() -> None:
             raise InputError(
                 "--tune chooses by the classes that --split=validation would report: leave one of them out"
             )
+        cli.check_out(options.out)
         if (options.run is None) == (options.features is None):
             raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
         subject = load_run(options) if options.run is not None else load_features(options)
@@ -298,10 +297,7 @@ def main() -> None:
             "evaluation.json" if options.run is not None else f"{Path(str(options.features)).stem}.evaluation.json"
         )
         out = options.out or subject.folder / default
-        try:
-            write_atomically(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        cli.write(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
         print(f"\nwritten to {out}")
 
 

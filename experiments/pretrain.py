@@ -7,11 +7,13 @@ python experiments/pretrain.py --dataset=cifar_fs --preset=paper: wrn-28-4, 100 
 The same command continues an interrupted run; a finished run prints its table again.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import tyro
 
 from ncjax import cli, plots, runs
+from ncjax.errors import InputError
 from ncjax.train import Config, Diverged, pretrain, read_records, resolve, seeds_table, table
 from ncjax.train.hosts import leads
 
@@ -30,8 +32,11 @@ def show_all(config: Config) -> None:
     if config.seeds == 1:
         show(config.workdir)
         return
-    each = [runs.read(config.workdir / f"seed_{i}") for i in range(config.seeds)]
-    finished = [one for one in each if one.finished]
+    finished = []
+    for i in range(config.seeds):
+        with suppress(InputError):  # a seed that was never measured
+            one = runs.read(config.workdir / f"seed_{i}")
+            finished += [one] if one.finished else []
     for one in finished:
         show(one.folder)
     if len(finished) > 1:

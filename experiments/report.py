@@ -15,7 +15,6 @@ import tyro
 
 from ncjax import cli, runs
 from ncjax.errors import InputError
-from ncjax.train.records import write_atomically
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Options:
 
 def write(options: Options) -> None:
     """Reads the runs and writes the page."""
+    cli.check_out(options.out)
     if not options.paths:
         raise InputError("give the folder of a run of pretrain.py, or several")
     if options.episodes < 2:
@@ -64,11 +64,7 @@ def write(options: Options) -> None:
             missing = f"The panels of target classes are missing, since they need the run's data and weights: {error}"
             print(missing, file=sys.stderr)
     text = report.page(found, detail, missing=missing)
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(options.out, text)
-    except OSError as error:
-        raise InputError(f"cannot write {options.out}: {error.strerror}; choose another --out") from None
+    cli.write(options.out, text)
     count = "1 run" if len(found) == 1 else f"{len(found)} runs"
     print(f"report  {options.out}  ({count}, {len(text.encode()) / 1e6:.1f} MB)")
 

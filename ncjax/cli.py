@@ -15,6 +15,7 @@ import jax
 from ncjax import devices
 from ncjax.errors import InputError
 from ncjax.train import Interrupted
+from ncjax.train.records import write_atomically
 
 EXIT_USAGE = 2
 EXIT_CTRL_C = 130
@@ -40,6 +41,25 @@ def prepare_backend() -> None:
             return  # without a place to keep them, programs are compiled anew each time
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def check_out(path: Path | None) -> None:
+    """Raises InputError for an `--out` that is no file, before the work that it is for."""
+    if path is not None and path.is_dir():
+        raise InputError(f"--out={path} is a folder; name a file in it")
+
+
+def write(path: Path, text: str) -> None:
+    """Writes what `--out` is for, and makes the folders above it.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
 
 
 def join_processes() -> None:
@@ -79,7 +99,7 @@ def one_line_errors() -> Iterator[None]:
         raise
     except BaseException as error:
         several = jax.distributed.is_initialized()
-        explained = _explanation(error, several)
+        explained = _explanation(error, several and jax.process_count() > 1)
         if explained is None and not several:
             raise
         if explained is None:
@@ -106,7 +126,8 @@ def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
     if isinstance(error, jax.errors.JaxRuntimeError) and several and "RESOURCE_EXHAUSTED" not in str(error):
         reason = str(error).splitlines()[0]
         return (
-            f"error: another process of this run is gone ({reason}); start all of them again to continue",
+            f"error: a computation with the other processes failed ({reason}); if one of them is gone, start all of "
+            "them again to continue",
             EXIT_TERMINATED,
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

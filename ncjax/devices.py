@@ -5,15 +5,25 @@ import os
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ncjax.errors import InputError
+
 
 def data_mesh() -> Mesh:
     """The one-dimensional ``("data",)`` mesh to run on.
 
     The mesh set by the caller (``with jax.set_mesh(mesh): ...``) if it has an axis named ``"data"``, else all
     devices of all processes. Setting a mesh is how a caller keeps ncjax to some of the devices.
+
+    Raises:
+        InputError: The mesh that was set has axes whose types are not Auto.
     """
     current = jax.sharding.get_mesh()
     if "data" in current.axis_names:
+        if set(current.axis_types) != {AxisType.Auto}:
+            raise InputError(
+                'the mesh has axes of another type than Auto; make it with jax.make_mesh((n,), ("data",), '
+                "axis_types=(jax.sharding.AxisType.Auto,))"
+            )
         return current
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 

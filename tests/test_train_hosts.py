@@ -19,7 +19,7 @@ from ncjax.train import read_records
 
 pytestmark = pytest.mark.slow
 
-GONE = ("error: another process of this run is gone", "This most likely indicates that another task died")
+GONE = ("error: a computation with the other processes failed", "This most likely indicates that another task died")
 
 
 def start(*arguments: str) -> list[tuple[int, str]]:

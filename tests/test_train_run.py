@@ -1,6 +1,7 @@
 """A run from start to end: its files, interruption and resumption, and what it refuses."""
 
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -26,9 +27,10 @@ from ncjax.errors import InputError
 from ncjax.train import Config, Diverged, Interrupted, pretrain, read_records, resolve, seeds_table, streaming, table
 from ncjax.train import measurement as measuring
 from ncjax.train.checkpoint import Checkpoints
+from ncjax.train.folder import claim
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
-from ncjax.train.records import append_timing
+from ncjax.train.records import append_timing, read_config
 from ncjax.train.signals import Stop
 from ncjax.train.speed import check_precision, peak
 from ncjax.train.trainer import Trainer
@@ -216,7 +218,7 @@ def test_a_damaged_last_checkpoint_is_written_again(finished: Path, tmp_path: Pa
     damage(workdir / "checkpoints" / str(STEPS))
     with pytest.raises(InputError, match=f"checkpoint of step {STEPS} .* cannot be read"):
         restore(workdir)
-    with pytest.warns(UserWarning, match=f"checkpoint of step {STEPS} cannot be read"):
+    with pytest.warns(UserWarning, match=f"checkpoint of step {STEPS} in .* cannot be read"):
         run(workdir)
     assert_same_end(workdir, finished)
 
@@ -289,6 +291,30 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest
     run(tmp_path / "run")
 
 
+def test_a_run_that_another_process_began_in_the_meantime_is_not_continued(finished: Path, tmp_path: Path) -> None:
+    """Also where it has ended by the time that the folder is locked."""
+    shutil.copytree(finished, tmp_path / "run")
+    described = read_config(finished)
+    described["identity"]["learning_rate"] = 0.2
+    with (
+        pytest.raises(InputError, match=r"holds another run \(learning_rate 0\.1 there, 0\.2 here"),
+        claim(tmp_path / "run", described),
+    ):
+        pass
+
+
+def test_where_there_are_no_locks_the_run_goes_on_and_says_so(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.warns(UserWarning, match="cannot be locked .Operation not supported.: see to it"):
+        run(tmp_path / "run")
+    assert_same_end(tmp_path / "run", finished)
+
+
 def test_what_a_kill_at_the_start_leaves_is_no_obstacle(finished: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     workdir.mkdir()
@@ -345,6 +371,10 @@ def test_folders_that_cannot_be_the_runs(tmp_path: Path) -> None:
         restore(tmp_path)
     with pytest.raises(InputError, match="holds no run"):
         read_records(tmp_path)
+    for content in (b'{"step": 0, \xff}', b"[1]", b"5"):
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+        with pytest.raises(InputError, match=r"metrics\.jsonl cannot be read"):
+            read_records(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -383,6 +413,28 @@ def test_a_seed_that_diverges_leaves_the_others(tmp_path: Path, monkeypatch: pyt
     assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0, 8]
 
 
+def test_many_seeds_are_interrupted_between_their_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty seeds take minutes to measure, and a scheduler does not wait for so long."""
+    run(tmp_path / "whole", seeds=2)
+    original = measuring.measure
+    measured: list[int] = []
+
+    def measure(*args: Any, step: int, epoch: float) -> Any:
+        measured.append(step)
+        if measured == [0, 0, 8]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, step=step, epoch=epoch)
+
+    monkeypatch.setattr(measuring, "measure", measure)
+    with pytest.raises(Interrupted, match="after step 8; saved"):
+        run(tmp_path / "run", seeds=2)
+    assert measured == [0, 0, 8]
+    run(tmp_path / "run", seeds=2)
+    assert measured[3] == 8
+    for seed in ("seed_0", "seed_1"):
+        assert_same_end(tmp_path / "run" / seed, tmp_path / "whole" / seed)
+
+
 @pytest.mark.parametrize("value", [np.inf, 1e25])
 def test_a_seed_whose_features_are_not_finite_leaves_the_others(
     value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -400,7 +452,8 @@ def test_a_seed_whose_features_are_not_finite_leaves_the_others(
         return tuple(np.full_like(one, value) for one in found) if calls == 10 else found
 
     monkeypatch.setattr(measuring, "outputs", overflows)
-    with pytest.raises(Diverged, match=r"features were not finite at step 8 of 24 \(seed=1, .*the other 1 seeds are"):
+    message = r"features could not be measured \(.*\) at step 8 of 24 \(seed=1, .*the other 1 seeds are"
+    with pytest.raises(Diverged, match=message):
         run(tmp_path / "run", seeds=2)
     assert_same_end(tmp_path / "run" / "seed_0", tmp_path / "whole" / "seed_0")
     assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0]
@@ -420,12 +473,27 @@ def test_a_seed_whose_features_are_not_finite_leaves_the_others(
         ({"seed": 2**32}, "seed=4294967296: it must be at most 4294967295"),
         ({"schedule": "linear"}, "schedule='linear': choose one of cosine, step, constant"),
         ({"batch_size": 127}, "batch_size=127 is more than the 126 training images"),
+        ({"batch_size": 127, "seeds": 3}, "batch_size=127 is more than the 126 training images"),
+        ({"epochs": 2.5}, r"epochs=2\.5: give a whole number"),
+        ({"batch_size": "16"}, "batch_size='16': give a whole number"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         run(tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_no_pixels_and_classes_without_images_are_refused(tmp_path: Path) -> None:
+    good = tiny.benchmark()
+    floats = dataclasses.replace(good.target, images=good.target.images / 255)
+    with pytest.raises(InputError, match=r"target has images of float64 .* give pixels 0\.\.255 as uint8"):
+        pretrain(config(tmp_path / "run"), benchmark=dataclasses.replace(good, target=floats))
+    test = good.source_test
+    kept = test.labels != 0
+    lacking = dataclasses.replace(test, images=test.images[kept], labels=test.labels[kept])
+    with pytest.raises(InputError, match="source_test has a class with 0 images"):
+        pretrain(config(tmp_path / "run"), benchmark=dataclasses.replace(good, source_test=lacking))
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers(tmp_path: Path, on_devices: Any) -> None:
@@ -465,6 +533,12 @@ def test_many_seeds_are_complete_runs_and_resume_exactly(
     assert (tmp_path / "again" / "seed_0" / "checkpoints" / "16").exists()
     assert not (tmp_path / "again" / "seed_1" / "checkpoints" / "16").exists()
     run(tmp_path / "again", seeds=2)
+    for folder in whole:
+        assert_same_end(tmp_path / "again" / folder.name, folder)
+
+    damage(tmp_path / "again" / "seed_1" / "checkpoints" / str(STEPS))
+    with pytest.warns(UserWarning, match=f"checkpoint of step {STEPS} in .*seed_1.* cannot be read"):
+        run(tmp_path / "again", seeds=2)
     for folder in whole:
         assert_same_end(tmp_path / "again" / folder.name, folder)
 

@@ -97,7 +97,8 @@ class Checkpoints:
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             warnings.warn(
-                f"the checkpoint of step {step} cannot be read ({_reason(error)}); going back to the one before",
+                f"the checkpoint of step {step} in {self.folder} cannot be read ({_reason(error)}); "
+                "going back to the one before",
                 stacklevel=3,
             )
         (lost,) = agree(found is None)  # one that a single process cannot read is none
@@ -166,8 +167,7 @@ def _load(folder: Path, step: int, wanted: dict[str, Any]) -> tuple[dict[str, An
     parts = dict(ocp.load_checkpointables(path, {**wanted, "progress": None}))
     progress = parts.pop("progress")
     found = _checksums(parts, progress["json"])
-    expected = progress.get("checksums", {})  # older checkpoints have none
-    bad = [name for name in found if name in expected and found[name] != expected[name]]
+    bad = [name for name in found if found[name] != progress["checksums"].get(name)]
     if bad:
         raise _Altered(f"{bad[0]} is not what was written")
     return parts, json.loads(progress["json"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ncjax.errors import InputError
+from ncjax.eval.sampling import whole_number
 from ncjax.train.losses import Objective
 
 
@@ -165,6 +166,9 @@ def _check(config: Config) -> None:
         "split_seed": 0, "num_source_classes": 2, "source_test_per_class": 0, "samples_per_class": 1,
         "image_size": 8, "measurements": 0, "measure_per_class": 2, "measure_episodes": 2,
     }  # fmt: skip
+    for name, hint in get_type_hints(Config).items():
+        if int in (hint, *get_args(hint)) and getattr(config, name) is not None:
+            whole_number(name, getattr(config, name))
     for name, least in at_least.items():
         value = getattr(config, name)
         if value is not None and not value >= least:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,8 +109,8 @@ def _checksum(array: Any) -> int:
     return found
 
 
-def claim_seeds(workdir: Path, seeds: int) -> None:
-    """Makes the folder of many seeds, or sees that it is one of as many.
+def check_seeds(workdir: Path, seeds: int) -> None:
+    """Looks, without writing, whether this is the folder of as many seeds, or can become it.
 
     Raises:
       Refused: if it holds something else, or cannot be written.
@@ -124,12 +125,21 @@ def claim_seeds(workdir: Path, seeds: int) -> None:
             )
         return
     _check_free(workdir)
-    if leads():
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(workdir / _SEEDS, json.dumps({"seeds": seeds}) + "\n")
-        except OSError as error:
-            raise Refused(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from None
+
+
+def write_seeds(workdir: Path, seeds: int) -> None:
+    """Makes the folder of many seeds, which `check_seeds` has looked at.
+
+    Raises:
+      Refused: if it cannot be written.
+    """
+    if not leads():
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(workdir / _SEEDS, json.dumps({"seeds": seeds}) + "\n")
+    except OSError as error:
+        raise Refused(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from None
 
 
 def _read_seeds(workdir: Path) -> int:
@@ -169,9 +179,16 @@ def claim(workdir: Path, description: dict[str, Any]) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise Taken(f"another process is at work in {workdir}; wait for it or stop it") from None
+        except OSError as error:  # some network file systems have no locks
+            warnings.warn(
+                f"{workdir} cannot be locked ({error.strerror}): see to it that one process at a time writes there",
+                stacklevel=2,
+            )
         if (workdir / "config.json").exists():
-            _same_data(files.read_config(workdir), description["data"], workdir)
+            found = files.read_config(workdir)  # another process may have begun a run since `described` looked
+            _same_settings(found, description["identity"], workdir)
+            _same_data(found, description["data"], workdir)
         files.write_atomically(workdir / "config.json", json.dumps(description, indent=2) + "\n")
         yield

@@ -76,8 +76,9 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
         each = _seeds(config)
         known = None if benchmark is None else _Source.of(benchmark)
         done = [_finished(one, known) for one in each]  # says of every folder what is wrong with it
-        first = None if done[0] is None else _read_finished(each[0], done[0])
-    unfinished = list(agree(first is None, *(step is None for step in done[1:])))
+        first = _read_finished(each[0], done[0])
+        lost = [first is None] + [_read_finished(*one) is None for one in zip(each[1:], done[1:], strict=True)]
+    unfinished = list(agree(*lost))
     if first is not None and not any(unfinished):
         _write_events(each)
         return first
@@ -87,6 +88,8 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
         apart = not isinstance(source.benchmark.source_train.images, np.ndarray)
         left = [one for one, is_left in zip(each, unfinished, strict=True) if is_left]
         runs = [_Run(configs, source) for configs in ([[one] for one in left] if apart else [each])]
+        if config.seeds > 1:
+            folder.write_seeds(config.workdir, config.seeds)
     diverged = []
     for run in runs:
         try:
@@ -106,7 +109,7 @@ def _seeds(config: Config) -> list[Config]:
     assert config.workdir is not None
     if config.seeds == 1:
         return [config]
-    folder.claim_seeds(config.workdir, config.seeds)
+    folder.check_seeds(config.workdir, config.seeds)
     return [
         dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
         for i in range(config.seeds)
@@ -176,7 +179,7 @@ def _finished(config: Config, known: "_Source | None") -> int | None:
         if described is None:
             return None
         last: int = described["total_steps"]
-        recorded = files.read_records(config.workdir)[-1]["step"] == last
+        recorded = files.read_records(config.workdir)[-1].get("step") == last
     except Refused:
         raise
     except InputError:
@@ -184,9 +187,11 @@ def _finished(config: Config, known: "_Source | None") -> int | None:
     return last if recorded and (config.workdir / "checkpoints" / str(last)).is_dir() else None
 
 
-def _read_finished(config: Config, step: int) -> Classifier | None:
-    """The classifier at the end of a run; None if its last checkpoint is damaged, for an earlier one continues."""
+def _read_finished(config: Config, step: int | None) -> Classifier | None:
+    """The classifier at the end of a run; None if it is not there, or is damaged, for an earlier one continues."""
     assert config.workdir is not None
+    if step is None:
+        return None
     try:
         return restore(config.workdir, step)
     except InputError:
@@ -217,6 +222,13 @@ class _Source(NamedTuple):
 
     @classmethod
     def of(cls, benchmark: Benchmark) -> "_Source":
+        for name in ("source_train", "source_test", "validation", "target"):
+            split = getattr(benchmark, name)
+            if split is not None and (split.images.dtype != np.uint8 or split.images.ndim != 4):
+                raise InputError(
+                    f"{name} has images of {split.images.dtype} {split.images.shape}: give pixels 0..255 as uint8 "
+                    "[n, h, w, c]"
+                )
         return cls(benchmark, fingerprint(benchmark), *_pixel_statistics(benchmark.source_train.images))
 
     def augmentation(self, config: Config) -> str:
@@ -249,7 +261,13 @@ class _Lane:
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep_all=config.keep_checkpoints)
         self.records: list[Record] = []
         self.diverged_at: int | None = None
+        self.reason = "the loss, the weights or the features were not finite"
         self.events = events.Events(self.workdir / "tensorboard") if config.tensorboard and leads() else None
+
+    @property
+    def measured_at(self) -> float | int | None:
+        """The step of the newest record."""
+        return self.records[-1]["step"] if self.records else None
 
     def write_records(self) -> None:
         """Brings the files of the records up to date."""
@@ -327,6 +345,8 @@ class _Run:
                 for i, (lane, one) in enumerate(zip(lanes, loaded, strict=True)):
                     lane.diverged_at = newest[1].get("diverged", {}).get(str(i))
                     lane.records = [] if one is None else one[1]["records"]
+            del like, loaded  # as large as the states, for as long as the run
+            trainer = dataclasses.replace(trainer, initial=())
             with together():
                 for lane in _sound(lanes):
                     lane.write_records()
@@ -385,14 +405,21 @@ class _Run:
             total=self.total_steps, initial=step, unit="step", desc="train", smoothing=0.05, disable=not leads()
         ) as bar:
             while True:
-                if step in self.marks and [record["step"] for record in _sound(lanes)[0].records[-1:]] != [step]:
+                waiting = [lane for lane in _sound(lanes) if lane.measured_at != step] if step in self.marks else []
+                if waiting:
                     bar.set_postfix_str("measuring")
-                    for lane in _sound(lanes):
+                    for lane in waiting:
+                        (signal,) = agree(stop.signal)
+                        if (
+                            signal and step < self.total_steps
+                        ):  # the last step is saved once, with all that belongs in it
+                            _save(trainer, lanes, states, wait=True)
+                            raise Interrupted(signal, f"after step {step}; saved")
                         state = trainer.one_seed(states, lanes.index(lane))
                         try:
                             lane.records.append(self._measure(state, step))
-                        except measuring.NotFinite:
-                            lane.diverged_at = step
+                        except measuring.NotFinite as error:
+                            lane.diverged_at, lane.reason = step, str(error)
                             continue
                         with together():
                             lane.write_records()
@@ -437,17 +464,14 @@ class _Run:
     def _diverged(self, lanes: list[_Lane]) -> Diverged:
         """Says which seeds diverged, and what became of the others."""
         where = [
-            f"step {lane.diverged_at} of {self.total_steps} "
+            f"{lane.reason} at step {lane.diverged_at} of {self.total_steps} "
             f"(seed={lane.config.seed}, learning_rate={lane.config.learning_rate}); checkpoints up to then are kept in "
             f"{lane.workdir}"
             for lane in lanes
             if lane.diverged_at is not None
         ]
         others = f"; the other {len(_sound(lanes))} seeds are finished" if _sound(lanes) else ""
-        return Diverged(
-            f"the loss, the weights or the features were not finite at {'; at '.join(where)}{others}; "
-            "try a lower learning_rate in a new workdir"
-        )
+        return Diverged(f"{'; '.join(where)}{others}; try a lower learning_rate in a new workdir")
 
     def _advance(
         self, trainer: Trainer, states: States, step: int, chunk: int, bar: tqdm
@@ -490,7 +514,7 @@ class _Run:
         epoch = step * self.batch_size / self.images
         start = time.monotonic()
         record = measuring.measure(self._classifier(state), self.measurement, step=step, epoch=epoch)
-        self._log({"step": step, "measure_seconds": time.monotonic() - start})
+        self._log({"step": step, "measure_seconds": time.monotonic() - start, **speed.peak_memory()})
         return record
 
     def _log(self, entry: dict[str, Any]) -> None:

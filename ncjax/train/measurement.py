@@ -1,6 +1,7 @@
 """What a run records of its network at one step: collapse on the three sets of classes, and few-shot accuracy."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,11 +77,11 @@ def plan(benchmark: Benchmark, config: Config) -> Measurement:
         "target": benchmark.target,
     }
     splits = {name: split for name, split in named.items() if split is not None}
-    fewest = {name: int(np.bincount(split.labels).min()) for name, split in splits.items()}
-    clusters = {name: name != "source_test" or count > 1 for name, count in fewest.items()}
+    fewest = {name: int(np.bincount(split.labels, minlength=split.num_classes).min()) for name, split in splits.items()}
+    clusters = {name: name != "source_test" or count != 1 for name, count in fewest.items()}
     for name, count in fewest.items():
         if count < 2 and clusters[name]:
-            raise InputError(f"{name} has a class with {count} image: a within-class variance needs at least 2")
+            raise InputError(f"{name} has a class with {count} images: a within-class variance needs at least 2")
     assert config.measure_per_class is not None
     per_class = min(config.measure_per_class, *(fewest[name] for name in splits if clusters[name]))
     target = fewest["target"]
@@ -120,7 +121,8 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
     try:
         return _measure(params, measurement, {"step": step, "epoch": epoch})
     except InputError as error:  # the settings were checked by `plan`
-        raise NotFinite(str(error)) from error
+        reason = re.split("[:;]", str(error))[0]  # what it advises is not for this case
+        raise NotFinite(f"the features could not be measured ({reason})") from error
 
 
 def _measure(params: Classifier, measurement: Measurement, record: Record) -> Record:

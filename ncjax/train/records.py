@@ -55,7 +55,7 @@ def read_records(workdir: str | Path) -> list[Record]:
     Raises:
       InputError: if the folder holds no records, or they cannot be read.
     """
-    records = _read(workdir, "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
+    records = _read(workdir, "metrics.jsonl", lambda text: [dict(json.loads(line)) for line in text.splitlines()])
     if not records:
         raise InputError(f"{Path(workdir) / 'metrics.jsonl'} is empty: the run has not yet been measured")
     return records
@@ -78,7 +78,7 @@ def _read(workdir: str | Path, name: str, parse: Callable[[str], Any]) -> Any:
         raise InputError(
             f"{workdir} holds no run: there is no {name} in it; give the folder that pretrain.py named"
         ) from None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 

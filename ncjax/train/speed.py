@@ -1,6 +1,8 @@
 """How fast a run is against what its devices could do, and what they can hold."""
 
 import re
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +92,14 @@ def stream_above(stream: bool | None) -> int | None:
     local = devices.data_mesh().local_devices
     stats = local[0].memory_stats() or {}
     return stats["bytes_limit"] // 4 if "bytes_limit" in stats else _HOST_BYTES // len(local)
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that this process has held so far, and that any of its devices has, where it keeps count."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"peak_process_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    counts = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    return found | ({"peak_device_bytes": max(counts)} if max(counts) else {})
 
 
 @contextmanager
