@@ -207,7 +207,7 @@ def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """The points as text: CDNV on the three sets and few-shot accuracy, ± the 95 % t interval over seeds."""
+    """The points as text: CDNV on the three sets and few-shot accuracy, ± the 95 % t interval over runs."""
     kind, kind_label = cdnv_kind(outcomes)
     record = outcomes[0].runs[0].records[0]
     kept = [name for name in SETS if f"{name}/cdnv" in record]
@@ -220,5 +220,5 @@ def table(outcomes: Sequence[Outcome]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
-        [*lines, f"{kind_label}; accuracy of NCC on target classes; ± 95 % t interval over seeds, none for one."]
+        [*lines, f"{kind_label}; accuracy of NCC on target classes; ± 95 % t interval over these runs, none for one."]
     )

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import class_population
 import drawing
 import numpy as np
 import stats
@@ -62,13 +63,18 @@ class Options(sweep.Options):
 
 def grid(options: Options) -> list[sweep.Point]:
     """A run of each data set."""
+    if options.episodes is not None and options.episodes < 2:
+        raise InputError(f"episodes={options.episodes}: it must be at least 2")
     whole: dict[str, Any] = {"num_source_classes": None, "samples_per_class": None}
     if options.preset == "paper":
-        folders = {name: place(options, name) for name in ("cifar_fs", "fc100", "emnist")}
+        # all of CIFAR-100's source classes and images, in the words of the other figures, which share these runs
+        cifar = {"cifar_fs": 64, "fc100": class_population.SOURCE_CLASSES}
+        folders = {name: place(options, name) for name in (*cifar, "emnist")}
         if options.mini_imagenet is not None:
             folders["mini_imagenet"] = options.mini_imagenet
+        sizes = {name: {"num_source_classes": cifar[name]} if name in cifar else whole for name in folders}
         return [
-            sweep.Point(name, sweep.reference(options, dataset=name, data_dir=where, **whole))
+            sweep.Point(name, sweep.reference(options, dataset=name, data_dir=where, **sizes[name]))
             for name, where in folders.items()
         ]
     points = [sweep.Point("glyphs", sweep.reference(options))]
@@ -87,15 +93,15 @@ def place(options: Options, name: str) -> str | None:
     return str(Path(options.data_dir) / name)
 
 
-def evaluate(run: Run, episodes: int) -> dict[str, Any]:
+def evaluate(run: Run, episodes: int, data_dir: str | None = None) -> dict[str, Any]:
     """Accuracy and intervals of each head and number of shots; kept in the run's folder, few_shot.json."""
     settings = {"episodes": episodes, "heads": HEADS, "shots": SHOTS, "tuning_episodes": TUNING_EPISODES}
-    return sweep.kept(run.folder / "few_shot.json", settings, lambda: measure(run, episodes))
+    return sweep.kept(run.folder / "few_shot.json", settings, lambda: measure(run, episodes, data_dir))
 
 
-def measure(run: Run, episodes: int) -> dict[str, Any]:
+def measure(run: Run, episodes: int, data_dir: str | None = None) -> dict[str, Any]:
     """`evaluate`, computed."""
-    benchmark, params = sweep.benchmark(run), run.restore()
+    benchmark, params = sweep.benchmark(run, data_dir), run.restore()
     target = features(params, benchmark.target)
     validation = None if benchmark.validation is None else features(params, benchmark.validation)
     found: dict[str, Any] = {"episodes": episodes}
@@ -119,12 +125,11 @@ def measure(run: Run, episodes: int) -> dict[str, Any]:
 
 def draw(figures: sweep.Figures) -> None:
     """The table, and a panel for each data set."""
-    assert isinstance(figures.options, Options)
-    episodes = figures.options.episodes or (2000 if figures.options.preset == "smoke" else 10_000)
-    if episodes < 2:
-        raise InputError(f"episodes={episodes}: it must be at least 2")
+    options = figures.options
+    assert isinstance(options, Options)
+    episodes = options.episodes or (2000 if options.preset == "smoke" else 10_000)
     found = {
-        o.point.label: [evaluate(run, episodes) for run in o.runs]
+        o.point.label: [evaluate(run, episodes, o.point.config.data_dir) for run in o.runs]
         for o in sweep.progress(figures.finished, "few-shot episodes")
     }
     figure, panels = drawing.panels(len(found), 4.6, 4.2)

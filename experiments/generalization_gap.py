@@ -77,7 +77,7 @@ def draw(figures: sweep.Figures) -> None:
             each = [[gap.get(value, np.nan) for value in x] for gap in by_seed.values()]
             array = np.asarray(each)
             lost = int((~(array > 0) & ~np.isnan(array)).sum())
-            infinite = int(np.isnan(array).sum())
+            infinite = sum(int(np.isnan(list(gap.values())).sum()) for gap in by_seed.values())
             slope = stats.Mean.of(slopes(by_seed, len(x)))
             shown = f"slope {slope.value:.2f} ± {slope.ci95:.2f}" if slope.runs > 1 else "no slope with interval"
             label = f"{name.replace('_', '-')}: {shown} ({slope.runs} of {len(by_seed)} seeds)"
@@ -88,11 +88,12 @@ def draw(figures: sweep.Figures) -> None:
             axes.plot(x, mean, "-", color=color, label=label)
             if np.isfinite(positive).any():
                 highest = max(highest, float(np.nanmax(positive)))
-            note = f"{lost} of {array.size} gaps <= 0, {infinite} infinite"
+            count = sum(map(len, by_seed.values()))
+            note = f"{lost} of {count} gaps <= 0, {infinite} infinite"
             print(f"{group}, {name} less source_train: {shown} over {slope.runs} of {len(by_seed)} seeds; {note}")
             axes.plot([], [], " ", label=note)
             numbers[f"{group}/{name}"] = {
-                "x": x, "gaps": {str(s): list(g.values()) for s, g in by_seed.items()},
+                "x": x, "gaps": {str(s): [g.get(v) for v in x] for s, g in by_seed.items()},
                 "slope": slope._asdict(), "not_positive": lost, "infinite": infinite,
             }  # fmt: skip
         if highest:

@@ -4,8 +4,8 @@ Claim: low target CDNV also serves where there is plenty of data of the target c
 Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121) shows few shots; this is an extension.
 Plotted: accuracy on held-out target images of ridge regression, of logistic regression (both on frozen features, their
 penalty chosen on a fifth of the training images), and of fine-tuning the whole network, against target CDNV
-(debiased, of the features before fine-tuning), a dot for each run; Spearman's correlation of error and CDNV with the
-95 % interval of a bootstrap over runs.
+(debiased, of the features before fine-tuning), a dot for each run; Spearman's correlation of error and CDNV, with the
+95 % interval of a bootstrap over configurations where there are five of them or more.
 Of the target images of each class a third, at most 100, is held out. Fine-tuning: 5 epochs of SGD with momentum 0.9 and
 a cosine from 0.01, batch 64, the head from the logistic regression, the augmentation of pretraining; nothing of it is
 tuned.
@@ -32,7 +32,7 @@ import numpy as np
 import optax
 import sweep
 from jaxtyping import Array
-from stats import correlation_interval, spearman
+from stats import correlation_interval, independent, spearman
 
 from ncjax import Classifier, devices, features, logits, models
 from ncjax.classifier import normalize
@@ -152,18 +152,18 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start:
     return dataclasses.replace(params, variables=variables, network=network, feature_mean=None)
 
 
-def transfer(run: Run) -> dict[str, Any]:
+def transfer(run: Run, data_dir: str | None = None) -> dict[str, Any]:
     """Accuracies on held-out target images; kept in the run's folder, transfer.json, with what they depend on."""
     settings = {
         "alphas": ALPHAS, "cs": CS, "steps": STEPS, "epochs": EPOCHS, "batch": BATCH, "rate": RATE,
         "held_out": (MOST_HELD_OUT, SHARE_HELD_OUT),
     }  # fmt: skip
-    return sweep.kept(run.folder / "transfer.json", settings, lambda: probes(run))
+    return sweep.kept(run.folder / "transfer.json", settings, lambda: probes(run, data_dir))
 
 
-def probes(run: Run) -> dict[str, Any]:
+def probes(run: Run, data_dir: str | None = None) -> dict[str, Any]:
     """`transfer`, computed."""
-    target = sweep.benchmark(run).target
+    target = sweep.benchmark(run, data_dir).target
     params = run.restore()
     ways = len(target.class_names)
     train, held = divide(target)
@@ -181,16 +181,18 @@ def probes(run: Run) -> dict[str, Any]:
 
 def draw(figures: sweep.Figures) -> None:
     """Accuracy of each method against target CDNV."""
-    found = [transfer(run) for run in sweep.progress(figures.runs, "probes")]
+    found = [transfer(run, figures.options.data_dir) for run in sweep.progress(figures.runs, "probes")]
     cdnv = [run.final("target/debiased_cdnv") for run in figures.runs]
+    configurations = [run.folder.parent for run in figures.runs]
     figure, (axes,) = drawing.panels(1, 6.5, 4.6)
     numbers: dict[str, Any] = {"target/debiased_cdnv": cdnv, "transfer": found}
     for name, color in METHODS.items():
         accuracy = [one[name] for one in found]
         points = [np.asarray([[v, 1 - a]]) for v, a in zip(cdnv, accuracy, strict=True)]
         rho = spearman(np.concatenate(points))
-        low, high = correlation_interval(points)
-        label = f"{name}: Spearman of error {rho:.2f} [{low:.2f}, {high:.2f}]"
+        low, high = correlation_interval(independent(points, configurations))
+        interval = "no interval" if np.isnan(low) else f"[{low:.2f}, {high:.2f}]"
+        label = f"{name}: Spearman of error {rho:.2f}, {interval}"
         axes.plot(cdnv, [100 * a for a in accuracy], "o", color=color, label=label)
         print(f"{label}; accuracy {min(accuracy):.4f} to {max(accuracy):.4f}, {len(cdnv)} runs")
         numbers[f"spearman/{name}"] = [rho, low, high]

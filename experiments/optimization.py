@@ -6,7 +6,8 @@ Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), which shows sever
 additions.
 Plotted: debiased CDNV of the three sets and few-shot accuracy of the nearest class centre, one setting varied at a time
 from the reference; mean and 95 % t interval over seeds. Settings under which the loss stopped being finite are named.
-The number of steps is that of the reference; with a batch half as large the network sees half as many images.
+In the smoke preset all take as many steps, so that a batch twice as large sees twice as many images; in the paper
+preset all take as many epochs, so that it takes half as many steps.
 Expect: rates that are too low leave CDNV high everywhere.
 
 Command: python experiments/optimization.py [--preset=paper --data_dir=PATH]

@@ -5,7 +5,8 @@ whether more collapse helps: Li et al. (arXiv 2212.12206) find that preventing s
 Paper: an open direction of Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121); Li et al. as above.
 Plotted: debiased CDNV of the three sets and few-shot accuracy of the nearest class centre under label smoothing,
 mixup, dropout, weight decay and a penalty on the batch's own CDNV, one at a time; and accuracy against the CDNV of
-source-train and of target over all runs, with Spearman's correlation and the 95 % interval of a bootstrap over runs.
+source-train and of target over all runs, with Spearman's correlation and the 95 % interval of a bootstrap over
+settings, the seeds of one together.
 Mean and 95 % t interval over seeds; differences from the reference, in percentage points with Welch's 95 % t interval,
 in the table, each by itself: of many tests without correction one in twenty is expected to find what is not there.
 Expect: nothing; it reports what it finds.
@@ -73,10 +74,12 @@ def draw(figures: sweep.Figures) -> None:
     correlations: dict[str, list[float]] = {}
     for key, _, _ in shots:
         for name in ("source_train", "target"):
-            pairs = [np.asarray([[run.final(f"{name}/debiased_cdnv"), run.final(key)]]) for run in figures.runs]
-            rho, (low, high) = spearman(np.concatenate(pairs)), correlation_interval(pairs)
+            # the seeds of one setting together
+            drawn = [np.column_stack([o.values(f"{name}/debiased_cdnv"), o.values(key)]) for o in figures.finished]
+            rho, (low, high) = spearman(np.concatenate(drawn)), correlation_interval(drawn)
             correlations[f"{key} and {name} CDNV"] = [rho, low, high]
-            print(f"Spearman over {len(pairs)} runs, {key} and {name} CDNV: {rho:+.2f} [{low:+.2f}, {high:+.2f}]")
+            print(f"Spearman over {len(figures.runs)} runs of {len(drawn)} settings, {key} and {name} CDNV: {rho:+.2f} "
+                  f"[{low:+.2f}, {high:+.2f}]")  # fmt: skip
     drawing.draw_settings(
         figures, "Regularisation", scatter=True, more={"differences": differences, "spearman": correlations}
     )

@@ -1,15 +1,16 @@
-"""Statistics over runs, which are the independent draws: means, differences and rank correlations with intervals."""
+"""Statistics over runs: means, differences and rank correlations with intervals."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata, ttest_ind
 
 from ncjax.eval.intervals import mean_interval
 
-FEWEST_RUNS = 5
+FEWEST = 5
+"""Independent draws that an interval of a correlation takes."""
 RESAMPLES = 2000
 
 
@@ -55,12 +56,23 @@ def spearman(points: np.ndarray) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def correlation_interval(points: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Percentiles of Spearman's correlation over resamples of whole runs, points [m, 2] each; NaN for fewer than five.
+def independent(points: Sequence[np.ndarray], configurations: Sequence[Any]) -> list[np.ndarray]:
+    """The points [m, 2] of the runs of each configuration together; of a single configuration, those of each run.
 
-    NaN also where most resamples have no correlation, since a column does not vary.
+    Runs that differ in their seed alone resemble each other: drawn apart, they would count as more than they tell.
     """
-    if len(points) < FEWEST_RUNS:
+    each: dict[Any, list[np.ndarray]] = {}
+    for one, of in zip(points, configurations, strict=True):
+        each.setdefault(of, []).append(one)
+    return list(points) if len(each) == 1 else [np.concatenate(one) for one in each.values()]
+
+
+def correlation_interval(points: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Percentiles of Spearman's correlation over resamples of what is `independent`, with all its points [m, 2].
+
+    NaN for fewer than five; also where most resamples have no correlation, since a column does not vary.
+    """
+    if len(points) < FEWEST:
         return math.nan, math.nan
     drawn = np.random.default_rng(0).integers(len(points), size=(RESAMPLES, len(points)))
     found = np.asarray([spearman(np.concatenate([points[i] for i in one])) for one in drawn])

@@ -39,7 +39,8 @@ class Options:
     """What every figure asks."""
 
     preset: Literal["smoke", "paper"] = "smoke"
-    """smoke: a small grid on glyphs, minutes on two cores, nothing to download. paper: the real thing, for a GPU."""
+    """smoke: a small grid, minutes on two cores, mostly on glyphs, which need no download. paper: the real thing, for a
+    GPU."""
     data_dir: str | None = None
     """Folder of the data set's official archive; without it the archive is downloaded, where the preset needs one."""
     seeds: int = 3
@@ -232,13 +233,13 @@ def load(config: Config) -> Benchmark:
     return _loaded[key]
 
 
-def benchmark(run: Run) -> Benchmark:
-    """The data that a run was trained on.
+def benchmark(run: Run, data_dir: str | None = None) -> Benchmark:
+    """The data that a run was trained on; `data_dir` says where it is now, if it is of a folder.
 
     Raises:
       InputError: the data cannot be read, or is not what it was trained on.
     """
-    return runs.open_benchmark(run.described, load=load)
+    return runs.open_benchmark(run.described, None if run.config.data_dir is None else data_dir, load=load)
 
 
 def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:

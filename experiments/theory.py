@@ -58,7 +58,7 @@ def compare(run: Run, step: int, target: Split, shots: list[int]) -> dict[str, A
 
 def draw(figures: sweep.Figures) -> None:
     """The three panels."""
-    target = sweep.benchmark(figures.runs[0]).target
+    target = sweep.benchmark(figures.runs[0], figures.options.data_dir).target
     fewest = int(np.bincount(target.labels).min())
     shots = [n for n in SHOTS if n + 15 <= fewest]
     # the network before training is left out: its classes can hardly be told apart, and no bound says anything

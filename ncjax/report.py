@@ -368,10 +368,19 @@ def _shown_classes(found: collapse.Collapse) -> np.ndarray:
 
 
 def _matrix(
-    values: np.ndarray, names: Sequence[str], mapper: LinearColorMapper | LogColorMapper, tooltips: Any, labels: Any
+    values: np.ndarray,
+    names: Sequence[str],
+    mapper: LinearColorMapper | LogColorMapper,
+    tooltips: Any,
+    labels: Any,
+    *,
+    diagonal: np.ndarray | None = None,
 ) -> figure:
-    """A heatmap with a name at each row and column; row 0 on top."""
+    """A heatmap with a name at each row and column; row 0 on top; what is said of the white diagonal, if anything."""
     k = len(names)
+    said = values.copy()
+    if diagonal is not None:
+        np.fill_diagonal(said, diagonal)
     size = "11px" if k <= 25 else "8px"
     plot = _figure(
         x_range=Range1d(-0.5, k - 0.5),
@@ -388,7 +397,7 @@ def _matrix(
             "x": column,
             "y": row,
             "value": values.ravel().astype(np.float32),
-            "text": [_number(v) for v in values.ravel()],
+            "text": [_number(v) for v in said.ravel()],
             "row": list(named[row]),
             "column": list(named[column]),
         }
@@ -442,13 +451,12 @@ def confusion_rates(report: EpisodeReport) -> np.ndarray:
 def _plot_confusion(detail: Detail, shown: np.ndarray) -> figure:
     names = [detail.class_names[c] for c in detail.collapse.classes[shown]]
     rates = confusion_rates(detail.confused)[np.ix_(shown, shown)]
-    off = rates[~np.eye(len(rates), dtype=bool)]
-    high = float(np.nanmax(off)) if np.isfinite(off).any() else 1.0
-    mapper = LinearColorMapper(
-        palette=Cividis256, low=0.0, high=max(high, 1e-3), high_color="#ffffff", nan_color="#ffffff"
-    )
+    right = rates.diagonal().copy()
+    np.fill_diagonal(rates, np.nan)
+    high = float(np.nanmax(rates)) if np.isfinite(rates).any() else 1.0
+    mapper = LinearColorMapper(palette=Cividis256, low=0.0, high=max(high, 1e-3), nan_color="#ffffff")
     tooltips = [("", "@row, taken for @column"), ("share", "@text %")]
-    return _matrix(rates, names, mapper, tooltips, ("taken for", "class"))
+    return _matrix(rates, names, mapper, tooltips, ("taken for", "class"), diagonal=right)
 
 
 def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -592,12 +600,14 @@ def _summary(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _over_seeds(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
-    """Means over runs that differ in their seed alone; None where there are none."""
-    groups: dict[str, list[int]] = {}
+    """Means over runs that differ in their seed alone, of copies of a run the first; None where there are none."""
+    groups: dict[str, dict[int, int]] = {}
     for number, run in enumerate(runs):
         same = {key: value for key, value in run.described.get("identity", {}).items() if key != "seed"}
-        groups.setdefault(json.dumps([same, run.records[-1]["step"]], sort_keys=True), []).append(number)
-    many = [group for group in groups.values() if len({runs[i].described["config"]["seed"] for i in group}) > 1]
+        what = [same, run.described["data"].get("fingerprint"), run.records[-1]["step"]]
+        of_seed = groups.setdefault(json.dumps(what, sort_keys=True), {})
+        of_seed.setdefault(run.described["config"]["seed"], number)
+    many = [list(group.values()) for group in groups.values() if len(group) > 1]
     if not many:
         return None
     keys_ = [f"{name}/cdnv" for name in SETS] + ["target/debiased_cdnv"]
@@ -677,7 +687,7 @@ def _settings(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], dict[str, Any
     flat = []
     for run in runs:
         data = run.described["data"]
-        found = dict(run.described["config"])
+        found = {key: value for key, value in run.described["config"].items() if key != "workdir"}  # the run's name
         found |= {f"data: {key}": data[key] for key in ("fingerprint", "image_shape", "augmentation") if key in data}
         found |= {f"images: {key}": value for key, value in data.get("images", {}).items()}
         found |= {f"classes: {key}": value for key, value in data.get("classes", {}).items()}
