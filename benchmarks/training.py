@@ -4,12 +4,14 @@
     python benchmarks/training.py --network=wrn-28-4 --side=32 --channels=3 --steps=3
     python benchmarks/training.py --growth              # with the batch size, and with one device or all
     python benchmarks/training.py --host                # what the host costs: an epoch of 38,400 images, no network
-    python benchmarks/training.py --start               # first and second start of a run, to its first step
+    python benchmarks/training.py --compiled            # torch.compile too
+    python benchmarks/training.py --start               # compiling and taking the first step: first and second start
 
 Rounds are interleaved: ncjax, then PyTorch, each for some steps, so that a busy machine slows both; the ratio is the
 median of the rounds' ratios. Compile time is apart. ncjax's step includes shuffling, gathering and augmentation;
 PyTorch is handed the batches that ncjax trains on, ready in its memory: the first 32, over and over. On a GPU, PyTorch
-uses channels_last and, with --precision=bfloat16, autocast.
+uses channels_last and, with --precision=bfloat16, autocast. --start begins when the imports are done, and leaves out
+what both starts of a run do alike before the first step: reading the data, and measuring the network at step 0.
 
 Measured on two cores of an Intel Xeon with AVX-512 and AMX, jax 0.10.2 on two CPU devices, torch 2.13.0, float32, batch
 64, 2026-11-24; the ratio is ncjax's images/s over those of PyTorch, eager and eager with channels_last:
@@ -22,12 +24,15 @@ Measured on two cores of an Intel Xeon with AVX-512 and AMX, jax 0.10.2 on two C
                                                  1,331, 1,212, 1,209
 
 PyTorch's convolutions (oneDNN) run at 230-340 GFLOP/s there, forward and backward; XLA's at 105-290, and its weight
-gradients at 57-236. On two cores of an AMD EPYC with AVX2 and no AVX-512, the same versions, 2026-11-25:
+gradients at 57-236. On two cores of an AMD EPYC with AVX2 and no AVX-512, the same versions, 2026-11-26:
 
-    wrn-10-1, 28 x 28 x 1, 7 rounds              60 ms a step, 1,066 images/s    0.81    0.84
-    wrn-28-4, 32 x 32 x 3, 5 rounds of 2 steps   2,589 ms a step, 25 images/s    1.05    0.96
+    wrn-10-1, 28 x 28 x 1, 7 rounds              71 ms a step, 902 images/s      0.83    0.83    compiled 0.87
+    wrn-28-4, 32 x 32 x 3, 5 rounds of 2 steps   3,089 ms a step, 21 images/s    1.02    0.97    compiled 0.98
+    --host                                       0.94 s an epoch (median of five 1.00 s)
+    --start, wrn-28-4, 32 x 32 x 3               18.5 s to the first step, then 3.8 s: 4.9 times sooner
 
-PyTorch compiled, and GPUs: not yet run.
+"compiled" is torch.compile with channels_last; its first call took 36 s and 57 s, that of ncjax 3.7 s and 6.5 s, from
+the cache of compiled programs. On the Intel machine PyTorch was handed one batch over and over. GPUs: not yet run.
 """
 
 import argparse
@@ -44,6 +49,7 @@ from statistics import median
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 
 CLASSES = 64
 READY = 32
@@ -232,11 +238,16 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def growth(options: argparse.Namespace) -> None:
-    print(f"{options.network}, {jax.device_count()} devices\n{'batch':>8}{'ms a step':>12}{'images/s':>12}")
-    for batch in (16, 32, 64, 128, 256):
-        run, _ = ncjax_steps(options, batch)
-        seconds = median(timed(run, options.steps) for _ in range(3))
-        print(f"{batch:>8}{1e3 * seconds:>12.1f}{batch / seconds:>12.0f}", flush=True)
+    print(f"{options.network}\n{'devices':>8}{'batch':>8}{'ms a step':>12}{'images/s':>12}")
+    for devices in sorted({1, jax.device_count()}):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+        for batch in (16, 32, 64, 128, 256):
+            if batch % devices:
+                continue
+            with jax.set_mesh(mesh):
+                run, _ = ncjax_steps(options, batch)
+                seconds = median(timed(run, options.steps) for _ in range(3))
+            print(f"{devices:>8}{batch:>8}{1e3 * seconds:>12.1f}{batch / seconds:>12.0f}", flush=True)
 
 
 def host(options: argparse.Namespace) -> None:
@@ -271,6 +282,7 @@ def start(options: argparse.Namespace) -> None:
         command = [sys.executable, "-c", program, *sys.argv[1:]]
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         environment = os.environ | {"XDG_CACHE_HOME": cache}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would be filled already
         taken = []
         for _ in range(2):
             done = subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
 import ncjax
 from ncjax.classifier import extract, outputs
@@ -34,6 +34,15 @@ def test_rows_stay_in_order_whatever_the_batch(params: ncjax.Classifier, on_devi
         np.testing.assert_allclose(ncjax.features(params, images, batch_size=batch_size), whole, rtol=1e-5, atol=1e-6)
     with jax.set_mesh(on_devices(8)):
         np.testing.assert_allclose(ncjax.features(params, images, batch_size=7), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mesh_of_another_type_is_refused(params: ncjax.Classifier) -> None:
+    """The type that jax.make_mesh gives where none is asked for."""
+    with (
+        jax.set_mesh(jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))),
+        pytest.raises(InputError, match="axes of another type than Auto; make it"),
+    ):
+        ncjax.features(params, tiny.split(2, 2, seed=1).images)
 
 
 def test_pixels_are_centred_and_scaled(params: ncjax.Classifier) -> None:

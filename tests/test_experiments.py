@@ -42,6 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=np.concatenate([part.labels + 10 * i for i, part in enumerate(parts.values())]),
         split=np.concatenate([np.full(len(part.labels), name) for name, part in parts.items()]),
     )
+    rows = np.random.default_rng(0).normal(size=(60, 8))
+    np.savez_compressed(path / "mangled.npz", features=rows, labels=np.arange(60) % 6)
+    mangled = bytearray((path / "mangled.npz").read_bytes())
+    mangled[1000:1010] = bytes(10)
+    (path / "mangled.npz").write_bytes(mangled)
     done = pretrain(path)
     assert done.returncode == 0, done.stderr
     (path / "printed").write_text(done.stdout)
@@ -101,9 +106,10 @@ def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
 def test_evaluate_features_from_anywhere(folder: Path) -> None:
     features = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
     np.savez(folder / "mine.npz", features=features, labels=np.repeat([f"class {i}" for i in range(10)], 20))
-    done = command("evaluate.py", "--features=mine.npz", "--episodes=500", "--heads", "ncc", cwd=folder)
+    arguments = ["--features=mine.npz", "--episodes=500", "--heads", "ncc", "--out=results/mine.json"]
+    done = command("evaluate.py", *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
-    written = json.loads((folder / "mine.evaluation.json").read_text())
+    written = json.loads((folder / "results" / "mine.json").read_text())
     assert written["collapse"]["k"] == 10
     chance = written["episodes"][0]
     assert abs(chance["accuracy"] - 0.2) < 0.05
@@ -125,6 +131,11 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("evaluate.py", ["--run=run", "--tune", "--split=validation"], "leave one of them out"),
         ("evaluate.py", ["--run=run", "--ways=50"], "50"),
         ("evaluate.py", ["--run=run", "--curves", "--support_augmentations=2"], "leave out --support_augmentations"),
+        ("evaluate.py", ["--run=run", "--out=."], "--out=. is a folder; name a file in it"),
+        ("evaluate.py", ["--features=mangled.npz"], "mangled.npz cannot be read as an .npz file"),
+        ("claims.py", [], "give the folder of a run of pretrain.py"),
+        ("claims.py", ["run", "--out=run"], "--out=run is a folder; name a file in it"),
+        ("claims.py", ["run", "--no-bounds", "--out=images.npz/claims.json"], "cannot write images.npz/claims.json"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(script: str, arguments: list[str], words: str, folder: Path) -> None:

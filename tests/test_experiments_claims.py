@@ -11,8 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import claims
+import number_of_classes
 import numpy as np
 import pytest
+import sweep
 from scipy import stats
 
 from ncjax import cli, collapse
@@ -192,6 +194,17 @@ def test_rank_correlation_is_spearman_and_infinity_the_largest() -> None:
     assert math.isnan(claims.spearman(np.array([[1.0, 2.0], [1.0, 3.0]])))
 
 
+def test_more_classes_are_compared_over_the_whole_grid_of_the_figure(tmp_path: Path) -> None:
+    """The reference, of most classes, is measured more often than the others."""
+    for point in number_of_classes.grid(sweep.Options()):
+        settings = {k: v for k, v in vars(point.config).items() if k not in ("workdir", "seed")}
+        last = sets(0.1, 0.1, 1 / point.x)
+        make(tmp_path / point.label, [(sets(3, 3, 3), last)] * 2, **settings)
+    (claim,) = claims.more_classes(runs_of(tmp_path))
+    assert "64 against 5 classes, 2 and 2 runs" in claim.scope
+    assert claim.parts[0].estimate == pytest.approx(5 / 64)
+
+
 def noisy(n: int, sign: float) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     cdnv = np.linspace(0.2, 0.8, n)
     error = 0.5 + sign * 0.4 * (cdnv - 0.5) + 0.002 * np.random.default_rng(1).normal(size=n)
@@ -217,6 +230,25 @@ def test_the_bootstrap_resamples_whole_runs() -> None:
     np.testing.assert_allclose(claims.correlation_interval(often), claims.correlation_interval(once))
 
 
+def test_seeds_of_one_configuration_are_drawn_together(tmp_path: Path) -> None:
+    """Fifteen runs of five configurations are worth five, and twelve of four are too few."""
+    rng = np.random.default_rng(4)
+    levels = rng.uniform(0.1, 0.9, (5, 2))
+    for i, (cdnv, error) in enumerate(levels):
+        last = [sets(0.1, 0.1, cdnv + d) | {"target/ncc/5w1s": 1 - error - d} for d in (0.0, 1e-4, 2e-4)]
+        make(tmp_path / str(i), [(sets(3, 3, 3), one) for one in last], num_source_classes=10 + i)
+    (claim,) = claims.correlates(runs_of(tmp_path))
+    part = claim.parts[0]
+    assert part.note.startswith("5 configurations; ")
+    low, high = claims.correlation_interval([np.array([[c, e]]) for c, e in levels])
+    assert (part.low, part.high) == pytest.approx((low, high), abs=0.15)
+    apart = claims.correlation_interval([np.array([[c, e]]) for c, e in levels for _ in range(3)])
+    assert part.high - part.low > 1.3 * (apart[1] - apart[0])
+    shutil.rmtree(tmp_path / "0")
+    (claim,) = claims.correlates(runs_of(tmp_path))
+    assert claim.parts[0].note.startswith("4 configurations: an interval takes 5")
+
+
 def test_other_target_classes_are_correlated_apart(tmp_path: Path) -> None:
     make(tmp_path / "a", noisy(6, 1.0))
     make(tmp_path / "b", noisy(6, -1.0), split_seed=1)
@@ -230,7 +262,7 @@ def test_other_target_classes_are_correlated_apart(tmp_path: Path) -> None:
 def test_every_verdict_of_the_bounds(
     bound: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bounds(run: Run, episodes: int) -> list[tuple[str, claims.Part]]:
+    def bounds(run: Run, episodes: int, data_dir: str | None) -> list[tuple[str, claims.Part]]:
         if bound >= 1:
             return []
         excess = 0.2 - bound
@@ -241,10 +273,28 @@ def test_every_verdict_of_the_bounds(
     assert claims.no_violation(runs, 100).verdict == verdict
 
 
+def test_neither_a_run_without_data_nor_a_wider_interval_hides_a_violated_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bounds(run: Run, episodes: int, data_dir: str | None) -> list[tuple[str, claims.Part]]:
+        if run.config.seed == 1:
+            raise InputError("the data has moved")
+        excess, half = (0.02, 0.01) if run.config.seed == 0 else (0.0, 0.04)
+        return [("a bound", claims.judge("a bound", excess, excess - half, excess + half, null=0.0, above=False))]
+
+    monkeypatch.setattr(claims, "bounds", bounds)
+    claim = claims.no_violation(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 3), 100)
+    assert claim.verdict == "contradicted"
+    assert [(part.name, part.verdict) for part in claim.parts] == [
+        ("bounds of seed_1", "not tested"),
+        ("a bound", "contradicted"),
+    ]
+
+
 def test_bounds_that_are_vacuous_everywhere_are_listed_and_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bounds(run: Run, episodes: int) -> list[tuple[str, claims.Part]]:
+    def bounds(run: Run, episodes: int, data_dir: str | None) -> list[tuple[str, claims.Part]]:
         vacuous = claims.Part("", "not tested", note="vacuous", counts=False)
         held = claims.judge("sharp", -0.2, -0.3, -0.1, null=0.0, above=False, note="50 shots")
         return [("wide", vacuous), ("wide", vacuous), ("sharp", vacuous), ("sharp", held)]
@@ -268,7 +318,7 @@ def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
     found = (centres[labels] + np.random.default_rng(0).normal(size=(200, 30))).astype(np.float32)
     target = Split(np.zeros((200, 1, 1, 1), np.uint8), labels, tuple("abcde"))
     monkeypatch.setattr(Run, "restore", lambda self: None)
-    monkeypatch.setattr(claims, "benchmark", lambda run: SimpleNamespace(target=target))
+    monkeypatch.setattr(claims, "benchmark", lambda run, data_dir: SimpleNamespace(target=target))
     monkeypatch.setattr(claims, "features", lambda params, split: found)
     parts = claims.bounds(run, 200)
     theory = collapse.theory(found, labels, ways=5, shots=(1, 5, 10, 20)).bounds()

