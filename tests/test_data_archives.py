@@ -32,10 +32,16 @@ def served(tmp_path):
 def test_a_download_is_kept_and_not_fetched_twice(served, cache):
     url, md5, path = served
     content = path.read_bytes()
+    downloads = cache / "downloads"
+    downloads.mkdir(parents=True)
+    for age, name in ((0, "running"), (2, "killed")):
+        left = downloads / f"served.bin.{name}.part"
+        left.touch()
+        os.utime(left, times=(time.time() - age * 24 * 3600,) * 2)
     assert archives.download(url, md5).read_bytes() == content
     path.unlink()
     assert archives.download(url, md5) == cache / "downloads" / "served.bin"
-    assert [f.name for f in (cache / "downloads").iterdir()] == ["served.bin"]
+    assert sorted(f.name for f in downloads.iterdir()) == ["served.bin", "served.bin.running.part"]
 
 
 def test_a_wrong_or_failed_download_leaves_nothing(served, cache):

@@ -173,17 +173,21 @@ def test_a_sweep_trains_once_is_divided_over_machines_and_says_what_is_missing(
     assert [point["values"]["target/debiased_cdnv"] for point in both["numbers"]] == [[v] for v in values]
 
 
-@pytest.mark.parametrize("name", ["collapse_during_training", "generalization_gap", "regularization"])
+@pytest.mark.parametrize(
+    "name", ["class_population", "collapse_during_training", "generalization_gap", "regularization"]
+)
 def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
     module = importlib.import_module(name)
     options = sweep.Options(out=tmp_path)
     rng = np.random.default_rng(0)
     outcomes = []
+    levels: dict[str, list[float]] = {}
     for point in module.grid(options):
         where = sweep.folder(point, options)
         found = []
-        for seed in range(2):
-            level = rng.uniform(0.1, 0.2)
+        for seed in range(point.seeds or 2):
+            level = rng.uniform(0.1, 0.2) + 0.05 * (point.group == "shifted")
+            levels.setdefault(point.group, []).append(level)
             record = {"step": 1, "epoch": 1.0, "target/ncc/5w1s": 1 - level, "target/ncc/5w1s/ci95": 0.01}
             for i, of in enumerate(plots.SETS, 1):
                 record |= {f"{of}/cdnv": i * level, f"{of}/debiased_cdnv": i * level}
@@ -199,6 +203,14 @@ def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
         rho, low, high = numbers["spearman"]["target/ncc/5w1s and target CDNV"]
         assert rho == pytest.approx(-1)
         assert low <= rho <= high + 1e-9
+    if name == "class_population":
+        lost, low, high = numbers["differences"]["target/ncc/5w1s"]
+        assert lost == pytest.approx(np.mean(levels["shifted"]) - np.mean(levels["random"]))
+        assert low < lost < high
+        assert numbers["differences"]["target / source_test CDNV, shifted over random"][0] == pytest.approx(1)
+    if name == "generalization_gap":
+        found = [numbers["samples/target"]["gaps"][seed] for seed in ("0", "1")]
+        np.testing.assert_allclose(np.transpose(found).ravel(), 2 * np.asarray(levels["samples"]))
 
 
 def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(

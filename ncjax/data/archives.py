@@ -1,9 +1,12 @@
 """Finding, fetching and checking the files that data sets are made from."""
 
+import contextlib
 import hashlib
 import http.client
 import os
+import shutil
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,6 +14,8 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from ncjax.errors import InputError
+
+_ABANDONED_AFTER = 24 * 3600  # seconds
 
 
 def cache_dir() -> Path:
@@ -59,6 +64,7 @@ def download(url: str, expected_md5: str) -> Path:
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent, f"{path.name}.*.part")
         # A name of its own, so that two processes fetching at once do not write into one file.
         handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
         part = Path(name)
@@ -79,6 +85,14 @@ def download(url: str, expected_md5: str) -> Path:
         if part is not None:
             part.unlink(missing_ok=True)
     return path
+
+
+def remove_abandoned(folder: Path, pattern: str) -> None:
+    """Removes what processes that were killed a day ago, or before, have left in a folder."""
+    for left in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):  # another process has just ended
+            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
 
 
 def check_member_names(archive: Path, names: Iterable[str]) -> None:

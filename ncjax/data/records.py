@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +21,12 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
-from ncjax.data.archives import cache_dir
+from ncjax.data.archives import cache_dir, remove_abandoned
 from ncjax.data.benchmark import ClassImages
 from ncjax.errors import InputError
 
 _READ_AT_ONCE = 1024
 _SCRATCH = ".incomplete-"
-_ABANDONED_AFTER = 24 * 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -211,10 +209,7 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
     what = contents()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f"{_SCRATCH}*"):
-            with contextlib.suppress(FileNotFoundError):  # another process has just ended
-                if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
-                    shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+        remove_abandoned(folder.parent, f"{_SCRATCH}*")
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder.parent))
     except OSError as error:
         raise InputError(

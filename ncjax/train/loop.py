@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -557,6 +558,7 @@ class _Run:
                 "classes": {name: len(split.class_names) for name, split in splits.items() if split is not None},
             },
             "versions": {
+                "ncjax": version("ncjax"),
                 "python": platform.python_version(),
                 "jax": jax.__version__,
                 "flax": flax.__version__,
