@@ -20,9 +20,9 @@ import ncjax
 from ncjax import cli, collapse, plots, runs
 from ncjax.classifier import outputs
 from ncjax.data import Split
-from ncjax.errors import InputError
+from ncjax.errors import UNREADABLE_NPZ, InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
-from ncjax.eval.sampling import UNREADABLE_NPZ, encode_labels
+from ncjax.eval.sampling import encode_labels
 from ncjax.eval.tuning import GRID
 from ncjax.train import read_config
 

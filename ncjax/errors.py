@@ -1,5 +1,15 @@
 """The one exception for mistakes that a person can make and mend."""
 
+import tokenize
+import zipfile
+import zlib
+
+UNREADABLE_NPZ = (
+    OSError, EOFError, RuntimeError, SyntaxError, TypeError, ValueError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy raises of a damaged .npz file."""
+
 
 class InputError(ValueError):
     """Something the user gave is wrong.

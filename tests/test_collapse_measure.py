@@ -157,7 +157,7 @@ def test_bad_input_is_named():
         (x, y[:-1], {}, "50 rows of features but 49 labels"),
         (x, y.astype(float), {}, "labels are float64 of shape"),
         (x, np.eye(5)[y].astype(int), {}, "give integers of shape"),
-        (x[0], y, {}, r"give numbers of shape \[n, d\]"),
+        (x[0], y, {}, r"give real numbers of shape \[n, d\]"),
         (x, y, {"num_classes": 4}, r"labels lie outside 0\.\.3, the first 4 in row"),
         (x, y - 1, {"num_classes": 5}, r"labels lie outside 0\.\.4, the first -1 in row"),
         (x, np.zeros_like(y), {}, "only class 0 has samples"),

@@ -234,15 +234,15 @@ def test_seeds_of_one_configuration_are_drawn_together(tmp_path: Path) -> None:
     """Fifteen runs of five configurations are worth five, and twelve of four are too few."""
     rng = np.random.default_rng(4)
     levels = rng.uniform(0.1, 0.9, (5, 2))
-    for i, (cdnv, error) in enumerate(levels):
-        last = [sets(0.1, 0.1, cdnv + d) | {"target/ncc/5w1s": 1 - error - d} for d in (0.0, 1e-4, 2e-4)]
+    each = [[(cdnv + d, error + d) for d in (0.0, 1e-4, 2e-4)] for cdnv, error in levels]
+    for i, seeds in enumerate(each):
+        last = [sets(0.1, 0.1, cdnv) | {"target/ncc/5w1s": 1 - error} for cdnv, error in seeds]
         make(tmp_path / str(i), [(sets(3, 3, 3), one) for one in last], num_source_classes=10 + i)
     (claim,) = claims.correlates(runs_of(tmp_path))
     part = claim.parts[0]
     assert part.note.startswith("5 configurations; ")
-    low, high = claims.correlation_interval([np.array([[c, e]]) for c, e in levels])
-    assert (part.low, part.high) == pytest.approx((low, high), abs=0.15)
-    apart = claims.correlation_interval([np.array([[c, e]]) for c, e in levels for _ in range(3)])
+    assert (part.low, part.high) == pytest.approx(claims.correlation_interval([np.array(seeds) for seeds in each]))
+    apart = claims.correlation_interval([np.array([point]) for seeds in each for point in seeds])
     assert part.high - part.low > 1.3 * (apart[1] - apart[0])
     shutil.rmtree(tmp_path / "0")
     (claim,) = claims.correlates(runs_of(tmp_path))

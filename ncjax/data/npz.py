@@ -1,14 +1,12 @@
 """`npz`: the user's own images in one NumPy array file."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ncjax.data.benchmark import PARTS, ClassImages, ClassSplit, DataSet, Request, given_class_split, own_class_split
-from ncjax.errors import InputError
+from ncjax.errors import UNREADABLE_NPZ, InputError
 
 _ARRAYS = ("images", "labels", "class_names", "split")
 
@@ -65,7 +63,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise
     except ValueError as error:  # NumPy takes every file that it does not know for a pickle
         raise InputError(f"{path} is no npz file; write it with numpy.savez") from error
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE_NPZ as error:
         raise InputError(f"{path} cannot be read as an npz file ({error}); write it again with numpy.savez") from error
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import operator
 import os
-import zipfile
 import zlib
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -14,15 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
-from ncjax.errors import InputError
+from ncjax.errors import UNREADABLE_NPZ, InputError
 
 SAMPLER_VERSION = 1
 """Part of every plan's hash; raised by any change after which a seed draws other episodes."""
 
 Queries = int | Literal["all"]
-
-UNREADABLE_NPZ = (OSError, EOFError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises of a damaged .npz file."""
 
 
 class ClassTable(NamedTuple):

@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -336,23 +336,26 @@ class _Run:
             with together():
                 self._check_space(lanes)
             trainer = self._trainer()
-            like = [trainer.one_seed(trainer.initial, i) for i in range(len(lanes))]
-            loaded = load_newest([lane.checkpoints for lane in lanes], like)
-            states, step = trainer.initial, 0
-            if loaded is not None:
-                states = trainer.join([one[0] if one is not None else like[i] for i, one in enumerate(loaded)])
-                newest = next(one for one in loaded if one is not None)
-                step = int(newest[0].step)
-                for i, (lane, one) in enumerate(zip(lanes, loaded, strict=True)):
-                    lane.diverged_at = newest[1].get("diverged", {}).get(str(i))
-                    lane.records = [] if one is None else one[1]["records"]
-            del like, loaded  # as large as the states, for as long as the run
-            trainer = dataclasses.replace(trainer, initial=())
+            states, step = self._resumed(trainer, lanes)
+            trainer = dataclasses.replace(trainer, initial=())  # as large as the states, and needed no more
             with together():
                 for lane in _sound(lanes):
                     lane.write_records()
             with stop.deferred():
                 return self._loop(trainer, lanes, states, step, stop)
+
+    def _resumed(self, trainer: Trainer, lanes: list[_Lane]) -> tuple[States, int]:
+        """The states to go on from, and their step; the lanes get back what the checkpoints hold of them."""
+        like = [trainer.one_seed(trainer.initial, i) for i in range(len(lanes))]
+        loaded = load_newest([lane.checkpoints for lane in lanes], like)
+        if loaded is None:
+            return trainer.initial, 0
+        newest = next(one for one in loaded if one is not None)
+        for i, (lane, one) in enumerate(zip(lanes, loaded, strict=True)):
+            lane.diverged_at = newest[1].get("diverged", {}).get(str(i))
+            lane.records = [] if one is None else one[1]["records"]
+        states = trainer.join([one[0] if one is not None else like[i] for i, one in enumerate(loaded)])
+        return states, int(newest[0].step)
 
     def _check_space(self, lanes: list[_Lane]) -> None:
         """Three checkpoints are kept while a fourth is written, or one of every measurement."""
@@ -411,9 +414,7 @@ class _Run:
                     bar.set_postfix_str("measuring")
                     for lane in waiting:
                         (signal,) = agree(stop.signal)
-                        if (
-                            signal and step < self.total_steps
-                        ):  # the last step is saved once, with all that belongs in it
+                        if signal and step < self.total_steps:  # the last step is saved by `_finish` alone
                             _save(trainer, lanes, states, wait=True)
                             raise Interrupted(signal, f"after step {step}; saved")
                         state = trainer.one_seed(states, lanes.index(lane))
@@ -558,7 +559,7 @@ class _Run:
                 "classes": {name: len(split.class_names) for name, split in splits.items() if split is not None},
             },
             "versions": {
-                "ncjax": version("ncjax"),
+                "ncjax": _version(),
                 "python": platform.python_version(),
                 "jax": jax.__version__,
                 "flax": flax.__version__,
@@ -567,6 +568,13 @@ class _Run:
                 "processes": jax.process_count(),
             },
         }
+
+
+def _version() -> str:
+    try:
+        return version("ncjax")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _sound(lanes: Sequence[_Lane]) -> list[_Lane]:
