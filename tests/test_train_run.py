@@ -707,7 +707,9 @@ def test_of_one_source_test_image_a_class_only_accuracy_is_measured(tmp_path: Pa
     [
         (1000, 100.0, 3, [0, 100, 200, 500, 1000]),
         (1000, 100.0, 0, [0, 1000]),
-        (40, 100.0, 2, [0, 1, 6, 40]),
+        (40, 100.0, 2, [0, 10, 20, 40]),
+        (400, 200.0, 3, [0, 50, 100, 200, 400]),
+        (3, 100.0, 6, [0, 1, 2, 3]),
     ],
 )
 def test_measurements_are_spaced_geometrically(total: int, epoch: float, wanted: int, expected: list[int]) -> None:

@@ -197,8 +197,13 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 def steps_to_measure(total_steps: int, steps_per_epoch: float, measurements: int) -> list[int]:
     """The steps at which a run is measured: 0, about geometrically spaced whole epochs, and the last.
 
-    Runs shorter than an epoch are spaced in steps. `measurements` counts all but the first and the last.
+    Of a run that has too few epochs for that, half of the last step, a quarter and so on. `measurements` counts all but
+    the first and the last.
     """
-    unit = steps_per_epoch if steps_per_epoch < total_steps else 1.0
-    between = unit * np.round(np.geomspace(1, total_steps / unit, measurements + 1))[:-1]
-    return sorted({0, *(round(step) for step in between if step < total_steps - unit / 2), total_steps})
+    epochs = total_steps / steps_per_epoch
+    if epochs > measurements:
+        between = steps_per_epoch * np.round(np.geomspace(1, epochs, measurements + 1))[:-1]
+        between = between[between < total_steps - steps_per_epoch / 2]
+    else:
+        between = total_steps / 2.0 ** np.arange(1, measurements + 1)
+    return sorted({0, *(round(step) for step in between), total_steps})
