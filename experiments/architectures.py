@@ -11,14 +11,12 @@ Expect: deeper and wider is lower on the source; the order of target CDNV is the
 Command: python experiments/architectures.py [--preset=paper --data_dir=PATH]
 resnet12 takes about 0.9 s a step on two cores and is left to the paper preset, as are wide residual networks of other
 widths; in the smoke preset the mlp varies in width. vit and mlp train with AdamW, the others with SGD.
-smoke: 505 s on two cores, nothing re-used, when vit and mlp still trained with SGD at a learning rate of 0.01; with
-AdamW these are not yet run. Target CDNV (plug-in), 1-shot and 5-shot accuracy over 3 seeds: wrn-16-1
-0.20 ± 0.03, 90.1 ± 3.0, 96.4 ± 2.6 %; conv-10-1, without shortcuts, 0.26 ± 0.03, 87.0 ± 2.9, 95.2 ± 1.5 %; wrn-10-1
-0.27 ± 0.03, 85.4 ± 1.3, 94.4 ± 0.2 %; mlp-3-64 1.33 ± 0.26, 53.2 ± 2.5, 71.4 ± 2.8 %; mlp-3-256 1.37 ± 0.07,
-60.2 ± 2.6, 81.1 ± 1.8 %; vit-2-64-4 3.8 ± 1.1, 30.4 ± 2.6, 38.6 ± 2.9 %, which has hardly begun to learn (8 % of the
-source classes' own images). The order of CDNV is that of error but for the two mlp: the wider one transfers better with
-no lower CDNV. Width did not lower the source's CDNV (0.91 and 1.00), depth did (0.16 and 0.10). Shortcuts made no
-difference that three seeds show.
+smoke: 386 s on two idle cores of an AMD EPYC, the reference (wrn-10-1) re-used, which takes 108 s more (2026-11-26).
+Target CDNV (plug-in), 1-shot and 5-shot accuracy over 3 seeds: wrn-16-1 0.23 ± 0.05, 86.6 ± 1.8, 94.6 ± 0.4 %;
+conv-10-1, without shortcuts, 0.28 ± 0.03, 84.1 ± 3.8, 93.3 ± 2.7 %; wrn-10-1 0.30 ± 0.02, 81.9 ± 2.2, 91.8 ± 1.8 %;
+mlp-3-256 1.20 ± 0.03, 62.0 ± 1.4, 81.3 ± 1.9 %; mlp-3-64 1.68 ± 0.17, 46.9 ± 1.1, 64.5 ± 2.1 %; vit-2-64-4 3.5 ± 1.5,
+32.0 ± 6.3, 40.0 ± 7.6 %, which has hardly begun to learn. The order of CDNV is that of error. Depth and, of the mlp,
+width lower CDNV on the source too; shortcuts made no difference that three seeds show.
 paper: CIFAR-FS: not yet run.
 """
 

@@ -11,12 +11,12 @@ preset all take as many epochs, so that it takes half as many steps.
 Expect: rates that are too low leave CDNV high everywhere.
 
 Command: python experiments/optimization.py [--preset=paper --data_dir=PATH]
-smoke: 450 s on two cores, the reference re-used, which takes 100 s more. Target CDNV (plug-in), 1-shot and 5-shot
-accuracy over 3 seeds: reference 0.27 ± 0.03, 85.4 ± 1.3, 94.4 ± 0.2 %; learning rate 0.4 0.23 ± 0.01, 90.0 ± 1.3,
-97.1 ± 0.4 %; weight decay 0.005 0.23 ± 0.02, 87.2 ± 2.0, 95.1 ± 0.8 %; constant schedule 0.27 ± 0.02, 86.7 ± 3.4,
-95.4 ± 2.0 %; batches of 16, a quarter of the images, 0.46 ± 0.16, 71.9 ± 5.1, 83.3 ± 5.5 %; learning rate 0.01
-1.8 ± 0.4, 39.8 ± 1.4, 49.6 ± 0.3 %. Weight decay of 0.005 collapses the source most (0.13 against 0.16) and transfers
-less well than learning rate 0.4, whose target CDNV is the same.
+smoke: 449 s on two idle cores of an AMD EPYC, the reference re-used, which takes 108 s more (2026-11-26). Target CDNV
+(plug-in), 1-shot and 5-shot accuracy over 3 seeds: reference 0.30 ± 0.02, 81.9 ± 2.2, 91.8 ± 1.8 %; batches of 64,
+twice as many images, 0.26 ± 0.04, 86.2 ± 3.5, 94.9 ± 1.8 %; learning rate 0.4 0.29 ± 0.13, 82.9 ± 10.2, 92.0 ± 7.7 %;
+learning rate 0.01 2.1 ± 0.5, 38.5 ± 8.0, 47.8 ± 7.2 %; weight decay 0.005 0.29 ± 0.02, 81.5 ± 0.2, 90.7 ± 1.4 %;
+constant schedule 0.33 ± 0.07, 80.8 ± 6.0, 91.8 ± 5.3 %. But for batches of 64 and the low rate no difference stands out
+from that between seeds.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

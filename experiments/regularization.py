@@ -12,14 +12,14 @@ in the table, each by itself: of many tests without correction one in twenty is 
 Expect: nothing; it reports what it finds.
 
 Command: python experiments/regularization.py [--preset=paper --data_dir=PATH]
-smoke: 949 s (1,463 s of CPU time) on two cores of an AMD EPYC shared with others (load 4 to 6), the reference re-used.
-With three seeds no regulariser differs from the reference but dropout 0.3, which costs 3.0 [1.2, 4.7] points in 5
-shots, one of ten uncorrected tests; in 1 shot 3.8 [-0.2, 7.8]. Mixup 0.2 is at -2.4 [-5.4, 0.6] and -1.3 [-3.2, 0.6].
-Weight decay of 0.005 collapses most, source-train from 0.169 to 0.135 and target from 0.27 to 0.24, for +0.8
-[-2.3, 3.9] and -0.1 [-1.7, 1.4]; the penalty of weight 0.1 changes neither CDNV nor accuracy. Over the 18 runs accuracy
-goes with collapse: Spearman of 1-shot accuracy -0.90 [-0.98, -0.68] with the CDNV of source-train, -0.92
-[-0.99, -0.71] with that of target; of 5-shot accuracy -0.71 [-0.91, -0.31] and -0.78 [-0.94, -0.43]. These runs show no
-cost of more collapse. They are 400 steps long, far from a collapse that could be too much.
+smoke: 461 s on two idle cores of an AMD EPYC, the reference re-used, which takes 108 s more (2026-11-26). With three
+seeds mixup 0.2 costs 5.2 [3.1, 7.3] points in 1 shot and 4.0 [2.6, 5.5] in 5, the only two of ten uncorrected tests
+whose interval excludes zero. Dropout 0.3 is at -5.4 [-14.1, 3.2] and -4.5 [-11.6, 2.5]. The penalty of weight 0.1 and
+weight decay of 0.005 collapse the source a little more (0.189 and 0.186 against 0.205), for +1.6 [-1.0, 4.3] and -0.3
+[-2.5, 1.8] points in 1 shot. Over the 6 settings (18 runs) accuracy goes with collapse: Spearman of 1-shot accuracy
+-0.77 [-0.97, -0.08] with the CDNV of source-train, -0.82 [-0.95, -0.29] with that of target; of 5-shot accuracy -0.71
+[-0.97, -0.08], and -0.67 [-0.93, 0.09], which does not exclude that there is no relation. These runs show no cost of
+more collapse. They are 400 steps of 32 images long, far from a collapse that could be too much.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

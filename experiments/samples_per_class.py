@@ -9,10 +9,10 @@ In the smoke preset every run takes as many steps; in the paper preset as many e
 Expect: source-train falls below source-test where there are few samples; target CDNV falls with their number.
 
 Command: python experiments/samples_per_class.py [--preset=paper --data_dir=PATH]
-smoke: 244 s on two cores shared with others (load 1 to 6), the runs of 100 images a class re-used. From 10 to 100
-images CDNV of source-test falls from 0.23 ± 0.05 to 0.17 ± 0.01 and of target from 0.364 ± 0.023 to 0.28 ± 0.05, while
-that of source-train stays at 0.16 to 0.17; 1-shot accuracy rises from 81.2 ± 0.7 to 85.6 ± 3.9 %, most of it by 30
-images.
+smoke: 161 s on two idle cores of an AMD EPYC, the runs of 100 images a class re-used, which take 108 s more
+(2026-11-26). From 10 to 100 images CDNV of source-test falls from 0.25 ± 0.07 to 0.20 ± 0.02 and of target from 0.37 ±
+0.05 to 0.32 ± 0.02, while that of source-train stays at 0.19 to 0.21; 1-shot accuracy is 79.1 ± 2.6 and 81.9 ± 2.2 %, a
+rise that three seeds do not tell from none.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
