@@ -154,16 +154,17 @@ def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Me
     assert_first_step_close(one, many)
 
 
-@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize(("count", "loop"), [(2, False), (4, False), (8, False), (2, True)])
 def test_seeds_trained_together_agree_with_each_alone(
-    loop: bool, on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
+    count: int, loop: bool, on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seeds on two devices: in groups of one a device as on a CPU, or vmapped in one loop as on accelerators."""
+    """Three seeds: as on a CPU two of them on a device each, then one on both; a group filled up to four; or one after
+    another, each on eight. Or vmapped in one loop as on accelerators."""
     seeds = (3, 4, 7)
     monkeypatch.setattr("ncjax.train.trainer.one_call_a_step", lambda mesh: not loop)
-    together = run_steps(on_devices(2), 1, seeds=seeds)
+    together = run_steps(on_devices(count), 1, seeds=seeds)
     with jax.enable_x64(True):
-        together64 = run_steps(on_devices(2), 20, jnp.float64, seeds)
+        together64 = run_steps(on_devices(count), 20, jnp.float64, seeds)
     monkeypatch.undo()
     for i, seed in enumerate(seeds):
         assert_first_step_close(alone(1, seed=seed), together[i])
@@ -174,10 +175,10 @@ def test_seeds_trained_together_agree_with_each_alone(
 
 
 def test_seeds_that_only_fill_up_a_group_are_no_work_done(on_devices: Callable[[int], Mesh]) -> None:
-    mesh = on_devices(2)
+    mesh = on_devices(4)
     with jax.set_mesh(mesh):
-        two, three = (resident_trainer(setup(mesh), training_data(), range(count)).flops for count in (2, 3))
-    assert three == pytest.approx(1.5 * two)
+        four, three = (resident_trainer(setup(mesh), training_data(), range(count)).flops for count in (4, 3))
+    assert three == pytest.approx(0.75 * four)
 
 
 def test_many_steps_in_one_compiled_call_are_the_same_steps(

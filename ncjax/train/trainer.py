@@ -88,14 +88,47 @@ def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer
 
     With one seed the batch is divided over the devices. With several, the seeds are: each device trains whole seeds and
     has nothing to exchange. On a CPU a device trains one seed at a time, and groups of seeds take turns, since
-    convolutions with other weights for every seed run several times slower there; on accelerators the seeds of a device
-    are vmapped.
+    convolutions with other weights for every seed run several times slower there; seeds that would leave half of the
+    devices idle, or more, take turns with their batches divided. On accelerators the seeds of a device are vmapped.
     """
     data = jax.device_put(data, devices.replicated(setup.mesh))
-    return _one_seed(setup, data, seeds[0]) if len(seeds) == 1 else _many_seeds(setup, data, seeds)
+    size = setup.mesh.size
+    left = len(seeds) % size
+    if len(seeds) == 1:
+        left = 1
+    elif not one_call_a_step(setup.mesh) or 2 * left > size or setup.batch_size % size:
+        left = 0
+    if not left:
+        return _seeds_divided(setup, data, seeds)
+    if left == len(seeds):
+        return _batch_divided(setup, data, seeds)
+    grouped = len(seeds) - left
+    parts = _seeds_divided(setup, data, seeds[:grouped]), _batch_divided(setup, data, seeds[grouped:])
+    return _one_after_another(*parts, grouped)
 
 
-def _one_seed(setup: Setup, data: Batch, seed: int) -> Trainer:
+def _one_after_another(first: Trainer, second: Trainer, seeds: int) -> Trainer:
+    """Both as one trainer; `seeds` of them are the first one's."""
+    groups = len(first.initial)
+
+    def run(states: States, step: int, count: int) -> tuple[States, Progress]:
+        (a, seen_a), (b, seen_b) = first.run(states[:groups], step, count), second.run(states[groups:], step, count)
+        return a + b, jax.tree.map(lambda *arrays: np.concatenate(arrays), seen_a, seen_b)
+
+    def one_seed(states: States, i: int) -> TrainState:
+        return first.one_seed(states[:groups], i) if i < seeds else second.one_seed(states[groups:], i - seeds)
+
+    return Trainer(
+        first.initial + second.initial,
+        run,
+        one_seed,
+        lambda each: first.join(each[:seeds]) + second.join(each[seeds:]),
+        first.compile_seconds + second.compile_seconds,
+        None if first.flops is None or second.flops is None else first.flops + second.flops,
+    )
+
+
+def _batch_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
     mesh = setup.mesh
 
     def step(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
@@ -104,13 +137,14 @@ def _one_seed(setup: Setup, data: Batch, seed: int) -> Trainer:
         return _step(setup, seed, _gathered(data, chosen), carry)
 
     everywhere = devices.replicated(mesh)
-    group = jax.device_put(np.asarray(seed, np.uint32), everywhere)
-    initial = _initial(setup, [group])
-    run, seconds, flops = _resident(setup, data, step, _order(setup), [group], initial)
-    return Trainer(initial, partial(run, 1), lambda states, i: states[0], tuple, seconds, flops)
+    groups = [jax.device_put(np.asarray(seed, np.uint32), everywhere) for seed in seeds]
+    initial = _initial(setup, groups)
+    run, seconds, flops = _resident(setup, data, step, _order(setup), groups, initial)
+    flops = None if flops is None else flops * len(seeds)
+    return Trainer(initial, partial(run, len(seeds)), lambda states, i: states[i], tuple, seconds, flops)
 
 
-def _many_seeds(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
+def _seeds_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
     mesh = setup.mesh
     everywhere, divided = devices.replicated(mesh), devices.sharded(mesh)
 
