@@ -15,9 +15,9 @@ Expect: FC100's ratio of target to source-test CDNV is larger, its accuracy lowe
 Command: python experiments/class_population.py [--preset=paper] [--data_dir=PATH]
 Both presets are of CIFAR-100, for glyphs have no superclasses to shift along; the archive (161 MB) is downloaded unless
 --data_dir names it. The smoke preset takes 150 images a class, wrn-10-1 and 500 steps.
-smoke: two of the six runs 743 s (load 6 to 13), the others and the figure 576 s (load 3 to 5), on two cores shared with
-others; 838 s of CPU time in all. The shift costs 5.7 [1.0, 10.4] points in 5 shots (48.3 ± 5.0 against 42.6 ± 1.0 %)
-and 3.3 [-0.8, 7.4] in 1 shot; target / source-test CDNV is 1.69 [1.41, 2.03] times as large (Welch's t over runs;
+smoke: 499 s on two idle cores of an AMD EPYC, the archive at hand and nothing re-used (2026-11-26). The shift costs 5.5
+[-0.4, 11.4] points in 5 shots (48.1 ± 6.0 against 42.6 ± 0.6 %) and 3.3 [-1.4, 8.1] in 1 shot: three splits do not
+exclude that it costs nothing. Target / source-test CDNV is 1.72 [1.41, 2.11] times as large (Welch's t over runs;
 plug-in CDNV, since after four epochs some class means cannot yet be told apart).
 paper: wrn-28-4: not yet run.
 """

@@ -14,11 +14,11 @@ Expect: smoke runs far below the published numbers, which are of networks a hund
 Command: python experiments/few_shot_table.py [--preset=paper --data_dir=PATH]
 The smoke preset is of glyphs alone; with --data_dir=PATH, a folder with cifar-100-python/ and emnist/, also of CIFAR-FS
 and EMNIST, 500 steps each.
-smoke: 806 s with --data_dir on two cores shared with others (load 8 to 12), 352 s of CPU time, the glyphs runs re-used;
-60 s of it evaluated these. The best head, over 2,000 episodes: glyphs 86.2 ± 3.4 % (1-shot, logistic, ± over three
-seeds) and 95.7 ± 1.8 % (5-shot, logistic); one run each, ± over episodes: CIFAR-FS, after a single epoch, 41.5 ± 0.5 %
-(ridge) and 53.1 ± 0.5 % (logistic); EMNIST 75.6 ± 0.5 % (ncc) and 87.0 ± 0.4 % (logistic). Intervals over classes are
-± 3 to 14 points.
+smoke: 340 s with --data_dir on two cores of an AMD EPYC with little else to do, the glyphs runs re-used, which take 108
+s more (2026-11-26). The best head, over 2,000 episodes: glyphs 82.3 ± 1.8 % (1-shot, logistic, ± over three seeds) and
+93.5 ± 0.5 % (5-shot, ridge); one run each, ± over episodes: CIFAR-FS, after a single epoch, 41.5 ± 0.5 % (ridge) and
+52.8 ± 0.5 % (logistic); EMNIST 75.8 ± 0.5 % (ncc) and 87.1 ± 0.4 % (logistic). Intervals over classes are ± 4 to 14
+points.
 paper: CIFAR-FS, FC100 and EMNIST, and with --mini_imagenet=PATH of ImageNet's files miniImageNet: not yet run.
 """
 
