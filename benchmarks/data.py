@@ -7,11 +7,11 @@
 Both are of one call each in a process of its own, imports not counted. A loop only decodes into an array, in one
 process: it keeps nothing that could be read back.
 
-Measured on two cores of an AMD EPYC shared with others (load 4), 2026-11-25, --data_dir given:
+Measured on two idle cores of an AMD EPYC, 2026-11-26, --data_dir given:
 
-    CIFAR-100, 60,000 images      prepare 35.7 s, read back 12.0 s    a loop over its pickles    0.7 s
-    EMNIST balanced, a subset     prepare  7.4 s, read back  3.1 s
-    10,000 JPEG images to 84x84   prepare 29.2 s, read back  7.1 s    a loop with Pillow        12.2 s
+    CIFAR-100, 60,000 images      prepare 32.1 s, read back 10.3 s    a loop over its pickles    0.9 s
+    EMNIST balanced, a subset     prepare  6.6 s, read back  2.4 s
+    10,000 JPEG images to 84x84   prepare 24.7 s, read back  5.1 s    a loop with Pillow        12.0 s
 
 Prepared images are PNG in ArrayRecord files: read one by one in any order, which streaming needs, and checked; the
 price is decoding them again.
@@ -32,6 +32,7 @@ from PIL import Image
 
 LOAD = """
 import sys, time
+import tensorflow_datasets  # which ncjax.data imports when it is needed
 from ncjax import data
 start = time.perf_counter()
 loaded = data.load(sys.argv[1], data_dir=sys.argv[2])

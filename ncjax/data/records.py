@@ -66,22 +66,17 @@ class Prepared:
 
     def read(self, classes: Sequence[int]) -> ClassImages:
         """The images of some classes, in prepared order; official_test says which are of the part "test"."""
-        encoded: list[bytes] = []
-        chosen = self._scan(classes, encoded)
-        images = np.empty((len(encoded), *self.image_shape), np.uint8)
-        try:
-            for row, png in enumerate(encoded):
-                images[row] = _decode(png, self.image_shape)
-        except (OSError, ValueError) as error:
-            raise _unreadable(self.folder, error) from error
-        return dataclasses.replace(chosen, images=images)
+        # as many as there may be: memory that nothing is written to is not taken
+        images = np.empty((sum(self.counts.values()), *self.image_shape), np.uint8)
+        chosen = self._scan(classes, images)
+        return dataclasses.replace(chosen, images=images[: len(chosen.labels)])
 
     def leave_in_files(self, classes: Sequence[int]) -> ClassImages:
         """As `read`, but the images are a `RecordImages`: each is read when it is asked for."""
         return self._scan(classes)
 
-    def _scan(self, classes: Sequence[int], encoded: list[bytes] | None = None) -> ClassImages:
-        """Where the images of some classes are, and their labels; with `encoded`, also the PNG bytes of each."""
+    def _scan(self, classes: Sequence[int], images: np.ndarray | None = None) -> ClassImages:
+        """Where the images of some classes are, and their labels; with `images`, the images too, written into it."""
         parts = tuple(self.counts)
         wanted = np.zeros(len(self.class_names), bool)
         wanted[list(classes)] = True
@@ -97,10 +92,10 @@ class Prepared:
                         for row, record in enumerate(records, start):
                             png, label = _parse(record)
                             if wanted[label]:
+                                if images is not None:
+                                    images[len(labels)] = _decode(png, self.image_shape)
                                 labels.append(label)
                                 places.append((number, row))
-                                if encoded is not None:
-                                    encoded.append(png)
                         bar.update(len(records))
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(self.folder, error) from error
