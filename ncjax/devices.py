@@ -1,6 +1,7 @@
 """The device mesh that every front door shares, and what scripts set before the backend starts."""
 
 import os
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -36,6 +37,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def sharded(mesh: Mesh) -> NamedSharding:
     """The array's first axis is divided over the devices of `mesh`."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def let_few_wait(i: int, values: Any) -> None:
+    """Waits for the devices at every 16th call of a compiled program, the i-th of which gave these values.
+
+    Programs that exchange values between CPU devices hang for good once more than 32 of them wait (jaxlib 0.10); where
+    batches are handed over, those that wait hold memory.
+    """
+    if i % 16 == 15:
+        jax.block_until_ready(values)
 
 
 def use_all_cores() -> None:

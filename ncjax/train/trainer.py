@@ -213,7 +213,7 @@ def _resident(
             if one_by_one:
                 for i in range(count):
                     carry = program(data, seed, order, np.int32(offset + i * batch), carry)
-                    _let_few_wait(i, carry)
+                    devices.let_few_wait(i, carry)
             else:
                 carry = program(data, seed, order, np.int32(offset), carry, np.int32(count))
             carries.append(carry)
@@ -264,7 +264,7 @@ def streamed_trainer(setup: Setup, normalisation: tuple[Array, Array], batches_f
         carry = (states[0], zero())
         for i in range(count):
             carry = program(group, to_devices(*next(batches)), carry)
-            _let_few_wait(i, carry)
+            devices.let_few_wait(i, carry)
         position = step + count
         return (carry[0],), _read([carry[1]], 1)
 
@@ -341,16 +341,6 @@ def _compile(
     counted = lowered.cost_analysis()
     flops = counted.get("flops") if isinstance(counted, dict) else None
     return compiled, seconds, None if flops is None or flops <= 0 else float(flops)
-
-
-def _let_few_wait(i: int, carry: Carry) -> None:
-    """Waits for the devices at every 16th call.
-
-    Programs that exchange values between CPU devices hang for good once more than 32 of them wait (jaxlib 0.10); where
-    batches are handed over, those that wait hold memory.
-    """
-    if i % 16 == 15:
-        jax.block_until_ready(carry)
 
 
 def _read(parts: list[Progress], seeds: int) -> Progress:
