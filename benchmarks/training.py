@@ -31,8 +31,8 @@ gradients at 57-236. On two cores of an AMD EPYC with AVX2 and no AVX-512, the s
     --host                                       0.94 s an epoch (median of five 1.00 s)
     --start, wrn-28-4, 32 x 32 x 3               18.5 s to the first step, then 3.8 s: 4.9 times sooner
 
-"compiled" is torch.compile with channels_last; its first call took 36 s and 57 s, that of ncjax 3.7 s and 6.5 s, from
-the cache of compiled programs. On the Intel machine PyTorch was handed one batch over and over. GPUs: not yet run.
+"compiled" is torch.compile with channels_last; its first call took 36 s and 57 s, compiling ncjax's step 3.7 s and
+6.5 s. On the Intel machine PyTorch was handed one batch over and over. GPUs: not yet run.
 """
 
 import argparse
