@@ -88,12 +88,28 @@ class Classifier:
 
         Returns:
           A Classifier that has features but no logits.
+
+        Raises:
+          InputError: for a mean or std of another shape, one that is not finite, a std that is not positive.
         """
-        return cls(variables, jnp.asarray(mean), jnp.asarray(std), network=_Encoder(fn))
+        wrapped = cls(variables, jnp.asarray(mean), jnp.asarray(std), network=_Encoder(fn))
+        for name, value in (("mean", wrapped.mean), ("std", wrapped.std)):
+            if value.ndim > 1 or not jnp.isfinite(value).all() or (name == "std" and not (value > 0).all()):
+                found = value.tolist() if value.ndim < 2 else f"of shape {value.shape}"
+                above = ", above 0" if name == "std" else ""
+                raise InputError(f"{name} is {found}; give a scalar or one finite number a channel{above}")
+        return wrapped
 
 
 def normalize(images: UInt8[Array, "n h w c"], mean: Array, std: Array) -> Float[Array, "n h w c"]:
-    """Raw pixels 0..255 to centred and scaled ones: (x / 255 - mean) / std."""
+    """Raw pixels 0..255 to centred and scaled ones: (x / 255 - mean) / std.
+
+    Raises:
+      InputError: if mean or std is of another number of channels, where it would broadcast to more.
+    """
+    for value in (mean, std):
+        if value.ndim and value.shape[-1] not in (1, images.shape[-1]):
+            raise InputError(f"mean or std is of {value.shape[-1]} channels, the images have {images.shape[-1]}")
     return (images.astype(mean.dtype) / 255 - mean) / std
 
 

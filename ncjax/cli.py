@@ -13,12 +13,13 @@ from pathlib import Path
 import jax
 
 from ncjax import devices
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
 from ncjax.train import Interrupted
 from ncjax.train.records import write_atomically
 
 EXIT_USAGE = 2
 EXIT_CTRL_C = 130
+_LESS_MEMORY = "train with a smaller --batch_size, or with --stream=True, which leaves the images in their files"
 EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
 
 
@@ -47,6 +48,9 @@ def check_out(path: Path | None) -> None:
     """Raises InputError for an `--out` that is no file, before the work that it is for."""
     if path is not None and path.is_dir():
         raise InputError(f"--out={path} is a folder; name a file in it")
+    above = None if path is None else next(folder for folder in path.absolute().parents if folder.exists())
+    if above is not None and not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"--out={path} cannot be written: {above} is no folder to write to")
 
 
 def write(path: Path, text: str) -> None:
@@ -62,12 +66,18 @@ def write(path: Path, text: str) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
 
 
+def one_of_several() -> bool:
+    """Whether the environment says that this process was started as one of several: by srun, or by JAX's variables."""
+    return any(int(os.environ.get(name) or 1) > 1 for name in ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS"))
+
+
 def join_processes() -> None:
     """Makes this process one of several that run together, before anything touches the JAX backend.
 
     SLURM, Open MPI and TPU pod slices say by themselves who takes part; elsewhere JAX_COORDINATOR_ADDRESS
     (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. A process that dies ends the others: at once
-    where they wait for its numbers, else after half a minute without a sign of life.
+    where they wait for its numbers, else after half a minute without a sign of life. Process 0 says how many devices
+    all of them have: under SLURM and Open MPI each process takes one.
 
     Raises:
       InputError: if the other processes are not known or cannot be reached.
@@ -81,9 +91,11 @@ def join_processes() -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"distributed: the processes of this run did not find each other ({str(error).splitlines()[0]}); start it "
+            f"distributed: the processes of this run did not find each other ({first_line(error)}); start it "
             "with srun or on a TPU pod slice, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
+    if jax.process_index() == 0:
+        print(f"{jax.process_count()} processes, {jax.device_count()} devices", file=sys.stderr)
 
 
 @contextmanager
@@ -123,11 +135,12 @@ def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
         return str(error), EXIT_TERMINATED if error.signal == signal.SIGTERM else EXIT_CTRL_C
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_CTRL_C
-    if isinstance(error, jax.errors.JaxRuntimeError) and several and "RESOURCE_EXHAUSTED" not in str(error):
-        reason = str(error).splitlines()[0]
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return f"error: a device ran out of memory ({first_line(error)[:200]}); {_LESS_MEMORY}", EXIT_USAGE
+    if isinstance(error, jax.errors.JaxRuntimeError) and several:
         return (
-            f"error: a computation with the other processes failed ({reason}); if one of them is gone, start all of "
-            "them again to continue",
+            f"error: a computation with the other processes failed ({first_line(error)}); if one of them is gone, "
+            "start all of them again to continue",
             EXIT_TERMINATED,
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

@@ -121,6 +121,24 @@ def test_images_of_another_kind(params: ncjax.Classifier, images: np.ndarray, me
         ncjax.features(params, images)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (0.5, 0.0, "std is 0.0; give a scalar or one finite number a channel, above 0"),
+        (np.nan, 1.0, "mean is nan; give a scalar or one finite number a channel"),
+        (np.zeros((8, 8, 3)), 1.0, r"mean is of shape \(8, 8, 3\); give a scalar or one"),
+        (np.zeros(3), np.ones(3), "mean or std is of 3 channels, the images have 1"),
+    ],
+)
+def test_pixel_statistics_of_another_kind(mean, std, message) -> None:
+    def features() -> None:
+        encoder = ncjax.Classifier.from_callable(lambda _, x: x.reshape(len(x), -1), {}, mean=mean, std=std)
+        ncjax.features(encoder, np.zeros((4, 8, 8, 1), np.uint8))
+
+    with pytest.raises(InputError, match=message):
+        features()
+
+
 def test_a_batch_of_nothing(params: ncjax.Classifier) -> None:
     with pytest.raises(InputError, match="batch_size=0"):
         outputs(params, tiny.split(2, 2, seed=1), ("features",), batch_size=0)

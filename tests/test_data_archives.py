@@ -83,12 +83,15 @@ def _prepare():
 
 def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
     old, new = cache / "few" / ".incomplete-old", cache / "few" / ".incomplete-new"
-    for left in (old, new):
+    other = cache / "local" / "0123" / "folder" / ".incomplete-old"  # of images that have changed since
+    for left in (old, new, other):
         left.mkdir(parents=True)
     day_ago = time.time() - 25 * 3600
-    os.utime(old, (day_ago, day_ago))
+    for left in (old, other):
+        os.utime(left, (day_ago, day_ago))
     _prepare()
     assert not old.exists()
+    assert not other.exists()
     assert new.exists()  # may belong to a process still at work
 
 
@@ -128,7 +131,11 @@ def _lose(name):
 
 
 def _cut(name):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    def damage(folder):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: min(100, len(whole) - 3)])
+
+    return damage
 
 
 def _empty(name):
@@ -139,7 +146,7 @@ def _empty(name):
     "damage",
     [
         *(make(f"{name}.json") for name in ("dataset_info", "features") for make in (_lose, _cut, _empty)),
-        *(make("label.labels.txt") for make in (_lose, _empty)),
+        *(make("label.labels.txt") for make in (_lose, _empty, _cut)),
         _lose("few-test.array_record-00000-of-00001"),
     ],
 )

@@ -103,6 +103,15 @@ def test_damage_is_one_line_and_leaves_nothing(small, tmp_path, cache):
     labels.write_bytes(gzip.compress(gzip.decompress(whole)[:-1]))
     with pytest.raises(InputError, match="its length does not fit its header"):
         data.load("emnist", data_dir=root)
+    labels.write_bytes(whole)
+    images = root / "emnist" / "emnist-balanced-train-images-idx3-ubyte.gz"
+    upright = images.read_bytes()
+    count = len(gzip.decompress(whole)) - 8
+    for wrong in (np.zeros((count, 14, 14), np.uint8), np.zeros((count, 28, 27), np.uint8)):
+        images.write_bytes(gzip.compress(_idx(wrong)))
+        with pytest.raises(InputError, match="EMNIST's train files do not fit one another, or are not of 28 x 28"):
+            data.load("emnist", data_dir=root)
+    images.write_bytes(upright)
     labels.unlink()
     with pytest.raises(InputError, match=r"holds neither gzip\.zip nor emnist/"):
         data.load("emnist", data_dir=root)

@@ -149,6 +149,10 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
     (root / "val.csv").write_bytes(b"\xff" + text)
     with pytest.raises(InputError, match=r"val\.csv is no text of lines filename,label"):
         data.load("mini_imagenet", data_dir=root)
+    first = text.decode().splitlines()[1]
+    (root / "val.csv").write_bytes(b"\xef\xbb\xbf" + text + first.encode())  # as some programs write UTF-8
+    with pytest.raises(InputError, match=f"{first.split(',')[0]} is listed more than once in the csv files of"):
+        data.load("mini_imagenet", data_dir=root)
     (root / "val.csv").write_bytes(text)
     (root / "images" / f"{WNIDS[0]}_0.png").unlink()
     with pytest.raises(InputError, match=r"_0\.png is listed in a csv file of .* but is not there"):
@@ -171,6 +175,27 @@ def test_a_truncated_tar_is_one_line(tmp_path, left_of_the_51st, message):
     with pytest.raises(InputError, match=message) as raised:
         data.load("mini_imagenet", data_dir=tar, image_size=12)
     assert "\n" not in str(raised.value)
+
+
+def test_what_is_no_tar_is_one_line(tmp_path):
+    tar = tmp_path / "ILSVRC2012_img_train.tar"
+    tar.write_text("<html>log in first</html>")
+    with pytest.raises(InputError, match=r"train\.tar cannot be read as a tar file \(.*\); fetch ILSVRC") as raised:
+        data.load("mini_imagenet", data_dir=tar)
+    assert "\n" not in str(raised.value)
+    with tarfile.open(tar, "w") as outer:
+        outer.addfile(tarfile.TarInfo(f"{WNIDS[3]}.tar"))
+    with pytest.raises(InputError, match=rf"train\.tar: {WNIDS[3]}\.tar cannot be read as a tar file") as raised:
+        data.load("mini_imagenet", data_dir=tar)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_tree_is_prepared_once_however_its_folder_is_named(tmp_path, monkeypatch):
+    root = _write_tree(tmp_path / "tree")
+    data.load("mini_imagenet", data_dir=root, image_size=12)
+    monkeypatch.chdir(tmp_path)
+    data.load("mini_imagenet", data_dir="tree", image_size=12)
+    assert len(list((tmp_path / "cache").glob("local/*/mini_imagenet/*"))) == 1
 
 
 @pytest.fixture
@@ -230,7 +255,7 @@ def test_omniglot_checks_its_archives(drawings, tmp_path):
     with pytest.raises(InputError, match="not the official 68d2efa1b9178cc56df9314c21c6e718"):
         data.load("omniglot", data_dir=drawings[0])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"does not hold images_background\.zip and images_evaluation\.zip"):
+    with pytest.raises(InputError, match=r"is no folder that holds images_background\.zip and images_evaluation\.zip"):
         _load((tmp_path / "empty", drawings[1]))
     path = drawings[0] / "images_evaluation.zip"
     path.write_bytes(path.read_bytes()[:-50])

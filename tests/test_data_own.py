@@ -1,5 +1,9 @@
 """The user's own images: folders and array files."""
 
+import os
+import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -150,6 +154,54 @@ def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
     assert sum(len(s) for s in splits) == 4 * 6 - 1
     data.load("folder", data_dir=root, image_size=8, skip_corrupt=True)  # read back
     assert f"left out 1 images that cannot be read: {root / 'a' / '3.png'}\n" in capsys.readouterr().err
+
+
+def test_readers_of_formats_have_errors_of_their_own(tmp_path, monkeypatch):
+    """AVIF's are RuntimeErrors."""
+    root = _tree(tmp_path / "own", "abcd")
+
+    def fail(*_):
+        raise RuntimeError("Failed to decode image: cut off\nsomewhere")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "convert", fail)
+        with pytest.raises(InputError, match=r"a/0\.png cannot be read as an image \(Failed to decode .*off\);"):
+            data.load("folder", data_dir=root, image_size=8)
+
+
+def test_where_no_image_can_be_read_one_is_named(tmp_path, cache):
+    root = _tree(tmp_path / "own", "abcd")
+    for file in root.rglob("*.png"):
+        file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=r"none of 24 images can be read; for example .*\.png is not an image"):
+        data.load("folder", data_dir=root, image_size=8, skip_corrupt=True)
+    assert not [f for f in cache.rglob("*") if f.is_file()]
+
+
+def test_file_names_in_any_encoding_and_class_names_that_survive(tmp_path, cache):
+    root = _tree(tmp_path / "own", "abcd")
+    (root / "a" / "0.png").rename(root / "a" / os.fsdecode(b"\xe4.png"))
+    assert data.load("folder", data_dir=root, image_size=8).name == "folder"
+    for name in (os.fsdecode(b"\xe4pfel"), " a", "a ", "a\nb"):
+        (root / "d").rename(root / name)
+        with pytest.raises(InputError, match=r"class '.*' has a name with blanks at an end, of more than one"):
+            data.load("folder", data_dir=root, image_size=8)
+        (root / name).rename(root / "d")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, cache):
+    """A limit on the size of files stands for it."""
+    root = _tree(tmp_path / "own", "abcd")
+    code = (
+        "import resource, signal, sys; from ncjax import data\n"
+        "from ncjax.errors import InputError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
+        "try: data.load('folder', data_dir=sys.argv[1], image_size=100)\n"
+        "except InputError as error: print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code, root], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert re.fullmatch(r"cannot prepare folder in .*File too large.*; free some space, or name another .*\n", said)
+    assert not [f for f in cache.rglob("*") if f.is_file()]
 
 
 def test_folder_mistakes_are_one_line(tmp_path, cache):

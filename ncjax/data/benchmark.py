@@ -181,6 +181,8 @@ def build(
     for c in source:
         ours = np.flatnonzero(pool.labels == c)
         official = None if pool.official_test is None else pool.official_test[ours]
+        if not len(ours):
+            raise InputError(f"class {data_set.class_names[c]!r} of {name} has no images")
         held = _held_out(len(ours), official, source_test_per_class)
         if held >= len(ours):
             raise InputError(

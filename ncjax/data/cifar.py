@@ -18,7 +18,7 @@ import numpy as np
 
 from ncjax.data import archives, records
 from ncjax.data.benchmark import ClassSplit, DataSet, Request, given_class_split, random_class_split
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
 
 VERSION = "1.0.0"
 
@@ -183,7 +183,9 @@ def _read_archive(path: Path, archive: Archive) -> dict[str, dict]:
                 found[member] = _unpickle(file.read(), f"{path}: {member}", archive, member)
             return found
     except (tarfile.TarError, EOFError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as {archive.file} ({error}); fetch it from {archive.url}") from error
+        raise InputError(
+            f"{path} cannot be read as {archive.file} ({first_line(error)}); fetch it from {archive.url}"
+        ) from error
 
 
 def _unpickle(content: bytes, where: str, archive: Archive, member: str) -> dict:

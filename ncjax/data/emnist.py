@@ -100,8 +100,10 @@ def _contents(files: dict[str, bytes]) -> records.Contents:
     names = _names(files[_MAPPING])
     for part in ("train", "test"):
         images, labels = arrays[f"{part}-images"], arrays[f"{part}-labels"]
-        if len(images) != len(labels) or labels.max(initial=0) >= len(names):
-            raise InputError(f"EMNIST's {part} files do not fit one another; fetch {URL} again")
+        if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() >= len(names):
+            raise InputError(
+                f"EMNIST's {part} files do not fit one another, or are not of 28 x 28 pixels; fetch {URL} again"
+            )
 
     def part_of(part: str) -> Callable[[], Iterator[tuple[np.ndarray, int]]]:
         # The makers store images transposed.

@@ -51,6 +51,7 @@ def open_data_set(request: Request) -> DataSet:
     prepared = images.prepare(
         "folder",
         encoded,
+        source=root,
         class_names=names,
         facts=images.stamps(every, root),
         size=request.image_size or DEFAULT_SIZE,

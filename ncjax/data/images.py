@@ -15,10 +15,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ncjax.data import archives, records
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
 
 VERSION = "1.0.0"
-_GREY = {"1", "L", "I;16", "I", "F"}
+_GREY = {"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _AT_ONCE = 256
 
 
@@ -72,15 +72,15 @@ def decode(image: Encoded, size: int | None, channels: int) -> Decoded:
             return Decoded(np.asarray(picture).reshape(picture.height, picture.width, channels), mode, transparent)
     except UnidentifiedImageError as error:
         raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{image.where} cannot be read as an image ({reason})") from error
+    except Exception as error:  # every reader of a format has errors of its own: AVIF's are RuntimeErrors
+        raise InputError(f"{image.where} cannot be read as an image ({first_line(error)})") from error
 
 
 def prepare(
     name: str,
     images: Callable[[], Iterable[Encoded]],
     *,
+    source: Path,
     class_names: Sequence[str],
     facts: dict[str, object],
     size: int,
@@ -88,7 +88,7 @@ def prepare(
     count: int,
     skip_corrupt: bool,
 ) -> records.Prepared:
-    """Prepared files of images read one after another; `facts` tell these images from others of the same name."""
+    """Prepared files of images read one after another, from `source`; `facts` tell them from others of that name."""
 
     kinds: Counter[tuple[str, bool]] = Counter()
     left_out: list[str] = []
@@ -100,21 +100,26 @@ def prepare(
             return error
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:
-        source = iter(images())
+        encoded = iter(images())
+        readable = False
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-            while chunk := list(itertools.islice(source, _AT_ONCE)):
+            while chunk := list(itertools.islice(encoded, _AT_ONCE)):
                 for image, result in zip(chunk, pool.map(attempt, chunk), strict=True):
                     if not isinstance(result, InputError):
+                        readable = True
                         kinds[result.mode, result.transparent] += 1
                         yield result.pixels, image.label
                     elif skip_corrupt:
                         left_out.append(image.where)
+                        last = result
                     else:
                         raise InputError(f"{result}; mend or remove it, or leave such images out with skip_corrupt")
+        if not readable:
+            raise InputError(f"none of {len(left_out)} images can be read; for example {last}")
 
     made_from = archives.digest({**facts, "image_size": size, "channels": channels, "skip_corrupt": skip_corrupt})
     contents = records.Contents(
-        description=f"{name}: images resized to {size} x {size}.",
+        description=f"from {source.resolve()}",
         homepage="",
         image_shape=(size, size, channels),
         class_names=tuple(class_names),
@@ -170,6 +175,6 @@ def channels_of(paths: Iterable[Path]) -> int:
             with Image.open(path) as image:
                 if image.mode not in _GREY:
                     return 3
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except Exception:  # as in `decode`
             continue
     return 1

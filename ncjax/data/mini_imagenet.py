@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from ncjax.data import archives, images
 from ncjax.data.benchmark import DataSet, Request, given_class_split
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
 
 DEFAULT_SIZE = 84
 IMAGES_PER_CLASS = 600
@@ -48,6 +49,7 @@ def open_data_set(request: Request) -> DataSet:
     prepared = images.prepare(
         "mini_imagenet",
         found.read,
+        source=request.data_dir,
         class_names=names,
         facts=found.facts,
         size=request.image_size or DEFAULT_SIZE,
@@ -92,7 +94,7 @@ def _of_files(root: Path, files: list[tuple[int, Path]]) -> _Found:
             yield images.Encoded(label, str(path), path)
 
     facts = images.stamps((path for _, path in files), root)
-    return _Found(read, len(files), facts | {"labels": [(str(path), label) for label, path in files]})
+    return _Found(read, len(files), facts | {"labels": [(str(path.relative_to(root)), label) for label, path in files]})
 
 
 def _csv(root: Path, labels: dict[str, int]) -> _Found:
@@ -100,7 +102,7 @@ def _csv(root: Path, labels: dict[str, int]) -> _Found:
     rows: list[tuple[int, Path]] = []
     for part in ("train", "val", "test"):
         try:
-            lines = list(csv.DictReader((root / f"{part}.csv").read_text(encoding="utf-8").splitlines()))
+            lines = list(csv.DictReader((root / f"{part}.csv").read_text(encoding="utf-8-sig").splitlines()))
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{root / part}.csv is no text of lines filename,label ({error})") from None
         for row in lines:
@@ -112,6 +114,9 @@ def _csv(root: Path, labels: dict[str, int]) -> _Found:
                 )
             archives.check_member_names(root / f"{part}.csv", [name])
             rows.append((labels[wnid], root / "images" / name))
+    listed = Counter(path for _, path in rows)
+    if twice := [path for path, times in listed.items() if times > 1]:
+        raise InputError(f"{twice[0]} is listed more than once in the csv files of {root}; list each image once")
     missing = next((path for _, path in rows if not path.is_file()), None)
     if missing is not None:
         raise InputError(f"{missing} is listed in a csv file of {root} but is not there")
@@ -126,6 +131,7 @@ def _tar(path: Path, labels: dict[str, int]) -> _Found:
 
     def read() -> Iterator[images.Encoded]:
         seen = set()
+        where = str(path)
         try:
             with tarfile.open(path) as outer:
                 for entry in outer:
@@ -135,6 +141,7 @@ def _tar(path: Path, labels: dict[str, int]) -> _Found:
                     if inside is None:
                         continue
                     seen.add(wnid)
+                    where = f"{path}: {entry.name}"
                     with tarfile.open(fileobj=io.BytesIO(inside.read())) as inner:
                         members = sorted((m for m in inner if m.isfile()), key=lambda m: m.name)
                         archives.check_member_names(path, [m.name for m in members])
@@ -143,7 +150,9 @@ def _tar(path: Path, labels: dict[str, int]) -> _Found:
                             if file is not None:
                                 yield images.Encoded(labels[wnid], f"{path}: {member.name}", file.read())
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise InputError(f"{path} cannot be read as a tar file ({error}); fetch {_TAR} again") from error
+            raise InputError(
+                f"{where} cannot be read as a tar file ({first_line(error)}); fetch {_TAR} again"
+            ) from error
         if missing := sorted(labels.keys() - seen):
             raise InputError(
                 f"{path} lacks {len(missing)} of miniImageNet's 100 classes, {missing[0]} among them; if it is cut "

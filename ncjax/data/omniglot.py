@@ -66,8 +66,8 @@ def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
     paths = archives.find(data_dir, [names, [f"omniglot/{name}" for name in names]])
     if paths is None:
         raise InputError(
-            f"{data_dir} does not hold {' and '.join(names)}; fetch them from {URL}, or leave data_dir out to have "
-            "them downloaded"
+            f"{data_dir} is no folder that holds {' and '.join(names)}; fetch {' and '.join(URL + n for n in names)}, "
+            "or leave data_dir out to have them downloaded"
         )
     for path in paths:
         archives.check_md5(path, checksums[path.name], URL + path.name)
@@ -93,7 +93,7 @@ def _contents(paths: Sequence[Path], size: int) -> records.Contents:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{path} cannot be read as Omniglot's {path.name} ({error}); fetch it from {URL}"
+                f"{path} cannot be read as Omniglot's {path.name} ({error}); fetch it from {URL}{path.name}"
             ) from error
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:

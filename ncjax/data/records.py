@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ncjax.data.archives import cache_dir, remove_abandoned
 from ncjax.data.benchmark import ClassImages
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
 
 _READ_AT_ONCE = 1024
 _SCRATCH = ".incomplete-"
@@ -57,6 +57,7 @@ class Prepared:
     counts: Mapping[str, int]
     image_shape: tuple[int, int, int]
     num_bytes: int
+    description: str = ""
     left_out: tuple[str, ...] = ()
 
     @property
@@ -179,12 +180,16 @@ def open_prepared(folder: Path) -> Prepared | None:
         for path in (folder / "label.labels.txt", *records):
             if not path.exists() or path.stat().st_size == 0:
                 raise FileNotFoundError(f"{path.name} is missing or empty")
+        names = tuple(info.features["label"].names)
+        if list(names) != info.metadata.get("class_names", list(names)):
+            raise ValueError("label.labels.txt is not as it was written")
         return Prepared(
             folder=folder,
-            class_names=tuple(info.features["label"].names),
+            class_names=names,
             counts={part: split.num_examples for part, split in info.splits.items()},
             image_shape=tuple(info.features["image"].shape),
             num_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+            description=info.description,
             left_out=tuple(info.metadata.get("left_out", ())),
         )
     except Exception as error:  # tensorflow-datasets raises errors of every kind, protobuf's own among them
@@ -202,9 +207,11 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
     if ready is not None:
         return ready
     what = contents()
+    _check_names(what.class_names)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder.parent, f"{_SCRATCH}*")
+        for place in ("*", "local/*/*"):
+            remove_abandoned(cache_dir(), f"{place}/{_SCRATCH}*")
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder.parent))
     except OSError as error:
         raise InputError(
@@ -215,10 +222,10 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
         # Fails where another process was first; then its files are as good as ours.
         with contextlib.suppress(OSError):
             os.rename(scratch / name / version, folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the writer of records raises RuntimeErrors, on a full disk for example
         raise InputError(
-            f"cannot prepare {name} in {folder.parent}: {error.strerror or error}; free some space, or name another "
-            "cache folder with NCJAX_CACHE_DIR"
+            f"cannot prepare {name} in {folder.parent} ({getattr(error, 'strerror', None) or first_line(error)}); free "
+            "some space, or name another cache folder with NCJAX_CACHE_DIR"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -226,6 +233,15 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
     if ready is None:
         raise InputError(f"cannot move prepared files to {folder}; name another cache folder with NCJAX_CACHE_DIR")
     return ready
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raises InputError for names that a file of one name a line, in UTF-8, would not give back."""
+    for name in names:
+        if name != name.strip() or len(name.splitlines()) != 1 or os.fsencode(name) != name.encode(errors="replace"):
+            raise InputError(
+                f"class {name!r} has a name with blanks at an end, of more than one line, or not in UTF-8; rename it"
+            )
 
 
 def _write(name: str, version: str, what: Contents, root: Path) -> None:
@@ -267,7 +283,8 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(left_out=self.what.left_out),  # written last, when the list is full
+            # written last, when the list of what is left out is full
+            metadata=tfds.core.MetadataDict(class_names=list(self.what.class_names), left_out=self.what.left_out),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

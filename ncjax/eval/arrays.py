@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ncjax.devices import data_mesh
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
 from ncjax.eval import heads
 from ncjax.eval.engine import Episodes
 from ncjax.eval.report import EpisodeReport
@@ -51,10 +51,12 @@ def check_features(features: Any, labels: Any) -> np.ndarray:
     try:
         array = np.asarray(features)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"features are no array ({reason}); give numbers [n, d], of torch .detach().numpy()") from None
+        raise InputError(
+            f"features are no array ({first_line(error)}); give numbers [n, d], of torch .detach().numpy()"
+        ) from None
     if not (np.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating) or array.dtype == bool):
-        raise InputError(f"features have type {array.dtype}; give real numbers [n, d]")
+        hint = "; NumPy's files do not keep bfloat16: save float32" if array.dtype.kind == "V" else ""
+        raise InputError(f"features have type {array.dtype}; give real numbers [n, d]{hint}")
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"features have shape {array.shape}; give one row an image, [n, d]")
     if len(array) != len(labels):
@@ -88,7 +90,10 @@ def check_transform(transform: str, center: Any, width: int) -> np.ndarray | Non
         return None
     if center is None:
         raise InputError('transform="centered_l2" needs center=, the mean [d] of the source-train features')
-    center = np.asarray(center, np.float32)
+    try:
+        center = np.asarray(center, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"center is no array ({first_line(error)}); give a vector [{width}]") from None
     if center.shape != (width,):
         raise InputError(f"center has shape {center.shape}, the features are [n, {width}]; give a vector [{width}]")
     if not np.isfinite(center).all():

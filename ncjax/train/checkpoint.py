@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
 from ncjax.train.hosts import agree
 from ncjax.train.step import TrainState
 
@@ -27,11 +27,13 @@ class Checkpoints:
     up to s), with checksums of all three. Order, augmentation and data position are functions of the seed and s, and
     need no place in it.
 
+    The newest three are kept, and those of the steps `kept`.
+
     Where there are several processes, all of them write and load together.
     """
 
-    def __init__(self, folder: Path, *, keep_all: bool = False) -> None:
-        keep = _policies.PreserveAll() if keep_all else _policies.LatestN(3)
+    def __init__(self, folder: Path, kept: Sequence[int] = ()) -> None:
+        keep = _policies.AnyPreservationPolicy([_policies.LatestN(3), _policies.CustomSteps(list(kept))])
         # what a killed run left unfinished is removed
         self._manager = ocp.training.Checkpointer(
             folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
@@ -234,8 +236,7 @@ def _reason(error: Exception) -> str:
 
 
 def _not_written(folder: Path, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     return InputError(
-        f"a checkpoint in {folder} could not be written ({reason}); the older ones are whole: "
+        f"a checkpoint in {folder} could not be written ({first_line(error)[:200]}); the older ones are whole: "
         "make room on the disk, and the same command continues"
     )
