@@ -9,6 +9,7 @@ python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from ncjax.data import Split
 from ncjax.errors import UNREADABLE_NPZ, InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
 from ncjax.eval.sampling import encode_labels
-from ncjax.eval.tuning import GRID
+from ncjax.eval.tuning import GRID, feature_tune
 from ncjax.train import read_config
 
 THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
@@ -87,6 +88,18 @@ class Subject:
     weights: jax.Array | None = None
     bias: jax.Array | None = None
 
+    @cached_property
+    def validation_features(self) -> np.ndarray:
+        """Of the validation classes, which hyperparameters are chosen on.
+
+        Raises:
+          InputError: there are none.
+        """
+        assert self.params is not None
+        if self.validation is None:
+            raise InputError("this data set has no validation classes for --tune to choose on: leave it out")
+        return ncjax.features(self.params, self.validation)
+
 
 def load_run(options: Options) -> Subject:
     """The classifier of a run and the chosen split of its data.
@@ -101,6 +114,8 @@ def load_run(options: Options) -> Subject:
     split = getattr(benchmark, options.split)
     if split is None:
         raise InputError(f"this run's data has no {options.split} images; choose another --split")
+    if options.transform == "centered_l2" and params.feature_mean is None:
+        raise InputError("--transform=centered_l2 takes the mean feature at the end of training: leave out --step")
     head = params.network.head(params.variables) if options.split.startswith("source") else (None, None)
     return Subject(
         f"{options.split}, all images, of {options.run}",
@@ -138,6 +153,8 @@ def load_features(options: Options) -> Subject:
     if missing:
         raise InputError(f"{path} has no array {missing[0]!r}; save one with np.savez(path, features=…, labels=…)")
     labels = found["labels"]
+    if labels.ndim != 1:
+        raise InputError(f"labels of {path} have shape {labels.shape}; give one label a row of features, [n]")
     if labels.dtype.kind in "bUS":  # names, which the measures of collapse take as numbers
         _, labels = encode_labels(labels)
     return Subject(str(path), found["features"], labels, path.parent)
@@ -184,12 +201,15 @@ def head_of(options: Options, subject: Subject, head: str, shots: int) -> Any:
     """The head, tuned on validation classes where that is asked and the head has something to tune."""
     if not options.tune or head not in ("ridge", "logistic"):
         return head
+    features = subject.validation_features
     assert subject.params is not None
-    chosen = ncjax.eval.tune(
-        subject.params,
-        subject.validation,
+    assert subject.validation is not None
+    chosen = feature_tune(
+        features,
+        subject.validation.labels,
         head=head,
         transform=options.transform,
+        center=subject.params.feature_mean,
         seed=options.seed,
         ways=options.ways,
         shots=shots,
@@ -266,6 +286,7 @@ def as_json(one: EpisodeReport) -> dict[str, Any]:
         "accuracy": one.accuracy,
         **{name: finite(getattr(one, name)) for name in ("ci95", "same_classes_ci95", "target_ci95")},
         "not_converged": one.not_converged,
+        "largest_gradient_norm": finite(one.largest_gradient_norm),
         "plan_hash": one.plan_hash,
     }
 

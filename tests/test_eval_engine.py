@@ -227,6 +227,11 @@ def test_text(features):
     start = f"3-way 4-shot logistic(C=1): {100 * report.accuracy:.2f} ± {100 * report.ci95:.2f} % (150 episodes)"
     assert str(report) == start
     summary = report.summary()
+    assert report.largest_gradient_norm == report.info["gradient_norm"].max()
+    assert f"largest relative gradient {report.largest_gradient_norm:.1g}" in summary
+    one = feature_episodes(features, LABELS, **SETTINGS | {"episodes": 1})
+    assert str(one).endswith("± – % (1 episodes)")
+    assert np.isnan(one.largest_gradient_norm)
     for words in ("other episodes from these same images", "new images of these same", "new classes and new images"):
         assert words in summary
     assert str(feature_episodes(features, LABELS, **SETTINGS)).startswith("3-way 4-shot ncc: ")
@@ -246,7 +251,10 @@ def test_curves(features):
     assert "–" in str(ways)
     for settings, words in (
         ({"plan": EpisodePlan.sample(LABELS, **SETTINGS)}, "leave plan= out"),
-        ({"values": []}, "values is empty"),
+        ({"values": []}, r"values=\[\]: give a list of numbers of shots"),
+        ({"values": 5}, "values=5: give a list of numbers of shots"),
+        ({"values": "all"}, "values='all': give a list of numbers of shots"),
+        ({"values": ["all"], "queries": 60}, "the smallest class has 25 images, and 60 are queries"),
         ({"values": [1.5]}, "shots=1.5"),
         ({"values": ["many"]}, "shots='many'"),
         ({"queries": "most"}, "queries='most'"),
@@ -309,6 +317,8 @@ def test_tuning_keeps_a_head_of_the_users_own_that_has_a_known_name(features):
         ({"shots": "3"}, "shots='3'"),
         ({"queries": True}, "queries=True"),
         ({"seed": 0.5}, "seed=0.5"),
+        ({"transform": "centered_l2", "center": "abc"}, "center is no array"),
+        ({"plan": "plan.npz"}, "plan is a str; give an EpisodePlan"),
     ],
 )
 def test_bad_settings(features, change, words):
@@ -336,6 +346,7 @@ def test_bad_features(features):
         (lambda x: x[:, :0], r"shape \(212, 0\)"),
         (lambda x: x.astype(complex), "type complex128"),
         (lambda x: x.astype(str), "give real numbers"),
+        (lambda x: x.astype(jnp.bfloat16).view("V2"), "do not keep bfloat16: save float32"),
         (lambda x: [[1.0], [1.0, 2.0]], "features are no array"),
     ):
         with pytest.raises(InputError, match=words):

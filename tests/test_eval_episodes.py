@@ -1,5 +1,7 @@
 """Episodes on images: equal to episodes on features extracted once, and augmented without a leak."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -115,9 +117,28 @@ def test_tune_and_curve(params, split):
     assert chosen == feature_tune(ncjax.features(params, split), split.labels, values=(1e3, 1.0), **settings)
     with pytest.raises(InputError, match="no validation classes"):
         tune(params, None)
-    steps = curve(params, split, over="ways", shots=2, queries=4, episodes=50)
+    with pytest.raises(InputError, match="head ncc: only a head with one hyperparameter"):
+        tune(params, split, head="ncc")
+
+
+def test_a_curve_extracts_features_once(params, split, monkeypatch):
+    settings = {"shots": 2, "queries": 4, "episodes": 50, "transform": "centered_l2"}
+    params = params.replace(feature_mean=np.asarray(ncjax.features(params, split)).mean(axis=0))
+    lone = episodes(params, split, ways=5, **settings)
+    calls = []
+
+    def counted(*given):
+        calls.append(1)
+        return ncjax.features(*given)
+
+    monkeypatch.setattr(sys.modules["ncjax.eval.episodes"], "extract_features", counted)
+    steps = curve(params, split, over="ways", support_augmentations=0, **settings)
     assert steps.values == (2, 5)
+    assert len(calls) == 1
     assert steps.reports[0].class_names == split.class_names
+    np.testing.assert_array_equal(steps.reports[1].per_episode, lone.per_episode)
+    augmented = curve(params, split, over="ways", values=[2], support_augmentations=1, **settings)
+    assert augmented.reports[0].settings.support_augmentations == 1
 
 
 def test_bad_input(params, split):

@@ -259,7 +259,25 @@ def test_labels_in_any_order():
         np.testing.assert_allclose(known, expected[0], atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, "1", None, np.array([1.0, 0.0])])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, np.float64, np.int32])
+def test_features_of_any_type_are_computed_with_in_float32(dtype: Any):
+    support, labels, query = (np.asarray(part) for part in episodes(1, 5, 4))
+    support, query = (np.round(8 * part[0]).astype(np.float32) for part in (support, query))  # exact in all types
+    for name in heads.HEADS:
+        expected, _ = heads.get(name)(support, labels, query, 5)
+        got, _ = heads.get(name)(support.astype(dtype), labels, query.astype(dtype), 5)
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("make", [heads.ridge, heads.logistic])
+def test_one_head_takes_one_penalty(make: Any):
+    support, labels, query = episodes(1, 5, 4)
+    with pytest.raises(InputError, match=r"is an array \[2\]: one head takes one number"):
+        make(np.array([1.0, 2.0]))(support[0], labels, query[0], 5)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, "1", None, np.array([1.0, 0.0]), 1e300, 1e-300])
 def test_penalties_are_positive(value: Any):
     for make, name in ((heads.ridge, "alpha"), (heads.logistic, "C")):
         with pytest.raises(InputError, match=f"{name}=.*give a positive number"):

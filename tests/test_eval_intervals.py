@@ -61,14 +61,14 @@ def test_target_interval_covers_new_classes(shots: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shots", [1, 5])
-def test_same_classes_interval_covers_new_images(shots: int):
+@pytest.mark.parametrize(("shots", "each"), [(1, 100), (5, 100), (5, 20), (20, 40)])
+def test_same_classes_interval_covers_new_images(shots: int, each: int):
     rng = np.random.default_rng(shots)
     classes = class_parameters(rng, 20)
     truth = feature_episodes(*draw_images(rng, classes, 3000), shots=shots, episodes=200_000).accuracy
     repeats, covered, covered_by_episodes = 300, 0, 0
     for seed in range(repeats):
-        x, y = draw_images(rng, classes, 100)
+        x, y = draw_images(rng, classes, each)
         report = feature_episodes(x, y, shots=shots, episodes=4000, seed=seed)
         covered += abs(report.accuracy - truth) <= report.same_classes_ci95
         covered_by_episodes += abs(report.accuracy - truth) <= report.ci95

@@ -44,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     rows = np.random.default_rng(0).normal(size=(60, 8))
     np.savez_compressed(path / "mangled.npz", features=rows, labels=np.arange(60) % 6)
+    np.savez(path / "scalar.npz", features=3.0, labels=2)
     mangled = bytearray((path / "mangled.npz").read_bytes())
     mangled[1000:1010] = bytes(10)
     (path / "mangled.npz").write_bytes(mangled)
@@ -133,9 +134,11 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("evaluate.py", ["--run=run", "--curves", "--support_augmentations=2"], "leave out --support_augmentations"),
         ("evaluate.py", ["--run=run", "--out=."], "--out=. is a folder; name a file in it"),
         ("evaluate.py", ["--features=mangled.npz"], "mangled.npz cannot be read as an .npz file"),
+        ("evaluate.py", ["--features=scalar.npz"], "labels of scalar.npz have shape (); give one label a row"),
         ("claims.py", [], "give the folder of a run of pretrain.py"),
         ("claims.py", ["run", "--out=run"], "--out=run is a folder; name a file in it"),
-        ("claims.py", ["run", "--no-bounds", "--out=images.npz/claims.json"], "cannot write images.npz/claims.json"),
+        ("claims.py", ["run", "--out=images.npz/claims.json"], "cannot be written: "),
+        ("claims.py", ["run", "--episodes=1"], "episodes=1: give at least 2, or --no-bounds"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(script: str, arguments: list[str], words: str, folder: Path) -> None:

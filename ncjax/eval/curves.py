@@ -67,8 +67,14 @@ def trace_curve(
     queries = settle_queries(settings.get("queries", 15))
     most = len(size) if over == "ways" else int(size.min()) - (1 if queries == "all" else queries)
     chosen = values if values is not None else (SHOTS if over == "shots" else WAYS)
-    if not len(chosen):
-        raise InputError(f"values is empty; give numbers of {over}")
+    if isinstance(chosen, str) or not np.ndim(chosen) or not len(chosen):
+        raise InputError(f"values={chosen!r}: give a list of numbers of {over}")
+    if values is not None and "all" in list(map(str, chosen)) and most < (2 if over == "ways" else 1):
+        raise InputError(
+            f'"all" {over} are too few: there is one class'
+            if over == "ways"
+            else f'"all" shots are too few: the smallest class has {size.min()} images, and {queries} are queries'
+        )
     numbers = sorted({most if isinstance(v, str) and v == "all" else whole_number(over, v) for v in chosen})
     if values is None:
         # The smallest stays, so that data too small for any of them gives evaluate's own error.

@@ -199,6 +199,8 @@ class Episodes:
         names, codes = encode_labels(labels)
         table = class_table(codes, len(names))
         if plan is not None:
+            if not isinstance(plan, EpisodePlan):
+                raise InputError(f"plan is a {type(plan).__name__}; give an EpisodePlan, as of EpisodePlan.load")
             if not np.array_equal(plan.labels, codes):
                 raise InputError(
                     f"the plan was drawn from other labels ({len(plan.labels)} rows, here {len(codes)}): "
@@ -261,7 +263,8 @@ class Episodes:
         if bad:
             raise InputError(
                 f"head {head} gave scores that are not finite in {bad} of {self.episodes} episodes: its "
-                "hyperparameters are out of range, or the features too large for squares in float32 (divide them)"
+                "hyperparameters are out of range, or the features too large for squares in float32 (divide them), or, "
+                "where they are extracted in the episodes, not finite"
             )
         per_episode, classes = kept["accuracy"], kept["classes"]
         confusion = sums.pop("confusion").astype(np.int64)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -17,13 +17,15 @@ from ncjax.data.augment import augment
 from ncjax.devices import data_mesh
 from ncjax.errors import InputError
 from ncjax.eval import heads
-from ncjax.eval.arrays import FeatureSource, check_features, check_transform, chunk_size
+from ncjax.eval.arrays import FeatureSource, check_features, check_transform, chunk_size, feature_episodes
 from ncjax.eval.curves import AccuracyCurve, Over, trace_curve
 from ncjax.eval.engine import Episodes
 from ncjax.eval.report import EpisodeReport
 from ncjax.eval.sampling import EpisodePlan, Queries, whole_number
 from ncjax.eval.transforms import transform_features
-from ncjax.eval.tuning import feature_tune
+from ncjax.eval.tuning import feature_tune, tunable
+
+_OF_IMAGES = ("support_augmentations", "extract_per_episode")
 
 
 @partial(
@@ -158,6 +160,8 @@ def curve(
 ) -> AccuracyCurve:
     """Accuracy of a classifier's features against shots or ways; see `feature_curve` for `over` and `values`.
 
+    Features are extracted once for all values, unless support is augmented.
+
     Args:
         params: The classifier.
         split: Images and labels.
@@ -169,8 +173,16 @@ def curve(
         InputError: As `episodes`; or `over` is neither.
     """
 
+    extracted = cache(lambda: extract_features(params, split))
+
     def evaluate(**settings: Any) -> EpisodeReport:
-        return episodes(params, split, **settings)
+        if settings.get("support_augmentations") or settings.get("extract_per_episode"):
+            return episodes(params, split, **settings)
+        plain = {name: value for name, value in settings.items() if name not in _OF_IMAGES}
+        if plain.get("transform") == "centered_l2" and plain.get("center") is None:
+            plain["center"] = params.feature_mean
+        report = feature_episodes(extracted(), split.labels, **plain)
+        return dataclasses.replace(report, class_names=tuple(split.class_names[i] for i in report.class_names))
 
     return trace_curve(evaluate, split.labels, over, values, settings)
 
@@ -202,6 +214,7 @@ def tune(
     """
     if validation is None:
         raise InputError("this data set has no validation classes to tune on; give the head's hyperparameter instead")
+    head = tunable(head)
     if center is None and transform == "centered_l2":
         center = params.feature_mean
     return feature_tune(

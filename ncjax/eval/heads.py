@@ -37,7 +37,8 @@ class Head:
     def __call__(
         self, support: Float[Array, "N d"], labels: Int[Array, "N"], query: Float[Array, "M d"], ways: int
     ) -> tuple[Float[Array, "M W"], Any]:
-        """Scores [M,W] of the queries, and diagnostics."""
+        """Scores [M,W] of the queries, and diagnostics; computed in float32 whatever the features' type."""
+        support, query = jnp.asarray(support, jnp.float32), jnp.asarray(query, jnp.float32)
         return self.solve(support, labels, query, ways, **self.hyperparameters)
 
     def __str__(self) -> str:
@@ -53,10 +54,18 @@ def _positive(name: str, value: Any) -> Any:
     """`value`, if it is a positive number, or an array of them; what is being traced is not looked at."""
     if isinstance(value, jax.core.Tracer):
         return value
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf" or not (np.isfinite(array) & (array > 0)).all():
-        raise InputError(f"{name}={value!r}: give a positive number")
-    return value
+    given = np.asarray(value)
+    if given.dtype.kind in "iuf":
+        with np.errstate(over="ignore"):  # what overflows is told below
+            array = given.astype(np.float32)
+        if (np.isfinite(array) & (array > 0)).all():
+            return value
+    raise InputError(f"{name}={value!r}: give a positive number that float32 can hold")
+
+
+def _one_number(name: str, value: Any) -> None:
+    if jnp.ndim(value):
+        raise InputError(f"{name} is an array {list(jnp.shape(value))}: one head takes one number; make one of each")
 
 
 def ncc() -> Head:
@@ -170,6 +179,8 @@ def fit_ridge(support: Float[Array, "N d"], labels: Int[Array, "N"], ways: int, 
     In float32: where the largest eigenvalue of XX' is some 10⁵ times α or more, as with raw features that all but share
     one direction, predictions near a tie differ from those in float64. A larger α, or the transform "l2", is the mend.
     """
+    _one_number("alpha", alpha)
+    support = jnp.asarray(support, jnp.float32)
     rows, width = support.shape
     centre = support.mean(axis=0)
     x = support - centre
@@ -236,8 +247,10 @@ def fit_logistic(
         ‖∇_w F‖ / ‖w‖ + ‖∇_b F‖ / τ. Since F is 1-strongly convex in w, its first term bounds the relative error of
         the weights, where b is exact; `converged` says that it is at most 1e-4.
     """
+    _one_number("C", C)
     if ways == 2:
         C = C / 2
+    support = jnp.asarray(support, jnp.float32)
     rows = support.shape[0]
     centre = support.mean(axis=0)
     x = support - centre

@@ -93,8 +93,9 @@ class EpisodeReport:
         s = self.settings
         changes = "" if s.transform == "none" else f", {s.transform}"
         changes += f", {s.support_augmentations} augmentations" if s.support_augmentations else ""
+        half = "–" if np.isnan(self.ci95) else f"{100 * self.ci95:.2f}"
         text = (
-            f"{s.ways}-way {s.shots}-shot {s.head}{changes}: {100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} % "
+            f"{s.ways}-way {s.shots}-shot {s.head}{changes}: {100 * self.accuracy:.2f} ± {half} % "
             f"({s.episodes} episodes)"
         )
         return text + (f"; {self.not_converged} did not converge" if self.not_converged else "")
@@ -107,9 +108,17 @@ class EpisodeReport:
             return 0
         return int(np.sum(~np.asarray(converged, bool).reshape(len(self.per_episode), -1).all(axis=1)))
 
+    @property
+    def largest_gradient_norm(self) -> float:
+        """Of the iterative head's episodes, the largest relative gradient it ended with; NaN for other heads."""
+        norms = self.info.get("gradient_norm") if isinstance(self.info, dict) else None
+        return float("nan") if norms is None else float(np.max(norms))
+
     def summary(self) -> str:
         """The accuracy with its three intervals, each beside what it covers; several lines."""
         rows = [f"  ± {percent(getattr(self, name), 6)}  {name:<17}  {covers}" for name, covers in COVERS.items()]
+        if not np.isnan(self.largest_gradient_norm):
+            rows.append(f"  largest relative gradient {self.largest_gradient_norm:.1g}")
         return "\n".join([str(self), *rows])
 
     def compare(self, other: "EpisodeReport") -> PairedDifference:

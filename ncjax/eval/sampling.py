@@ -321,6 +321,8 @@ class EpisodePlan:
             raise InputError(f"there is no file {os.fspath(path)}; give one that EpisodePlan.save wrote") from None
         except (KeyError, *UNREADABLE_NPZ) as error:
             raise InputError(f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote ({error})") from error
+        if not (plan.support_index.ndim == plan.query_index.ndim == 3 and plan.labels.ndim == 1):
+            raise InputError(f"{os.fspath(path)} is not a plan that EpisodePlan.save wrote (arrays of other shapes)")
         if version != SAMPLER_VERSION:
             raise InputError(
                 f"{os.fspath(path)} was drawn by sampler version {version}, this is version {SAMPLER_VERSION}: "

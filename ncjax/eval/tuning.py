@@ -44,9 +44,7 @@ def feature_tune(
     Raises:
         InputError: The head has no hyperparameter, or several; otherwise as `feature_episodes`.
     """
-    base = heads.get(head)
-    if not isinstance(base, heads.Head) or len(base.hyperparameters) != 1:
-        raise InputError(f"head {base}: only a head with one hyperparameter can be tuned, as ridge and logistic")
+    base = tunable(head)
     (name,) = base.hyperparameters
     if values is None:
         if name not in GRID:
@@ -58,6 +56,18 @@ def feature_tune(
     tried = [_with(base, name, float(value)) for value in values]
     accuracy = [feature_episodes(features, labels, head=one, episodes=episodes, **settings).accuracy for one in tried]
     return tried[accuracy.index(max(accuracy))]
+
+
+def tunable(head: str | heads.Head) -> heads.Head:
+    """The head, if it has one hyperparameter.
+
+    Raises:
+        InputError: It has none, or several; or no head has that name.
+    """
+    base = heads.get(head)
+    if not isinstance(base, heads.Head) or len(base.hyperparameters) != 1:
+        raise InputError(f"head {base}: only a head with one hyperparameter can be tuned, as ridge and logistic")
+    return base
 
 
 def _with(head: heads.Head, name: str, value: float) -> heads.Head:
