@@ -22,8 +22,9 @@ correlation that resamples configurations, each with all its runs, or runs where
 fewer than five; 5, t over episodes. They cover other configurations or runs like these, for 5 other episodes from the
 same images; neither other target classes nor other source classes, for a seed redraws neither: split_seed alone does,
 and "5 classes" are the same five in all runs of one split_seed. CDNV is debiased; the plug-in value stands beside it.
-Where a debiased value is infinite, since two class means are too near to tell apart, a ratio cannot be taken and the
-part is decided by the plug-in value, and says so.
+Where a debiased value is infinite, since two class means are too near to tell apart, the part is decided by the plug-in
+value, and says so. A run that was trained twice is one run, however often it was measured. With just five single runs a
+bootstrap is a rough guide: of unrelated numbers one in eight passes.
 
 Exit code 0 whatever the verdict, 2 if a run cannot be read.
 
@@ -70,6 +71,8 @@ Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
 _WORST_FIRST: tuple[Verdict, ...] = ("contradicted", "not supported", "not tested")
 BOUND_SHOTS = (1, 5, 10, 20, 50)
 UNCHECKED = "if spherical"
+_MEASURING = ("measurements", "measure_episodes", "measure_per_class")
+"""Settings that say how a run is measured, and change nothing in its training."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ def ratio(
     Over configurations, the mean log of each one's runs for one value: runs that differ in their seed alone resemble
     each other, and counting each would make the interval too narrow. Over runs where there is one configuration.
     """
+    if any(value <= 0 for value in (*top, *bottom)):
+        return Part(name, "not tested", null=1.0, note="CDNV is 0 in some runs: no ratio")
     each: dict[str, list[float]] = {}
     for one, log in zip(configurations, np.log(np.asarray(top)) - np.log(np.asarray(bottom)), strict=True):
         each.setdefault(one, []).append(float(log))
@@ -245,9 +250,13 @@ def counted(runs: Sequence[Run]) -> str:
 
 
 def settings_but(run: Run, *names: str) -> str:
-    """The settings that can change a number, without some of them."""
-    fields = identity(run.config)
-    return json.dumps({key: value for key, value in fields.items() if key not in names}, sort_keys=True, default=str)
+    """The settings that can change what is trained, without some of them.
+
+    Runs that differ in how they are measured alone are the same training, and no evidence beside each other.
+    """
+    left_out = {*names, *_MEASURING}
+    fields = {key: value for key, value in identity(run.config).items() if key not in left_out}
+    return json.dumps(fields, sort_keys=True, default=str)
 
 
 def groups(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[list[Run]]:
@@ -264,13 +273,10 @@ def source_classes(run: Run) -> int:
 
 
 def more_classes(runs: Sequence[Run]) -> list[Claim]:
-    """Claim 3, for each set of runs that differ in seed and number of source classes only.
-
-    How often they were measured on the way does not count: the figures' reference is measured more often.
-    """
+    """Claim 3, for each set of runs that differ in seed and number of source classes only."""
     name = "more source classes help"
     claims = []
-    for group in groups(runs, lambda run: settings_but(run, "seed", "num_source_classes", "measurements")):
+    for group in groups(runs, lambda run: settings_but(run, "seed", "num_source_classes")):
         by_count = {count: [r for r in group if source_classes(r) == count] for count in {*map(source_classes, group)}}
         if len(by_count) < 2:
             continue
@@ -312,7 +318,7 @@ def target_data(run: Run) -> str:
     """What tells the target images of a run from others: files of one's own may share a name, but not checksums."""
     config = run.config
     # checksums of images and labels of each split, the target's last
-    sums = run.described["data"].get("fingerprint", "").split("-")
+    sums = run.described["data"]["fingerprint"].split("-")
     known = f" (checksum {'-'.join(sums[-2:])})" if len(sums) >= 4 else ""
     return f"{config.dataset}, target classes of split_seed {config.split_seed}{known}"
 
@@ -340,10 +346,13 @@ def correlation(name: str, runs: Sequence[Run], key: str, start: int) -> Part:
             np.asarray([[number(r[f"target/{kind}"]), 1 - number(r[key])] for r in run.records[start:]]) for run in runs
         ]
 
-    debiased, plug_in = points("debiased_cdnv"), points("cdnv")
-    estimate = spearman(np.concatenate(debiased))
+    used, plug_in = points("debiased_cdnv"), points("cdnv")
+    infinite = sum(bool(np.isinf(one).any()) for one in used)
     note = f"plug-in {spearman(np.concatenate(plug_in)):.3f}"
-    drawn = independent(debiased, [settings_but(run, "seed") for run in runs])
+    if infinite:
+        used, note = plug_in, f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs"
+    estimate = spearman(np.concatenate(used))
+    drawn = independent(used, [settings_but(run, "seed") for run in runs])
     unit = "runs" if len(drawn) == len(runs) else "configurations"
     if len(drawn) < FEWEST:
         return Part(name, "not tested", estimate, note=f"{len(drawn)} {unit}: an interval takes {FEWEST}; {note}")
@@ -423,12 +432,12 @@ def bounds(run: Run, episodes: int, data_dir: str | None = None) -> list[tuple[s
 def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """The finished runs at or below these folders, and a line on each that is left out.
 
-    A run and its copy, of the same settings, data and seed, are one run.
+    A run and its copy, of the same training, data and seed, are one run, the one with more records.
 
     Raises:
       InputError: a run cannot be read.
     """
-    finished: dict[tuple[str, str | None], Run] = {}
+    finished: dict[tuple[str, str], Run] = {}
     unfinished = []
     for folder in find(*paths):
         if not (folder / "metrics.jsonl").exists():
@@ -438,9 +447,12 @@ def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if not run.finished:
             unfinished.append(f"{folder} stopped at step {run.records[-1]['step']}")
             continue
-        same = finished.setdefault((settings_but(run), run.described["data"].get("fingerprint")), run)
+        key = settings_but(run), run.described["data"]["fingerprint"]
+        same = finished.setdefault(key, run)
         if same is not run:
-            unfinished.append(f"{folder} is the same run as {same.folder}")
+            kept, left = (run, same) if len(run.records) > len(same.records) else (same, run)
+            finished[key] = kept
+            unfinished.append(f"{left.folder} is the same training as {kept.folder}")
     return list(finished.values()), unfinished
 
 
@@ -490,6 +502,8 @@ def main() -> None:
     with cli.one_line_errors():
         if not options.runs:
             raise InputError("give the folder of a run of pretrain.py, or several")
+        if options.bounds and options.episodes < 2:
+            raise InputError(f"episodes={options.episodes}: give at least 2, or --no-bounds")
         cli.check_out(options.out)
         runs, unfinished = read(options.runs)
         print(f"{len(runs)} finished runs, {len({settings_but(run, 'seed') for run in runs})} configurations")

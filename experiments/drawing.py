@@ -31,7 +31,7 @@ def _plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend_below(axes: Axes) -> None:
+def legend_below(axes: Axes) -> None:
     """Where it hides neither points nor their intervals."""
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
 
@@ -75,13 +75,17 @@ def plot_means_across(
 
 def plot_collapse(axes: Axes, outcomes: Sequence[Outcome], x: Sequence[float]) -> None:
     """Debiased CDNV on the three sets, and plug-in CDNV dotted."""
+    infinite = 0
     for name, label in SETS.items():
         if f"{name}/cdnv" not in outcomes[0].runs[0].records[0]:
             continue
         plot_means(axes, x, [o.mean(f"{name}/debiased_cdnv") for o in outcomes], label, color=SET_COLORS[name])
+        infinite += sum(math.isinf(value) for o in outcomes for value in o.values(f"{name}/debiased_cdnv"))
         plug_in = [o.mean(f"{name}/cdnv").value for o in outcomes]
         axes.plot(x, plug_in, ":", color=SET_COLORS[name], linewidth=1)
     axes.plot([], [], ":", color="grey", linewidth=1, label="plug-in")
+    if infinite:
+        axes.plot([], [], " ", label=f"no mean where debiased is infinite: {infinite} values")
     log_scale(axes, "y")
     axes.set_ylabel("CDNV, debiased (mean over pairs of classes)")
 
@@ -115,8 +119,10 @@ def draw_against(figures: Figures, x_label: str, title: str) -> None:
             axes.set_xlabel(x_label)
             axes.set_title(name)
             _plain_axes(axes)
-            _legend_below(axes)
-    figure.suptitle(f"{title}, ± 95 % over {figures.options.seeds} seeds")
+            legend_below(axes)
+    seeds = sorted(len(outcome.runs) for outcome in figures.finished)
+    number = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
+    figure.suptitle(f"{title}, ± 95 % over {number} seeds")
     print(table(figures.finished))
     figures.save(figure, summary(figures.finished))
 
@@ -180,7 +186,7 @@ def draw_settings(
         axes[2].set_ylabel(f"accuracy (%), NCC, {label}")
     for one in axes:
         _plain_axes(one)
-        _legend_below(one)
+        legend_below(one)
     figure.suptitle(f"{title}, ± 95 % over runs")
     print(table(outcomes))
     figures.save(figure, {"points": summary(outcomes), **(more or {})})

@@ -99,10 +99,10 @@ def draw(figures: sweep.Figures) -> None:
         if highest:
             axes.plot(x, highest * np.sqrt(x[0] / np.asarray(x)), "k--", linewidth=1, label="slope -1/2, as the bounds")
         drawing.log_ticks(axes, x)
-        axes.set_yscale("log")
+        drawing.log_scale(axes, "y")
         axes.set_xlabel(GROUPS[group])
         axes.set_ylabel("debiased CDNV less that of source-train")
-        axes.legend(fontsize="x-small")
+        drawing.legend_below(axes)
     figure.suptitle("Generalisation gap of CDNV; slopes ± 95 % over seeds")
     figures.save(figure, numbers)
 

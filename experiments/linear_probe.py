@@ -183,10 +183,11 @@ def probes(run: Run, data_dir: str | None = None) -> dict[str, Any]:
 def draw(figures: sweep.Figures) -> None:
     """Accuracy of each method against target CDNV."""
     found = [transfer(run, figures.options.data_dir) for run in sweep.progress(figures.runs, "probes")]
-    cdnv = [run.final("target/debiased_cdnv") for run in figures.runs]
+    kind, kind_label = drawing.cdnv_kind(figures.finished)
+    cdnv = [run.final(f"target/{kind}") for run in figures.runs]
     configurations = [run.folder.parent for run in figures.runs]
     figure, (axes,) = drawing.panels(1, 6.5, 4.6)
-    numbers: dict[str, Any] = {"target/debiased_cdnv": cdnv, "transfer": found}
+    numbers: dict[str, Any] = {f"target/{kind}": cdnv, "transfer": found}
     for name, color in METHODS.items():
         accuracy = [one[name] for one in found]
         points = [np.asarray([[v, 1 - a]]) for v, a in zip(cdnv, accuracy, strict=True)]
@@ -198,7 +199,7 @@ def draw(figures: sweep.Figures) -> None:
         print(f"{label}; accuracy {min(accuracy):.4f} to {max(accuracy):.4f}, {len(cdnv)} runs")
         numbers[f"spearman/{name}"] = [rho, low, high]
     drawing.log_scale(axes, "x")
-    axes.set_xlabel("target CDNV, debiased")
+    axes.set_xlabel(f"target {kind_label}")
     axes.set_ylabel("accuracy on held-out target images (%)")
     axes.legend(fontsize="small")
     figure.suptitle("Transfer with all target training images, a dot a run")

@@ -72,10 +72,12 @@ def draw(figures: sweep.Figures) -> None:
                      for key, name, _ in shots)  # fmt: skip
             print(f"  {outcome.point.label:<22} {'   '.join(shown)}")
     correlations: dict[str, list[float]] = {}
+    kind, kind_label = drawing.cdnv_kind(figures.finished)
+    print(f"correlations with {kind_label}")
     for key, _, _ in shots:
         for name in ("source_train", "target"):
             # the seeds of one setting together
-            drawn = [np.column_stack([o.values(f"{name}/debiased_cdnv"), o.values(key)]) for o in figures.finished]
+            drawn = [np.column_stack([o.values(f"{name}/{kind}"), o.values(key)]) for o in figures.finished]
             rho, (low, high) = spearman(np.concatenate(drawn)), correlation_interval(drawn)
             correlations[f"{key} and {name} CDNV"] = [rho, low, high]
             print(f"Spearman over {len(figures.runs)} runs of {len(drawn)} settings, {key} and {name} CDNV: {rho:+.2f} "

@@ -70,14 +70,15 @@ def independent(points: Sequence[np.ndarray], configurations: Sequence[Any]) -> 
 def correlation_interval(points: Sequence[np.ndarray]) -> tuple[float, float]:
     """Percentiles of Spearman's correlation over resamples of what is `independent`, with all its points [m, 2].
 
-    NaN for fewer than five; also where most resamples have no correlation, since a column does not vary.
+    NaN for fewer than five; also where a fortieth of the resamples or more have no correlation, since a column does not
+    vary: the others would be those that happened to draw the few points that differ.
     """
     if len(points) < FEWEST:
         return math.nan, math.nan
     drawn = np.random.default_rng(0).integers(len(points), size=(RESAMPLES, len(points)))
     found = np.asarray([spearman(np.concatenate([points[i] for i in one])) for one in drawn])
     found = found[np.isfinite(found)]
-    if len(found) < RESAMPLES / 2:
+    if len(found) <= 0.975 * RESAMPLES:
         return math.nan, math.nan
     low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)

@@ -73,6 +73,7 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
     for axes in (left, right):
         # linear up to the first measured epoch, so that initialisation has a place on the axis
         axes.set_xscale("symlog", linthresh=linear, linscale=0.5)
+        axes.set_xlim(left=-0.1 * linear)
         axes.set_xticks(epochs, [f"{e:.3g}" for e in epochs])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("epoch")

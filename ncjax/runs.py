@@ -103,7 +103,13 @@ def read(folder: str | Path) -> Run:
     needed = {"config", "data", "total_steps", "versions"}
     if not isinstance(described, dict) or not needed <= described.keys():
         raise InputError(f"{Path(folder) / 'config.json'} is not that of a run: it lacks one of {sorted(needed)}")
-    if not all(isinstance(r, dict) and {"step", "epoch", "target/cdnv"} <= r.keys() for r in records):
+    if not isinstance(described["data"], dict) or not {"fingerprint", "num_source_classes"} <= described["data"].keys():
+        raise InputError(f"{Path(folder) / 'config.json'} is not that of a run: its data lack their description")
+    keys = {"step", "epoch", "target/cdnv"}
+    if all(isinstance(record, dict) for record in records):
+        measured = {key for record in records for key in record if key.endswith("/cdnv")}
+        keys |= measured | {key.replace("/cdnv", "/debiased_cdnv") for key in measured}
+    if not all(isinstance(record, dict) and keys <= record.keys() for record in records):
         raise InputError(f"{Path(folder) / 'metrics.jsonl'} is not that of a run: a record lacks its measurement")
     return Run(Path(folder), described, records)
 

@@ -115,7 +115,7 @@ def test_a_run_that_is_given_twice_counts_once(tmp_path: Path, monkeypatch: pyte
     shutil.copytree("runs/seed_1", "copy")
     runs, left_out = claims.read([Path("runs"), Path("copy")])
     assert len(runs) == 2
-    assert left_out == ["copy is the same run as runs/seed_1"]
+    assert left_out == ["copy is the same training as runs/seed_1"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,11 @@ def test_where_debiased_is_infinite_the_plug_in_value_decides_and_says_so(tmp_pa
     part = claims.falls(make(tmp_path, [(first, sets(0.1, 0.1, 0.1 + 0.01 * i)) for i in range(3)])).parts[2]
     assert part.verdict == "supported"
     assert part.note.endswith("plug-in: debiased is infinite in 3 of 3 runs")
+
+
+def test_of_a_cdnv_of_0_there_is_no_ratio(tmp_path: Path) -> None:
+    part = claims.falls(make(tmp_path, [(sets(2, 2, 2), sets(v, 1, 1)) for v in (0.0, 0.1, 0.2)])).parts[0]
+    assert (part.verdict, part.note) == ("not tested", "CDNV is 0 in some runs: no ratio")
 
 
 def test_the_order_of_the_sets(tmp_path: Path) -> None:
@@ -228,6 +233,34 @@ def test_the_bootstrap_resamples_whole_runs() -> None:
     once = [np.array([[x, y]]) for x, y in np.random.default_rng(3).normal(size=(6, 2))]
     often = [np.repeat(point, 50, axis=0) for point in once]
     np.testing.assert_allclose(claims.correlation_interval(often), claims.correlation_interval(once))
+
+
+def test_a_training_that_was_measured_in_two_ways_is_one(tmp_path: Path) -> None:
+    """Their values differ a little, and count once: as two configurations they gave an interval of no width."""
+    first, few, many = sets(3, 3, 3), tmp_path / "few", tmp_path / "many"
+    for folder, shift, settings in (
+        (few, 0.0, {"measurements": 0, "measure_episodes": 50, "measure_per_class": 10}),
+        (many, 0.001, {"measurements": 1, "measure_episodes": 100}),
+    ):
+        make(folder, [(first, sets(1, 1, r + shift)) for r in (0.1, 0.4, 0.2)], **settings)
+    records = few / "seed_0" / "metrics.jsonl"
+    records.write_text("".join(records.read_text().splitlines(keepends=True)[::2]))
+    runs, left_out = claims.read([few, many])
+    assert [run.folder for run in runs] == [many / "seed_0", few / "seed_1", few / "seed_2"]  # more records, or first
+    assert left_out[0] == f"{few / 'seed_0'} is the same training as {many / 'seed_0'}"
+    assert "3 runs of 1 configuration, t over seeds" in claims.falls(runs).scope
+
+
+def test_where_debiased_is_infinite_plug_in_is_correlated(tmp_path: Path) -> None:
+    """Infinities are tied, so that a resample varies only where it draws the few that are finite."""
+    pairs = noisy(8, -1.0)
+    for i, (_, last) in enumerate(pairs):
+        last["target/debiased_cdnv"] = 0.1 if i == 7 else None
+    (claim,) = claims.correlates(make(tmp_path, pairs))
+    assert verdicts(claim) == ["contradicted"] * 2
+    assert "plug-in: debiased is infinite in 7 of 8 runs" in claim.parts[0].note
+    alone = [np.array([[0.1 if i == 7 else np.inf, p]]) for i, p in enumerate(np.linspace(0.6, 0.2, 8))]
+    assert np.isnan(claims.correlation_interval(alone)).all()
 
 
 def test_seeds_of_one_configuration_are_drawn_together(tmp_path: Path) -> None:
