@@ -48,7 +48,7 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__, use_underscores=True)
     cli.prepare_backend()
     with cli.one_line_errors():
-        if config.distributed:
+        if config.distributed or cli.one_of_several():
             cli.join_processes()
         config = resolve(config)
         try:

@@ -110,6 +110,15 @@ def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32() -> None:
     assert all("bf16" in line.split("=")[0] for line in convolutions)
 
 
+def test_attention_in_bfloat16_takes_its_softmax_in_float32() -> None:
+    network = models.create("vit-2-64-4", 5, dtype=jnp.bfloat16)
+    variables = network.init(jax.random.key(0), (16, 16, 3))
+    jaxpr = str(jax.make_jaxpr(lambda x: network.apply(variables, x, train=True)[0].logits)(jnp.ones((2, 16, 16, 3))))
+    exponentials = [line for line in jaxpr.splitlines() if "= exp " in line]
+    assert len(exponentials) == 2
+    assert all("f32" in line and "bf16" not in line for line in exponentials)
+
+
 @pytest.mark.parametrize("slope", [None, 0.0, 0.1])
 def test_batch_norm_gradient_is_that_of_automatic_differentiation(slope: float | None) -> None:
     with jax.enable_x64(True):

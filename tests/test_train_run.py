@@ -9,6 +9,8 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +35,7 @@ from ncjax.train.measurement import plan, steps_to_measure
 from ncjax.train.records import append_timing, read_config
 from ncjax.train.signals import Stop
 from ncjax.train.speed import check_precision, peak
+from ncjax.train.step import initial_state, optimizer
 from ncjax.train.trainer import Trainer
 
 STEPS = 24
@@ -595,7 +598,64 @@ def test_a_resumed_run_needs_room_for_one_checkpoint_more_and_all_that_are_kept(
     run(tmp_path / "run")
     run(tmp_path / "new")
     run(tmp_path / "kept", keep_checkpoints=True)
-    assert asked == [2, 4, 5]
+    assert asked == [2, 4, 8]
+
+
+def test_checkpoints_of_measurements_are_kept_beside_the_newest(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    state = initial_state(tiny.network(), optimizer(config(tmp_path), STEPS), 0, (12, 12, 1))
+    with Checkpoints(folder, kept=(2, 3)) as checkpoints:
+        for step in range(1, 8):
+            checkpoints.save(state.replace(step=np.asarray(step, state.step.dtype)), {"records": []}, wait=True)
+        assert checkpoints.steps == [2, 3, 5, 6, 7]
+
+
+def test_events_stop_at_a_full_disk() -> None:
+    """A limit on the size of files stands for it; tensorboardX's own writer waits for ever."""
+    program = (
+        "import pathlib, resource, signal, sys, tempfile; from ncjax.train.events import Events; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "records = [{'step': i} | {f'name {j}': 0.5 for j in range(45)} for i in range(8)]\n"
+        "try:\n"
+        "    with tempfile.TemporaryDirectory() as folder, Events(pathlib.Path(folder) / 'to') as events:\n"
+        "        events.update(records)\n"
+        "except OSError as error: print(error.filename[-2:], error.strerror)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.stdout == "to File too large\n"
+
+
+def test_a_finished_run_has_nothing_to_profile(finished: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    run(tmp_path / "run", profile=True)
+    assert "no steps are left to profile" in capsys.readouterr().err
+
+
+def test_a_device_without_memory_left_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"), cli.one_line_errors():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a device ran out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.);")
+    assert "--batch_size" in line
+
+
+@pytest.mark.parametrize(
+    ("known", "several"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"}, False),  # in a batch script, outside srun
+        ({"JAX_NUM_PROCESSES": "2"}, True),
+    ],
+)
+def test_a_process_knows_that_it_is_one_of_several(
+    known: dict[str, str], several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    assert cli.one_of_several() == several
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

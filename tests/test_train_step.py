@@ -219,6 +219,27 @@ def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
     )
 
 
+def test_seeds_that_take_turns_do_not_wait_for_each_other() -> None:
+    """Calls of four groups, fifteen each, are more than CPU devices can hold back: they waited for ever."""
+    program = (
+        "import dataclasses, jax, test_train_step as t; from ncjax import devices; mesh = devices.data_mesh(); "
+        "setup = dataclasses.replace(t.setup(mesh), batch_size=8); "
+        "trainer = t.resident_trainer(setup, t.training_data(), range(4)); "
+        "states, seen = trainer.run(trainer.initial, 0, 15); states, seen = trainer.run(states, 15, 1); "
+        "print(mesh.size, len(states), int(states[3].step))"
+    )
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests), str(tests.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": paths},
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=300,
+    )
+    assert done.stdout == b"8 4 16\n"
+
+
 def test_the_first_step_that_is_not_finite_is_named(on_devices: Callable[[int], Mesh]) -> None:
     tx = optax.chain(optax.scale_by_schedule(lambda step: jnp.where(step == 2, jnp.inf, -0.01)))
     trainer = resident_trainer(setup(on_devices(1), tx=tx), training_data(), [0])

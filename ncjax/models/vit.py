@@ -24,7 +24,8 @@ class _Block(nn.Module):
     def __call__(self, x: Array) -> Array:
         wide = at_least_float32(self.dtype)
         y = nn.LayerNorm(epsilon=1e-6, dtype=wide)(x)
-        x = x + nn.MultiHeadDotProductAttention(self.width // 64, dtype=self.dtype)(y)
+        attention = nn.MultiHeadDotProductAttention(self.width // 64, dtype=self.dtype, force_fp32_for_softmax=True)
+        x = x + attention(y)
         y = nn.LayerNorm(epsilon=1e-6, dtype=wide)(x)
         y = nn.gelu(nn.Dense(4 * self.width, dtype=self.dtype)(y))
         return x + nn.Dense(self.width, dtype=self.dtype)(y)

@@ -67,11 +67,11 @@ class Config:
     samples_per_class: int | None = None
     """Training images a class; by default all."""
     image_size: int | None = None
-    """Side in pixels of images from a folder; data sets of a fixed size have their own."""
+    """Side in pixels that images are resized to (folder, mini_imagenet, omniglot); the others have one size."""
     rotations: bool = False
     """Omniglot only: a character turned by 90, 180 and 270 degrees is three more classes."""
     skip_corrupt: bool = False
-    """Folders of images only: leave out images that cannot be read, and count them, instead of stopping."""
+    """folder and mini_imagenet only: leave out images that cannot be read, and count them, instead of stopping."""
     measurements: int | None = None
     """Number of measurements in the run, about geometrically spaced, beside those at the start and the end."""
     measure_per_class: int | None = None
@@ -86,9 +86,10 @@ class Config:
     tensorboard: bool = False
     """Write the records as TensorBoard events too (needs the extra "tensorboard")."""
     distributed: bool = False
-    """One of several processes of this run, as SLURM or a TPU pod slice started them, or JAX_COORDINATOR_ADDRESS."""
+    """One of several processes of this run, as SLURM or a TPU pod slice started them, or JAX_COORDINATOR_ADDRESS; known
+    by itself under srun with several tasks, and where JAX_NUM_PROCESSES is set."""
     keep_checkpoints: bool = False
-    """Keep all checkpoints, among them one of every measurement, not only the last three."""
+    """Keep the checkpoints of all measurements, beside the last three."""
     workdir: Path | None = None
     """Folder of the run; by default runs/<dataset>-<network>-<digest of the configuration>."""
 

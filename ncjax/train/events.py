@@ -2,11 +2,14 @@
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from ncjax.errors import InputError
 from ncjax.train.measurement import Record
+from ncjax.train.records import named
 
 
 def check_installed() -> None:
@@ -19,17 +22,38 @@ class Events:
     """Event files in one folder, written anew from the records when a run starts or continues."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter
+        # SummaryWriter writes from a thread, which a full disk ends; the next record would then wait for it for ever
+        from tensorboardX.event_file_writer import EventsWriter
 
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder))
+        self._folder = folder
         self._written = 0
+        with named(folder):
+            folder.mkdir(parents=True)
+            self._writer = EventsWriter(str(folder / "events"))
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._writer.close()
+        except OSError:
+            if error is None:  # else this is what was raised already
+                raise
 
     def update(self, records: Sequence[Record]) -> None:
         """Adds the records that are not there yet; an infinite value has no event."""
-        for record in records[self._written :]:
-            for key, value in record.items():
-                if key != "step" and value is not None:
-                    self._writer.add_scalar(key, value, record["step"])
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with named(self._folder):
+            for record in records[self._written :]:
+                for key, value in record.items():
+                    if key != "step" and value is not None:
+                        step = int(record["step"] or 0)
+                        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(key, value)))
+            self._writer.flush()
         self._written = len(records)
-        self._writer.flush()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -82,6 +83,8 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
     unfinished = list(agree(*lost))
     if first is not None and not any(unfinished):
         _write_events(each)
+        if config.profile and leads():
+            tqdm.write("the run is finished: no steps are left to profile", file=sys.stderr)
         return first
     with together():
         source = known or _Source.of(load_benchmark(config))
@@ -203,7 +206,8 @@ def _write_events(each: Sequence[Config]) -> None:
     for config in each:
         if config.tensorboard and leads():
             assert config.workdir is not None
-            events.Events(config.workdir / "tensorboard").update(files.read_records(config.workdir))
+            with events.Events(config.workdir / "tensorboard") as writer:
+                writer.update(files.read_records(config.workdir))
 
 
 class _Source(NamedTuple):
@@ -255,11 +259,11 @@ def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class _Lane:
     """One seed of a run: its folder, its checkpoints and its records, and the step at which it diverged, if it did."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, kept: Sequence[int]) -> None:
         assert config.workdir is not None
         self.config = config
         self.workdir = config.workdir
-        self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep_all=config.keep_checkpoints)
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", kept)
         self.records: list[Record] = []
         self.diverged_at: int | None = None
         self.reason = "the loss, the weights or the features were not finite"
@@ -331,8 +335,10 @@ class _Run:
         with ExitStack() as stack:
             lanes = []
             for config in self.configs:
-                lanes.append(_Lane(config))
+                lanes.append(_Lane(config, self.marks if config.keep_checkpoints else ()))
                 stack.enter_context(lanes[-1].checkpoints)
+                if lanes[-1].events is not None:
+                    stack.enter_context(lanes[-1].events)
             with together():
                 self._check_space(lanes)
             trainer = self._trainer()
@@ -358,12 +364,13 @@ class _Run:
         return states, int(newest[0].step)
 
     def _check_space(self, lanes: list[_Lane]) -> None:
-        """Three checkpoints are kept while a fourth is written, or one of every measurement."""
+        """Three checkpoints are kept while a fourth is written, with keep_checkpoints also those of measurements."""
         tx = optimizer(self.config, self.total_steps)
         state = jax.eval_shape(lambda: initial_state(self.network, tx, 0, self.image_shape))
         steps = lanes[0].checkpoints.steps
-        to_come = sum(mark not in steps for mark in self.marks) + 1
-        count = to_come if self.config.keep_checkpoints else max(1, 4 - len(steps))
+        count = max(1, 4 - len(steps))
+        if self.config.keep_checkpoints:
+            count += sum(mark not in steps for mark in self.marks)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         folder.check_space(lanes[0].workdir, len(lanes) * size, count)
 

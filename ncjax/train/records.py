@@ -20,7 +20,7 @@ _SETS = ("source_train", "source_test", "target")
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file whole: a reader, or a crash, sees the old one or the new one."""
     partial = path.with_name(path.name + ".partial")
-    with _named(path):
+    with named(path):
         with partial.open("w") as file:
             file.write(text)
             file.flush()
@@ -29,7 +29,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Errors of writing carry the name of the file, which the system leaves out once it is open."""
     try:
         yield
@@ -45,7 +45,7 @@ def write_records(workdir: Path, records: Sequence[Record]) -> None:
 def append_timing(workdir: Path, entry: dict[str, Any]) -> None:
     """Adds a line to timing.jsonl, which holds what differs from one execution of the same run to another."""
     path = workdir / "timing.jsonl"
-    with _named(path), path.open("a") as file:
+    with named(path), path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 

@@ -21,6 +21,7 @@ from ncjax.errors import InputError
 # H200 Tensor Core GPU; Google Cloud TPU system architecture). The first name found in the device's kind counts.
 _PEAKS = {
     "H100 PCIe": (756.0, 378.0),
+    "H100 NVL": (835.0, 417.0),
     "H100": (989.0, 495.0),
     "H200": (989.0, 495.0),
     "A100": (312.0, 156.0),

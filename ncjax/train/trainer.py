@@ -214,6 +214,7 @@ def _resident(
                 for i in range(count):
                     carry = program(data, seed, order, np.int32(offset + i * batch), carry)
                     devices.let_few_wait(i, carry)
+                jax.block_until_ready(carry)  # or the calls of the next group would wait beside this one's
             else:
                 carry = program(data, seed, order, np.int32(offset), carry, np.int32(count))
             carries.append(carry)
