@@ -40,7 +40,7 @@ def _prepared(name: str) -> list[str]:
             lines.append(
                 f"  prepared: {folder}, {sum(prepared.counts.values())} images {shape} of "
                 f"{len(prepared.class_names)} classes, {prepared.num_bytes / 1e6:.1f} MB"
-                f"{', ' + prepared.description if 'local' in folder.parts else ''}"
+                f"{', ' + prepared.description if folder.is_relative_to(cache_dir() / 'local') else ''}"
             )
     return lines
 

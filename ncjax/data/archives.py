@@ -106,4 +106,4 @@ def check_member_names(archive: Path, names: Iterable[str]) -> None:
 def digest(facts: Mapping[str, object]) -> str:
     """A short name for what prepared files were made from."""
     text = "\n".join(f"{key}={facts[key]}" for key in sorted(facts))
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]  # which file names may need
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]  # as file names may need

@@ -238,7 +238,11 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
 def _check_names(names: Sequence[str]) -> None:
     """Raises InputError for names that a file of one name a line, in UTF-8, would not give back."""
     for name in names:
-        if name != name.strip() or len(name.splitlines()) != 1 or os.fsencode(name) != name.encode(errors="replace"):
+        if (
+            name != name.strip()
+            or len(name.splitlines()) != 1
+            or any("\ud800" <= letter <= "\udfff" for letter in name)
+        ):
             raise InputError(
                 f"class {name!r} has a name with blanks at an end, of more than one line, or not in UTF-8; rename it"
             )
