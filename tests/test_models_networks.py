@@ -110,6 +110,7 @@ def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32() -> None:
     assert all("bf16" in line.split("=")[0] for line in convolutions)
 
 
+@jax.numpy_dtype_promotion("standard")  # jax.nn.dot_product_attention relies on it
 def test_attention_in_bfloat16_takes_its_softmax_in_float32() -> None:
     network = models.create("vit-2-64-4", 5, dtype=jnp.bfloat16)
     variables = network.init(jax.random.key(0), (16, 16, 3))

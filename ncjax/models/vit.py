@@ -7,6 +7,7 @@ Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, with the mean over pa
 import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array
@@ -14,6 +15,11 @@ from jaxtyping import Array
 from ncjax.errors import InputError
 from ncjax.models.layers import at_least_float32
 from ncjax.models.network import Output
+
+
+def _attention(query: Array, key: Array, value: Array, **_: Any) -> Array:
+    """The softmax in float32, whatever the type; flax's own is in the type of its inputs. No masks, no dropout."""
+    return jax.nn.dot_product_attention(query, key, value)
 
 
 class _Block(nn.Module):
@@ -24,8 +30,7 @@ class _Block(nn.Module):
     def __call__(self, x: Array) -> Array:
         wide = at_least_float32(self.dtype)
         y = nn.LayerNorm(epsilon=1e-6, dtype=wide)(x)
-        attention = nn.MultiHeadDotProductAttention(self.width // 64, dtype=self.dtype, force_fp32_for_softmax=True)
-        x = x + attention(y)
+        x = x + nn.MultiHeadDotProductAttention(self.width // 64, dtype=self.dtype, attention_fn=_attention)(y)
         y = nn.LayerNorm(epsilon=1e-6, dtype=wide)(x)
         y = nn.gelu(nn.Dense(4 * self.width, dtype=self.dtype)(y))
         return x + nn.Dense(self.width, dtype=self.dtype)(y)
