@@ -413,7 +413,13 @@ class _Run:
         chunk = 1
         calls = 0
         with tqdm(
-            total=self.total_steps, initial=step, unit="step", desc="train", smoothing=0.05, disable=not leads()
+            total=self.total_steps,
+            initial=step,
+            unit="step",
+            desc="train",
+            smoothing=0.05,
+            mininterval=0.1 if sys.stderr.isatty() else 5,  # a job's log keeps every line
+            disable=not leads(),
         ) as bar:
             while True:
                 waiting = [lane for lane in _sound(lanes) if lane.measured_at != step] if step in self.marks else []
@@ -514,8 +520,8 @@ class _Run:
             shown += f", {100 * entry['share_of_peak']:.0f} % of peak"
         shown += f", compiled in {trainer.compile_seconds:.1f} s"
         self._log(entry)
+        bar.set_postfix_str(shown, refresh=False)
         bar.update(count)
-        bar.set_postfix_str(shown)
         wanted = int(count * _SECONDS_BETWEEN_LOOKS / max(seconds, 1e-9))
         return states, step + count, max(1, min(wanted, 2 * chunk)), np.asarray(seen.first_bad_step)
 
