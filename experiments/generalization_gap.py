@@ -17,8 +17,8 @@ Command: python experiments/generalization_gap.py [--preset=paper --data_dir=PAT
 The runs are those of samples_per_class.py and number_of_classes.py.
 smoke: 3 s, all runs re-used (2026-11-27). Slopes: target against classes -0.78 ± 0.28 (3 seeds), steeper than -1/2;
 against samples -0.16 ± 0.37 (the 2 seeds whose gaps are finite), flat, for with 64 classes the rest of the gap is
-theirs. Source-test has no slope: every seed has a gap that is not positive or not finite, 3 and 1 of 9, and 6 of 12, for
-with 100 images a class and 400 steps of 32 images there is hardly a gap.
+theirs. Source-test has no slope: every seed has a gap that is not positive or not finite, 3 and 1 of 9, and 6 of 12,
+for with 100 images a class and 400 steps of 32 images there is hardly a gap.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

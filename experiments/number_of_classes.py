@@ -13,8 +13,8 @@ Expect: target CDNV falls and accuracy rises with the number of classes.
 Command: python experiments/number_of_classes.py [--preset=paper --data_dir=PATH]
 smoke: 144 s on two idle cores of an AMD EPYC with AVX-512, the runs of 64 classes re-used, which take 90 s more
 (2026-11-27). From 5 to 64 classes target CDNV falls from 0.81 ± 0.65 (10 classes: 0.58 ± 0.13) to 0.32 ± 0.05, 1-shot
-accuracy rises from 59.2 ± 7.8 to 81.9 ± 4.5 %, 5-shot from 73.2 ± 6.8 to 91.7 ± 4.1 %, though CDNV of source-train rises
-from 0.060 ± 0.013 to 0.215 ± 0.051. Seeds of 5 classes are few and far apart: see claims.py.
+accuracy rises from 59.2 ± 7.8 to 81.9 ± 4.5 %, 5-shot from 73.2 ± 6.8 to 91.7 ± 4.1 %, though CDNV of source-train
+rises from 0.060 ± 0.013 to 0.215 ± 0.051. Seeds of 5 classes are few and far apart: see claims.py.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

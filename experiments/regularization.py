@@ -12,14 +12,15 @@ in the table, each by itself: of many tests without correction one in twenty is 
 Expect: nothing; it reports what it finds.
 
 Command: python experiments/regularization.py [--preset=paper --data_dir=PATH]
-smoke: 461 s on two idle cores of an AMD EPYC, the reference re-used, which takes 108 s more (2026-11-26). With three
-seeds mixup 0.2 costs 5.2 [3.1, 7.3] points in 1 shot and 4.0 [2.6, 5.5] in 5, the only two of ten uncorrected tests
-whose interval excludes zero. Dropout 0.3 is at -5.4 [-14.1, 3.2] and -4.5 [-11.6, 2.5]. The penalty of weight 0.1 and
-weight decay of 0.005 collapse the source a little more (0.189 and 0.186 against 0.205), for +1.6 [-1.0, 4.3] and -0.3
-[-2.5, 1.8] points in 1 shot. Over the 6 settings (18 runs) accuracy goes with collapse: Spearman of 1-shot accuracy
--0.77 [-0.97, -0.08] with the CDNV of source-train, -0.82 [-0.95, -0.29] with that of target; of 5-shot accuracy -0.71
-[-0.97, -0.08], and -0.67 [-0.93, 0.09], which does not exclude that there is no relation. These runs show no cost of
-more collapse. They are 400 steps of 32 images long, far from a collapse that could be too much.
+smoke: 256 s on two idle cores of an AMD EPYC with AVX-512, the reference re-used, which takes 90 s more (2026-11-27).
+With three seeds mixup 0.2 costs 4.4 [0.6, 8.1] points in 1 shot, dropout 0.3 5.4 [1.3, 9.6] in 1 shot and 4.2 [0.0,
+8.4] in 5, the only three of ten uncorrected tests whose interval excludes zero. The penalty of weight 0.1 and weight
+decay of 0.005 collapse the source a little more (0.190 and 0.188 against 0.215), for +1.1 [-2.8, 5.1] and -0.7 [-4.4,
+3.0] points in 1 shot. Over the 6 settings (18 runs) accuracy goes with collapse: Spearman of 1-shot accuracy -0.79
+[-0.97, -0.25] with the CDNV of source-train, -0.87 [-0.98, -0.56] with that of target; of 5-shot accuracy -0.79 [-0.97,
+-0.19] with that of target, and -0.68 [-0.95, 0.08] with that of source-train, which does not exclude that there is no
+relation. These runs show no cost of more collapse. They are 400 steps of 32 images long, far from a collapse that could
+be too much.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

@@ -10,10 +10,10 @@ Expect: source-train falls below source-test where there are few samples; target
 
 Command: python experiments/samples_per_class.py [--preset=paper --data_dir=PATH]
 smoke: 92 s on two idle cores of an AMD EPYC with AVX-512, the runs of 100 images a class re-used, which take 90 s more
-(2026-11-27). With 10 images a class plug-in CDNV of source-train is 0.16 ± 0.04 where that of source-test is 0.21 ± 0.06;
-with 100 both are 0.20 to 0.21. In one seed of 10 images a debiased value is infinite. Target CDNV is 0.28 to 0.31 and
-1-shot accuracy 80.0 to 81.9 % everywhere, each ± 4.5 to 7.9 over three seeds: no rise is seen in so short
-a training.
+(2026-11-27). With 10 images a class plug-in CDNV of source-train is 0.16 ± 0.04 where that of source-test is 0.21 ±
+0.06; with 100 both are 0.20 to 0.21. In one seed of 10 images a debiased value is infinite. Target CDNV is 0.28 to 0.31
+and 1-shot accuracy 80.0 to 81.9 % everywhere, each ± 4.5 to 7.9 over three seeds: no rise is seen in so short a
+training.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 

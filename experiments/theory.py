@@ -12,10 +12,10 @@ Expect: no bound below the measured error; most above 1, where they say nothing;
 
 Command: python experiments/theory.py [--preset=paper --data_dir=PATH]
 The runs are those of collapse_during_training.py, whose checkpoints are all kept.
-smoke: 235 s beside other work, 56 s of CPU time, on two cores of an AMD EPYC, the runs re-used (2026-11-26). No bound
-is violated at 12 checkpoints and 6 numbers of shots. All of the 72 values of each bound (36 of that for 10 shots and
-more) are 1 or more, and say nothing, but for 3 of 2022's form for spherical classes, which is an assumption. The
-prediction is off by 0.035 in the mean, 0.094 at most.
+smoke: 26 s on two idle cores of an AMD EPYC with AVX-512, the runs re-used (2026-11-27). No bound is violated at 12
+checkpoints and 6 numbers of shots. All of the 72 values of each bound (36 of that for 10 shots and more) are 1 or more,
+and say nothing, but for 4 of 2022's form for spherical classes, which is an assumption. The prediction is off by 0.035
+in the mean, 0.099 at most.
 paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
