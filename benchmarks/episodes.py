@@ -13,6 +13,15 @@ Peers run where they are installed. easyfsl 1.5.0 needs pandas, a torchvision th
 whose samplers still take a data source (2.13 refuses it); where it cannot run, the table says why. EASY (Bendou et al.
 2022, https://arxiv.org/abs/2201.09699) is a set of scripts and no package: the torch loop here follows its protocol,
 nearest class means of episodes drawn one by one, and is our own code.
+
+Measured on two idle cores of an AMD EPYC with AVX-512, jax 0.10.2, NumPy without OPENBLAS_CORETYPE, scikit-learn 1.9.1,
+torch 2.13.0, 2026-11-27; thousands of episodes a second, 5-way 5-shot: one device in two runs of the table, two
+devices in five runs of 40,000 and 200,000 episodes, and what the peers reach:
+
+    ncc             64-71    60-80    NumPy loop 9.6, torch loop 6.1-6.3, batched torch without sampling 25
+    ridge           26       36-45    scikit-learn 0.54, batched torch without sampling 17-18
+    logistic, l2    20-23    30-37    scikit-learn 0.52
+    logistic        13-14    22       scikit-learn 0.27
 """
 
 import argparse
