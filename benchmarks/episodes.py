@@ -18,7 +18,7 @@ Measured on two idle cores of an AMD EPYC with AVX-512, jax 0.10.2, NumPy withou
 torch 2.13.0, 2026-11-27; thousands of episodes a second, 5-way 5-shot: one device in two runs of the table, two
 devices in five runs of 40,000 and 200,000 episodes, and what the peers reach:
 
-    ncc             64-71    60-80    NumPy loop 9.6, torch loop 6.1-6.3, batched torch without sampling 25
+    ncc             64-71    61-80    NumPy loop 9.6, torch loop 6.1-6.3, batched torch without sampling 25
     ridge           26       36-45    scikit-learn 0.54, batched torch without sampling 17-18
     logistic, l2    20-23    30-37    scikit-learn 0.52
     logistic        13-14    22       scikit-learn 0.27
