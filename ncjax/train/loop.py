@@ -424,6 +424,7 @@ class _Run:
             while True:
                 waiting = [lane for lane in _sound(lanes) if lane.measured_at != step] if step in self.marks else []
                 if waiting:
+                    speeds = getattr(bar, "postfix", None) or ""  # a bar that is disabled has none
                     bar.set_postfix_str("measuring")
                     for lane in waiting:
                         (signal,) = agree(stop.signal)
@@ -438,13 +439,13 @@ class _Run:
                             continue
                         with together():
                             lane.write_records()
+                    bar.set_postfix_str(speeds, refresh=False)
                     if not _sound(lanes):
                         raise self._diverged(lanes)
                     if step < self.total_steps:
                         _save(trainer, lanes, states)
                         saved = time.monotonic()
                 if step == self.total_steps:
-                    bar.set_postfix_str("mean feature")
                     break
                 calls += 1
                 with speed.trace(lanes[0].workdir / "profile", when=self.config.profile and calls == 2 and leads()):
