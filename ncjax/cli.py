@@ -19,7 +19,6 @@ from ncjax.train.records import write_atomically
 
 EXIT_USAGE = 2
 EXIT_CTRL_C = 130
-_LESS_MEMORY = "train with a smaller --batch_size, or with --stream=True, which leaves the images in their files"
 EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
 
 
@@ -46,10 +45,12 @@ def prepare_backend() -> None:
 
 def check_out(path: Path | None) -> None:
     """Raises InputError for an `--out` that is no file, before the work that it is for."""
-    if path is not None and path.is_dir():
+    if path is None:
+        return
+    if path.is_dir():
         raise InputError(f"--out={path} is a folder; name a file in it")
-    above = None if path is None else next(folder for folder in path.absolute().parents if folder.exists())
-    if above is not None and not (above.is_dir() and os.access(above, os.W_OK)):
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"--out={path} cannot be written: {above} is no folder to write to")
 
 
@@ -136,7 +137,11 @@ def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_CTRL_C
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        return f"error: a device ran out of memory ({first_line(error)[:200]}); {_LESS_MEMORY}", EXIT_USAGE
+        return (
+            f"error: a device ran out of memory ({first_line(error)[:200]}); train with a smaller --batch_size, or "
+            "with --stream=True, which leaves the images in their files",
+            EXIT_USAGE,
+        )
     if isinstance(error, jax.errors.JaxRuntimeError) and several:
         return (
             f"error: a computation with the other processes failed ({first_line(error)}); if one of them is gone, "

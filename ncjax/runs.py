@@ -105,11 +105,9 @@ def read(folder: str | Path) -> Run:
         raise InputError(f"{Path(folder) / 'config.json'} is not that of a run: it lacks one of {sorted(needed)}")
     if not isinstance(described["data"], dict) or not {"fingerprint", "num_source_classes"} <= described["data"].keys():
         raise InputError(f"{Path(folder) / 'config.json'} is not that of a run: its data lack their description")
-    keys = {"step", "epoch", "target/cdnv"}
-    if all(isinstance(record, dict) for record in records):
-        measured = {key for record in records for key in record if key.endswith("/cdnv")}
-        keys |= measured | {key.replace("/cdnv", "/debiased_cdnv") for key in measured}
-    if not all(isinstance(record, dict) and keys <= record.keys() for record in records):
+    measured = {"target/cdnv"} | {key for record in records for key in record if key.endswith("/cdnv")}
+    keys = {"step", "epoch", *measured, *(key.replace("/cdnv", "/debiased_cdnv") for key in measured)}
+    if not all(keys <= record.keys() for record in records):
         raise InputError(f"{Path(folder) / 'metrics.jsonl'} is not that of a run: a record lacks its measurement")
     return Run(Path(folder), described, records)
 

@@ -613,12 +613,12 @@ def test_checkpoints_of_measurements_are_kept_beside_the_newest(tmp_path: Path) 
 def test_events_stop_at_a_full_disk() -> None:
     """A limit on the size of files stands for it; tensorboardX's own writer waits for ever."""
     program = (
-        "import pathlib, resource, signal, sys, tempfile; from ncjax.train.events import Events; "
+        "import contextlib, pathlib, resource, signal, tempfile; from ncjax.train.events import Events; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
         "records = [{'step': i} | {f'name {j}': 0.5 for j in range(45)} for i in range(8)]\n"
         "try:\n"
-        "    with tempfile.TemporaryDirectory() as folder, Events(pathlib.Path(folder) / 'to') as events:\n"
-        "        events.update(records)\n"
+        "    with tempfile.TemporaryDirectory() as folder:\n"
+        "        with contextlib.closing(Events(pathlib.Path(folder) / 'to')) as events: events.update(records)\n"
         "except OSError as error: print(error.filename[-2:], error.strerror)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True, timeout=120)

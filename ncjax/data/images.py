@@ -101,12 +101,10 @@ def prepare(
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:
         encoded = iter(images())
-        readable = False
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
             while chunk := list(itertools.islice(encoded, _AT_ONCE)):
                 for image, result in zip(chunk, pool.map(attempt, chunk), strict=True):
                     if not isinstance(result, InputError):
-                        readable = True
                         kinds[result.mode, result.transparent] += 1
                         yield result.pixels, image.label
                     elif skip_corrupt:
@@ -114,7 +112,7 @@ def prepare(
                         last = result
                     else:
                         raise InputError(f"{result}; mend or remove it, or leave such images out with skip_corrupt")
-        if not readable:
+        if not kinds:
             raise InputError(f"none of {len(left_out)} images can be read; for example {last}")
 
     made_from = archives.digest({**facts, "image_size": size, "channels": channels, "skip_corrupt": skip_corrupt})

@@ -123,9 +123,7 @@ def episodes(
             'give 0, or set it with params.replace(augmentation="crop_flip")'
         )
     width = jax.eval_shape(extract, params, split.images[:1]).shape[1]
-    if center is None and transform == "centered_l2":
-        center = params.feature_mean
-    center = check_transform(transform, center, width)
+    center = check_transform(transform, _center(params, center), width)
     class_names = tuple(split.class_names[label] for label in which.names)
     if not support_augmentations and not extract_per_episode:
         extracted = check_features(extract_features(params, split), split.labels)
@@ -148,6 +146,11 @@ def episodes(
         class_names=class_names,
         support_augmentations=support_augmentations,
     )
+
+
+def _center(params: Classifier, center: Any) -> Any:
+    """The one given, else that of source-train; only "centered_l2" looks at it."""
+    return params.feature_mean if center is None else center
 
 
 def curve(
@@ -179,8 +182,7 @@ def curve(
         if settings.get("support_augmentations") or settings.get("extract_per_episode"):
             return episodes(params, split, **settings)
         plain = {name: value for name, value in settings.items() if name not in _OF_IMAGES}
-        if plain.get("transform") == "centered_l2" and plain.get("center") is None:
-            plain["center"] = params.feature_mean
+        plain["center"] = _center(params, plain.get("center"))
         report = feature_episodes(extracted(), split.labels, **plain)
         return dataclasses.replace(report, class_names=tuple(split.class_names[i] for i in report.class_names))
 
@@ -215,13 +217,11 @@ def tune(
     if validation is None:
         raise InputError("this data set has no validation classes to tune on; give the head's hyperparameter instead")
     head = tunable(head)
-    if center is None and transform == "centered_l2":
-        center = params.feature_mean
     return feature_tune(
         extract_features(params, validation),
         validation.labels,
         head=head,
         transform=transform,
-        center=center,
+        center=_center(params, center),
         **settings,
     )

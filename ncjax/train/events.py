@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from ncjax.errors import InputError
 from ncjax.train.measurement import Record
@@ -32,18 +31,6 @@ class Events:
             folder.mkdir(parents=True)
             self._writer = EventsWriter(str(folder / "events"))
 
-    def __enter__(self) -> "Events":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._writer.close()
-        except OSError:
-            if error is None:  # else this is what was raised already
-                raise
-
     def update(self, records: Sequence[Record]) -> None:
         """Adds the records that are not there yet; an infinite value has no event."""
         from tensorboardX.proto.event_pb2 import Event
@@ -57,3 +44,8 @@ class Events:
                         self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(key, value)))
             self._writer.flush()
         self._written = len(records)
+
+    def close(self) -> None:
+        """Closes the file."""
+        with named(self._folder):
+            self._writer.close()

@@ -5,7 +5,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,7 +206,7 @@ def _write_events(each: Sequence[Config]) -> None:
     for config in each:
         if config.tensorboard and leads():
             assert config.workdir is not None
-            with events.Events(config.workdir / "tensorboard") as writer:
+            with closing(events.Events(config.workdir / "tensorboard")) as writer:
                 writer.update(files.read_records(config.workdir))
 
 
@@ -338,7 +338,7 @@ class _Run:
                 lanes.append(_Lane(config, self.marks if config.keep_checkpoints else ()))
                 stack.enter_context(lanes[-1].checkpoints)
                 if lanes[-1].events is not None:
-                    stack.enter_context(lanes[-1].events)
+                    stack.enter_context(closing(lanes[-1].events))
             with together():
                 self._check_space(lanes)
             trainer = self._trainer()
