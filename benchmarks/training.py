@@ -10,7 +10,7 @@
 Rounds are interleaved: ncjax, then PyTorch, each for some steps, so that a busy machine slows both; the ratio is the
 median of the rounds' ratios. Compile time is apart. ncjax's step includes shuffling, gathering and augmentation;
 PyTorch is handed the batches that ncjax trains on, ready in its memory: the first 32, over and over. On a GPU, PyTorch
-uses channels_last and, with --precision=bfloat16, autocast. --start begins when the imports are done, and leaves out
+uses channels_last, with --precision=bfloat16 autocast, and with --compiled also CUDA graphs. --start begins when the imports are done, and leaves out
 what both starts of a run do alike before the first step: reading the data, and measuring the network at step 0.
 
 Measured on two cores of an Intel Xeon with AVX-512 and AMX, jax 0.10.2 on two CPU devices, torch 2.13.0, float32, batch
@@ -40,7 +40,20 @@ On two cores of an AMD EPYC with AVX-512, 2026-11-27:
 oneDNN's convolutions run at 127-258 GFLOP/s there, XLA's at 53-209, slowest where layers are narrow or strided.
 
 "compiled" is torch.compile with channels_last; its first call took 27 s to 57 s, compiling ncjax's step 2 s to 7 s. On
-the Intel machine PyTorch was handed one batch over and over. GPUs: not yet run.
+the Intel machine PyTorch was handed one batch over and over.
+
+On one NVIDIA H200 with 16 CPU cores, jax 0.11.2, torch 2.11.0, wrn-28-4 at 32 x 32 x 3 with --precision=bfloat16
+--images=38400 --compiled, 3 rounds, 2026-11-27; the ratios are over torch.compile, without and with CUDA graphs, and the
+share is of the data sheet's 989 TFLOP/s:
+
+    batch 64, rounds of 150 steps       3.0 ms a step, 21,377 images/s    4.05    1.17    10 % of the peak
+    batch 512, rounds of 40 steps       8.5 ms a step, 60,486 images/s    1.56    1.11    28 % of the peak
+
+Both sizes were compiled by two processes at once and timed one after the other; eager PyTorch was left out. In a
+process of its own a step of 64 images took 3.14 ms with XLA's default CUDA graphs, 3.02 ms with convolutions in them,
+2.79 ms with the loop in them too. Its 552 kernels are busy for 2.87 ms, at least 1.1 of it in convolutions and 0.8 in
+the sums of batch norm. Compiling ncjax's step took 20 s, as did a run's first measurement; peak device memory of a
+CIFAR-FS run was 1.4 GB. TPUs: not yet run.
 """
 
 import argparse
@@ -53,6 +66,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,12 +86,12 @@ def data(side: int, channels: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
-    """A function that takes steps and waits for them, and the trainer."""
+    """A function that takes steps and waits for them, the seconds of compilation, and the operations of a step."""
     from ncjax import devices, models
     from ncjax.train import Config
     from ncjax.train.losses import Objective
     from ncjax.train.step import Batch, optimizer
-    from ncjax.train.trainer import Setup, resident_trainer
+    from ncjax.train.trainer import Setup, resident_trainer, step_flops
 
     images, labels = data(options.side, options.channels, options.images)
     network = network or models.create(options.network, CLASSES, dtype=jnp.dtype(options.precision))
@@ -104,7 +118,7 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
             done, count = done + taken, count - taken
 
     run(1)
-    return run, trainer
+    return run, trainer.compile_seconds, step_flops(setup)
 
 
 def batches(options: argparse.Namespace, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -163,15 +177,28 @@ def torch_network(name: str, channels: int):
     )
 
 
+class Way(NamedTuple):
+    """A way of using PyTorch: the layout of images, and the mode of torch.compile, if it is called."""
+
+    channels_last: bool
+    mode: str | None = None
+
+
+CONTIGUOUS = {"torch, eager": Way(False)}
+EAGER = {"torch, eager, channels_last": Way(True)}
+COMPILED = {"torch, compiled, channels_last": Way(True, "default")}
+GRAPHS = {"the same with CUDA graphs": Way(True, "reduce-overhead")}
+
+
 def torch_steps(
-    options: argparse.Namespace, handed: list[tuple[np.ndarray, np.ndarray]], *, compiled: bool, last: bool
+    options: argparse.Namespace, handed: list[tuple[np.ndarray, np.ndarray]], way: Way
 ) -> tuple[Callable, float]:
     """A function that takes steps over the batches handed to it and waits for them, and the seconds of the first."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = torch.channels_last if last else torch.contiguous_format
+    layout = torch.channels_last if way.channels_last else torch.contiguous_format
     network = torch_network(options.network, options.channels).to(device, memory_format=layout)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     ready = [
@@ -182,10 +209,11 @@ def torch_steps(
         for images, labels in handed
     ]
     endless = itertools.cycle(ready)
-    call = torch.compile(network) if compiled else network
+    call = network if way.mode is None else torch.compile(network, mode=way.mode, dynamic=False)
 
     def run(count: int) -> None:
         for x, y in itertools.islice(endless, count):
+            torch.compiler.cudagraph_mark_step_begin()
             with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
                 loss = torch.nn.functional.cross_entropy(call(x), y)
             optimizer.zero_grad(set_to_none=True)
@@ -199,8 +227,9 @@ def torch_steps(
 
 
 def timed(run: Callable[[int], None], steps: int) -> float:
-    """Seconds a step, after a pause, in which the other library's threads stop spinning, and a step to warm up."""
-    time.sleep(0.5)
+    """Seconds a step, after one to warm up and, on a CPU, a pause: the other library's threads stop spinning."""
+    if jax.default_backend() == "cpu":
+        time.sleep(0.5)
     run(1)
     start = time.perf_counter()
     run(steps)
@@ -211,16 +240,17 @@ def compare(options: argparse.Namespace) -> None:
     from ncjax import devices
     from ncjax.train import speed
 
-    ours, trainer = ncjax_steps(options, options.batch)
+    ours, compile_seconds, flops = ncjax_steps(options, options.batch)
     peers: dict[str, tuple[Callable, float]] = {}
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed: ncjax alone")
     else:
         handed = batches(options, options.batch)
-        peers["torch, eager"] = torch_steps(options, handed, compiled=False, last=False)
-        peers["torch, eager, channels_last"] = torch_steps(options, handed, compiled=False, last=True)
-        if options.compiled:
-            peers["torch, compiled, channels_last"] = torch_steps(options, handed, compiled=True, last=True)
+        on_gpu = jax.default_backend() == "gpu"
+        ways = (EAGER if on_gpu else CONTIGUOUS | EAGER) | (COMPILED if options.compiled else {})
+        if options.compiled and on_gpu:
+            ways |= GRAPHS
+        peers = {name: torch_steps(options, handed, way) for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ("ncjax", *peers)}
     for name, run in [("ncjax", ours), *((name, peer[0]) for name, peer in peers.items())]:
         timed(run, 2)  # warm
@@ -234,13 +264,13 @@ def compare(options: argparse.Namespace) -> None:
     print(f"{options.network}, {shape}, batch {options.batch}, {options.precision}, {where}, {options.rounds} rounds")
     print(f"{'':34}{'ms a step':>10}{'images/s':>10}{'first call':>12}{'ncjax is':>10}")
     for name, times in seconds.items():
-        first = trainer.compile_seconds if name == "ncjax" else peers[name][1]
+        first = compile_seconds if name == "ncjax" else peers[name][1]
         ratio = median(t / o for t, o in zip(times, seconds["ncjax"], strict=True))
         print(f"{name:34}{1e3 * median(times):>10.1f}{options.batch / median(times):>10.0f}{first:>10.1f} s"
               + ("" if name == "ncjax" else f"{ratio:>9.2f}x"))  # fmt: skip
     peak = speed.peak(devices.data_mesh(), options.precision)
-    if trainer.flops is not None:
-        rate = trainer.flops / median(seconds["ncjax"])
+    if flops is not None:
+        rate = flops / median(seconds["ncjax"])
         share = "" if peak.flops is None else f": {100 * rate / peak.flops:.0f} % of the peak ({peak.source})"
         print(f"ncjax computes {rate / 1e9:,.0f} GFLOP/s, as XLA counts them{share}")
 
@@ -253,7 +283,7 @@ def growth(options: argparse.Namespace) -> None:
             if batch % devices:
                 continue
             with jax.set_mesh(mesh):
-                run, _ = ncjax_steps(options, batch)
+                run, *_ = ncjax_steps(options, batch)
                 seconds = median(timed(run, options.steps) for _ in range(3))
             print(f"{devices:>8}{batch:>8}{1e3 * seconds:>12.1f}{batch / seconds:>12.0f}", flush=True)
 
@@ -271,7 +301,7 @@ def host(options: argparse.Namespace) -> None:
             return Output(nn.Dense(CLASSES, name="head")(features), features, (features,))
 
     options.images, options.side, options.channels = 38_400, 32, 3
-    run, _ = ncjax_steps(options, 64, Network("identity", CLASSES, Identity()))
+    run, *_ = ncjax_steps(options, 64, Network("identity", CLASSES, Identity()))
     seconds = [timed(run, 600) * 600 for _ in range(5)]
     print(f"an epoch of 38,400 images at batch 64 without a network: {median(seconds):.2f} s, median of five")
 
@@ -281,7 +311,7 @@ def start(options: argparse.Namespace) -> None:
     program = (
         "import os, sys, time, jax; from ncjax import cli; sys.path.insert(0, 'benchmarks'); import training; "
         "cli.prepare_backend(); t = time.perf_counter(); options = training.parse(); "
-        "run, _ = training.ncjax_steps(options, options.batch); end = time.perf_counter(); run(1); "
+        "run, *_ = training.ncjax_steps(options, options.batch); end = time.perf_counter(); run(1); "
         "print(end - t, time.perf_counter() - end)"
     )
     with tempfile.TemporaryDirectory() as cache:

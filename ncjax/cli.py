@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -140,6 +141,12 @@ def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
         return (
             f"error: a device ran out of memory ({first_line(error)[:200]}); train with a smaller --batch_size, or "
             "with --stream=True, which leaves the images in their files",
+            EXIT_USAGE,
+        )
+    if isinstance(error, jax.errors.JaxRuntimeError) and re.search("STREAM_CAPTURE|command buffer", str(error)):
+        return (
+            f"error: the steps do not run as one CUDA graph here ({first_line(error)[:200]}); set "
+            "XLA_FLAGS=--xla_gpu_enable_command_buffer=-CONVOLUTION,-WHILE and start again, to continue",
             EXIT_USAGE,
         )
     if isinstance(error, jax.errors.JaxRuntimeError) and several:

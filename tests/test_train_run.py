@@ -631,12 +631,29 @@ def test_a_finished_run_has_nothing_to_profile(finished: Path, tmp_path: Path, c
     assert "no steps are left to profile" in capsys.readouterr().err
 
 
-def test_a_device_without_memory_left_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("said", "starts", "advises"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.",
+            "error: a device ran out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.);",
+            "--batch_size",
+        ),
+        (
+            "INTERNAL: CUDA error: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+            "error: the steps do not run as one CUDA graph here (INTERNAL: CUDA error: CUDA_ERROR_STREAM_CAPTURE_",
+            "XLA_FLAGS=--xla_gpu_enable_command_buffer=-CONVOLUTION,-WHILE",
+        ),
+    ],
+)
+def test_what_a_device_cannot_do_is_one_line(
+    said: str, starts: str, advises: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"), cli.one_line_errors():
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+        raise jax.errors.JaxRuntimeError(f"{said}\nmore")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: a device ran out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.);")
-    assert "--batch_size" in line
+    assert line.startswith(starts)
+    assert advises in line
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from ncjax.models import Network
 from ncjax.train import Config, streaming
 from ncjax.train.losses import Objective
 from ncjax.train.step import Batch, TrainState, epoch_order, initial_state, optimizer, schedule, train_step
-from ncjax.train.trainer import Setup, local_rows, resident_trainer, streamed_trainer
+from ncjax.train.trainer import Setup, local_rows, resident_trainer, step_flops, streamed_trainer
 
 CONFIG = Config(learning_rate=0.05, schedule="constant", batch_size=16)
 
@@ -174,11 +174,25 @@ def test_seeds_trained_together_agree_with_each_alone(
     assert not np.allclose(heads[0], heads[1])
 
 
-def test_seeds_that_only_fill_up_a_group_are_no_work_done(on_devices: Callable[[int], Mesh]) -> None:
-    mesh = on_devices(4)
-    with jax.set_mesh(mesh):
-        four, three = (resident_trainer(setup(mesh), training_data(), range(count)).flops for count in (4, 3))
-    assert three == pytest.approx(0.75 * four)
+def test_operations_are_those_of_a_whole_batch_on_any_mesh(
+    on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same number that XLA gives for the step itself, whatever devices train: GPUs and TPUs give none."""
+    one, four = setup(on_devices(1)), setup(on_devices(4))
+    with jax.set_mesh(on_devices(4)):
+        flops = step_flops(four)
+    assert flops == step_flops(one)
+    data = training_data()
+    state = initial_state(one.network, one.tx, 0, one.image_shape)
+    batch = Batch(data.images[:16], data.labels[:16], data.mean, data.std)
+    step = partial(train_step, one.network, one.tx, one.objective, one.augmentation)
+    assert flops == pytest.approx(jax.jit(step).lower(jnp.uint32(0), state, batch).cost_analysis()["flops"], rel=1e-3)
+
+    def no_cpu(backend: str) -> list[jax.Device]:
+        raise RuntimeError
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    assert step_flops(one) is None
 
 
 def test_many_steps_in_one_compiled_call_are_the_same_steps(

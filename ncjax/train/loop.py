@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ncjax import data, devices, models
-from ncjax.classifier import Classifier, features
+from ncjax.classifier import Classifier, outputs
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.train import events, folder, speed, streaming
@@ -30,7 +30,7 @@ from ncjax.train.hosts import agree, leads, together
 from ncjax.train.measurement import Measurement, Record
 from ncjax.train.signals import Interrupted, Stop, signals
 from ncjax.train.step import Batch, TrainState, initial_state, optimizer
-from ncjax.train.trainer import Setup, States, Trainer, local_rows, resident_trainer, streamed_trainer
+from ncjax.train.trainer import Setup, States, Trainer, local_rows, resident_trainer, step_flops, streamed_trainer
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -396,10 +396,12 @@ class _Run:
             normalisation = jnp.asarray(self.source.mean), jnp.asarray(self.source.std)
             trainer = streamed_trainer(setup, normalisation, batches, config.seed)
         self.peak = speed.peak(self.mesh, config.precision)
+        flops = step_flops(setup)
+        self.flops = None if flops is None else flops * len(self.configs)
         self._log(
             {
                 "compile_seconds": trainer.compile_seconds,
-                "flops_per_step": trainer.flops,
+                "flops_per_step": self.flops,
                 "peak_flops": self.peak.flops,
                 "peak_is_of": self.peak.source,
                 "streamed": not isinstance(train.images, np.ndarray),
@@ -473,7 +475,9 @@ class _Run:
     def _finish(self, trainer: Trainer, lanes: list[_Lane], states: States, lane: _Lane) -> Classifier:
         state = trainer.one_seed(states, lanes.index(lane))
         classifier = self._classifier(state)
-        mean = features(classifier, self.benchmark.source_train).mean(0, dtype=np.float64).astype(np.float32)
+        # the program of the measurements, which is compiled already
+        found, _ = outputs(classifier, self.benchmark.source_train, ("features", "logits"))
+        mean = found.mean(0, dtype=np.float64).astype(np.float32)
         lane.checkpoints.save(state, _progress(lanes, lane, mean.tolist()), wait=True)
         return dataclasses.replace(classifier, feature_mean=jnp.asarray(mean))
 
@@ -516,8 +520,8 @@ class _Run:
         loss = np.sum(seen.loss, where=seen.first_bad_step < 0) / sound
         shown = f"loss {loss / count:.3f}, accuracy {seen.correct.sum() / images:.3f}"
         shown += f", {images / seconds:.0f} images/s, {1000 * seconds / count:.3g} ms a step"
-        if trainer.flops is not None and self.peak.flops is not None:
-            entry["share_of_peak"] = trainer.flops * count / seconds / self.peak.flops
+        if self.flops is not None and self.peak.flops is not None:
+            entry["share_of_peak"] = self.flops * count / seconds / self.peak.flops
             shown += f", {100 * entry['share_of_peak']:.0f} % of peak"
         shown += f", compiled in {trainer.compile_seconds:.1f} s"
         self._log(entry)

@@ -1,5 +1,7 @@
 """The compiled programs of training: one seed with its batch over all devices, or many seeds divided over them."""
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,7 +65,6 @@ class Trainer:
       one_seed: `one_seed(states, i)`, the state of the i-th seed, whole on every device.
       join: the states of the seeds as `run` takes them.
       compile_seconds: the time that compilation took, with reading from the cache of compiled programs.
-      flops: floating-point operations of a step of all seeds, as XLA counts them; None where it does not.
     """
 
     initial: States
@@ -71,7 +72,6 @@ class Trainer:
     one_seed: Callable[[States, int], TrainState]
     join: Callable[[Sequence[TrainState]], States]
     compile_seconds: float
-    flops: float | None
 
 
 def one_call_a_step(mesh: Mesh) -> bool:
@@ -124,7 +124,6 @@ def _one_after_another(first: Trainer, second: Trainer, seeds: int) -> Trainer:
         one_seed,
         lambda each: first.join(each[:seeds]) + second.join(each[seeds:]),
         first.compile_seconds + second.compile_seconds,
-        None if first.flops is None or second.flops is None else first.flops + second.flops,
     )
 
 
@@ -139,9 +138,8 @@ def _batch_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
     everywhere = devices.replicated(mesh)
     groups = [jax.device_put(np.asarray(seed, np.uint32), everywhere) for seed in seeds]
     initial = _initial(setup, groups)
-    run, seconds, flops = _resident(setup, data, step, _order(setup), groups, initial)
-    flops = None if flops is None else flops * len(seeds)
-    return Trainer(initial, partial(run, len(seeds)), lambda states, i: states[i], tuple, seconds, flops)
+    run, seconds = _resident(setup, data, step, _order(setup), groups, initial)
+    return Trainer(initial, partial(run, len(seeds)), lambda states, i: states[i], tuple, seconds)
 
 
 def _seeds_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
@@ -155,7 +153,7 @@ def _seeds_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
     groups = [jax.device_put(group, divided) for group in _grouped(seeds, mesh)]
     initial = _initial(setup, groups)
     order_of = jax.vmap(_order(setup), in_axes=(0, None))
-    run, seconds, flops = _resident(setup, data, _divided(step, mesh), order_of, groups, initial)
+    run, seconds = _resident(setup, data, _divided(step, mesh), order_of, groups, initial)
     width = len(groups[0])
     return Trainer(
         initial,
@@ -163,8 +161,6 @@ def _seeds_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
         partial(_one_of, width, everywhere),
         partial(_join, width, len(groups), divided),
         seconds,
-        # counted of one device, which trains width / mesh.size seeds; those that only fill a group up are no work done
-        None if flops is None else flops * mesh.size / width * len(seeds),
     )
 
 
@@ -186,8 +182,8 @@ def _resident(
     order_of: Callable[[Array, Array], Array],
     groups: Sequence[Array],
     initial: States,
-) -> tuple[Callable[[int, States, int, int], tuple[States, Progress]], float, float | None]:
-    """`run(seeds, states, step, count)` with the progress of so many seeds; seconds of compilation; operations."""
+) -> tuple[Callable[[int, States, int, int], tuple[States, Progress]], float]:
+    """`run(seeds, states, step, count)` with the progress of so many seeds; seconds of compilation."""
     batch, n = setup.batch_size, setup.num_images
     placement, everywhere = groups[0].sharding, devices.replicated(setup.mesh)
 
@@ -198,7 +194,7 @@ def _resident(
     zero = partial(_no_progress, groups[0].shape, everywhere)
     first = (data, groups[0], orders(groups[0], np.int32(0)), np.int32(0), (initial[0], zero()))
     one_by_one = one_call_a_step(setup.mesh)
-    program, seconds, flops = _compile(
+    program, seconds = _compile(
         step if one_by_one else many_steps,
         first if one_by_one else (*first, np.int32(1)),
         (placement, everywhere),
@@ -220,7 +216,7 @@ def _resident(
             carries.append(carry)
         return tuple(state for state, _ in carries), _read([progress for _, progress in carries], seeds)
 
-    return run, seconds, flops
+    return run, seconds
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
@@ -254,7 +250,7 @@ def streamed_trainer(setup: Setup, normalisation: tuple[Array, Array], batches_f
     initial = _initial(setup, [group])
     zero = partial(_no_progress, (), everywhere)
     example = to_devices(np.zeros((len(rows), *setup.image_shape), np.uint8), np.zeros(len(rows), np.int32))
-    program, seconds, flops = _compile(step, (group, example, (initial[0], zero())), (everywhere, everywhere), carry=2)
+    program, seconds = _compile(step, (group, example, (initial[0], zero())), (everywhere, everywhere), carry=2)
     position: int | None = None
     batches: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
 
@@ -269,7 +265,7 @@ def streamed_trainer(setup: Setup, normalisation: tuple[Array, Array], batches_f
         position = step + count
         return (carry[0],), _read([carry[1]], 1)
 
-    return Trainer(initial, run, lambda states, i: states[0], tuple, seconds, flops)
+    return Trainer(initial, run, lambda states, i: states[0], tuple, seconds)
 
 
 def _step(setup: Setup, seed: Array, batch: Batch, carry: Carry) -> Carry:
@@ -318,30 +314,57 @@ def _no_progress(shape: tuple[int, ...], everywhere: NamedSharding) -> Progress:
     return Progress(*jax.device_put(nothing, everywhere))
 
 
-# jaxlib 0.10 hands convolutions on a CPU to a library (YNN) that computes their weight gradients up to four times
-# slower than XLA's own (benchmarks/training.py has the steps); reductions and products of matrices stay with it.
-_CPU_OPTIONS: dict[str, str | bool] = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+_OPTIONS: dict[str, dict[str, str | bool]] = {
+    # jaxlib 0.10 hands convolutions on a CPU to a library (YNN) that computes their weight gradients up to four times
+    # slower than XLA's own (benchmarks/training.py has the steps); reductions and products of matrices stay with it.
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
+    # A step of wrn-28-4 is over 500 kernels. XLA leaves convolutions and loops out of its CUDA graphs by default; with
+    # both in them, all steps of a call are one graph (3.1 to 2.8 ms a step of 64 images, benchmarks/training.py).
+    "gpu": {
+        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,"
+        "CONVOLUTION,WHILE"
+    },
 }
 
 
-def _compile(
-    program: Callable[..., Carry], example: tuple[Any, ...], placement: Any, carry: int
-) -> tuple[Any, float, float | None]:
-    """The compiled program, which donates argument `carry`; seconds; operations, a loop's body counted once."""
+def _compile(program: Callable[..., Carry], example: tuple[Any, ...], placement: Any, carry: int) -> tuple[Any, float]:
+    """The compiled program, which donates argument `carry`, and the seconds that it took."""
     start = time.monotonic()
     lowered = jax.jit(program, out_shardings=placement, donate_argnums=carry).lower(*example)
+    options = _OPTIONS.get(jax.tree.leaves(placement)[0].mesh.devices.flat[0].platform, {})
+    chosen = os.environ.get("XLA_FLAGS", "")
     try:
-        on_cpu = jax.tree.leaves(placement)[0].mesh.devices.flat[0].platform == "cpu"
-        compiled = lowered.compile(compiler_options=_CPU_OPTIONS if on_cpu else None)
+        compiled = lowered.compile({name: value for name, value in options.items() if name not in chosen})
     except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
+        if not re.search("No such compile option|not a valid enum value", str(error)):
             raise
         compiled = lowered.compile()
-    seconds = time.monotonic() - start
-    counted = lowered.cost_analysis()
+    return compiled, time.monotonic() - start
+
+
+def step_flops(setup: Setup) -> float | None:
+    """The floating-point operations of a step of one seed, as XLA counts them; None where it does not.
+
+    Counted of the program for a CPU: for a GPU or TPU, XLA counts only what it has compiled, where convolutions are
+    calls of a library.
+    """
+    try:
+        cpu = jax.local_devices(backend="cpu")[:1]
+    except RuntimeError:  # JAX_PLATFORMS names others alone
+        return None
+
+    def example() -> tuple[Array, Batch, Carry]:
+        images = jnp.zeros((setup.batch_size, *setup.image_shape), jnp.uint8)
+        labels = jnp.zeros(setup.batch_size, jnp.int32)
+        pixel = jnp.ones(setup.image_shape[-1])
+        state = initial_state(setup.network, setup.tx, 0, setup.image_shape)
+        sums = Progress(jnp.float32(0), jnp.int32(0), jnp.int32(-1))
+        return jnp.uint32(0), Batch(images, labels, pixel, pixel), (state, sums)
+
+    with jax.set_mesh(jax.make_mesh((), (), devices=cpu)):  # whatever mesh the caller set
+        counted = jax.jit(partial(_step, setup)).lower(*jax.eval_shape(example)).cost_analysis()
     flops = counted.get("flops") if isinstance(counted, dict) else None
-    return compiled, seconds, None if flops is None or flops <= 0 else float(flops)
+    return None if flops is None or flops <= 0 else float(flops)
 
 
 def _read(parts: list[Progress], seeds: int) -> Progress:
