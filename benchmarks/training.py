@@ -10,8 +10,9 @@
 Rounds are interleaved: ncjax, then PyTorch, each for some steps, so that a busy machine slows both; the ratio is the
 median of the rounds' ratios. Compile time is apart. ncjax's step includes shuffling, gathering and augmentation;
 PyTorch is handed the batches that ncjax trains on, ready in its memory: the first 32, over and over. On a GPU, PyTorch
-uses channels_last, with --precision=bfloat16 autocast, and with --compiled also CUDA graphs. --start begins when the imports are done, and leaves out
-what both starts of a run do alike before the first step: reading the data, and measuring the network at step 0.
+uses channels_last, with --precision=bfloat16 autocast, and with --compiled also CUDA graphs. --start begins when the
+imports are done, and leaves out what both starts of a run do alike before the first step: reading the data, and
+measuring the network at step 0.
 
 Measured on two cores of an Intel Xeon with AVX-512 and AMX, jax 0.10.2 on two CPU devices, torch 2.13.0, float32, batch
 64, 2026-11-24; the ratio is ncjax's images/s over those of PyTorch, eager and eager with channels_last:
@@ -36,6 +37,7 @@ On two cores of an AMD EPYC with AVX-512, 2026-11-27:
     wrn-10-1, 28 x 28 x 1, 7 rounds              41 ms a step, 1,566 images/s    0.73    0.72    compiled 0.67
     wrn-28-4, 32 x 32 x 3, 5 rounds of 2 steps   2,064 ms a step, 31 images/s    0.87    0.77    compiled 0.79
     --host                                       0.48 s an epoch
+    --start, wrn-28-4, 32 x 32 x 3               9.2 s to the first step, then 2.4 s: 3.9 times sooner
 
 oneDNN's convolutions run at 127-258 GFLOP/s there, XLA's at 53-209, slowest where layers are narrow or strided.
 
@@ -43,8 +45,8 @@ oneDNN's convolutions run at 127-258 GFLOP/s there, XLA's at 53-209, slowest whe
 the Intel machine PyTorch was handed one batch over and over.
 
 On one NVIDIA H200 with 16 CPU cores, jax 0.11.2, torch 2.11.0, wrn-28-4 at 32 x 32 x 3 with --precision=bfloat16
---images=38400 --compiled, 3 rounds, 2026-11-27; the ratios are over torch.compile, without and with CUDA graphs, and the
-share is of the data sheet's 989 TFLOP/s:
+--images=38400 --compiled, 3 rounds, 2026-11-27; the ratios are over torch.compile, without and with CUDA graphs, and
+the share is of the data sheet's 989 TFLOP/s:
 
     batch 64, rounds of 150 steps       3.0 ms a step, 21,377 images/s    4.05    1.17    10 % of the peak
     batch 512, rounds of 40 steps       8.5 ms a step, 60,486 images/s    1.56    1.11    28 % of the peak
@@ -86,12 +88,12 @@ def data(side: int, channels: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
-    """A function that takes steps and waits for them, the seconds of compilation, and the operations of a step."""
+    """A function that takes steps and waits for them, the seconds of compilation, and the trainer's setup."""
     from ncjax import devices, models
     from ncjax.train import Config
     from ncjax.train.losses import Objective
     from ncjax.train.step import Batch, optimizer
-    from ncjax.train.trainer import Setup, resident_trainer, step_flops
+    from ncjax.train.trainer import Setup, resident_trainer
 
     images, labels = data(options.side, options.channels, options.images)
     network = network or models.create(options.network, CLASSES, dtype=jnp.dtype(options.precision))
@@ -118,7 +120,7 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
             done, count = done + taken, count - taken
 
     run(1)
-    return run, trainer.compile_seconds, step_flops(setup)
+    return run, trainer.compile_seconds, setup
 
 
 def batches(options: argparse.Namespace, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -239,8 +241,9 @@ def timed(run: Callable[[int], None], steps: int) -> float:
 def compare(options: argparse.Namespace) -> None:
     from ncjax import devices
     from ncjax.train import speed
+    from ncjax.train.trainer import step_flops
 
-    ours, compile_seconds, flops = ncjax_steps(options, options.batch)
+    ours, compile_seconds, setup = ncjax_steps(options, options.batch)
     peers: dict[str, tuple[Callable, float]] = {}
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed: ncjax alone")
@@ -269,6 +272,7 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{name:34}{1e3 * median(times):>10.1f}{options.batch / median(times):>10.0f}{first:>10.1f} s"
               + ("" if name == "ncjax" else f"{ratio:>9.2f}x"))  # fmt: skip
     peak = speed.peak(devices.data_mesh(), options.precision)
+    flops = step_flops(setup)
     if flops is not None:
         rate = flops / median(seconds["ncjax"])
         share = "" if peak.flops is None else f": {100 * rate / peak.flops:.0f} % of the peak ({peak.source})"

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -377,7 +378,7 @@ class _Run:
     def _trainer(self) -> Trainer:
         config, train = self.config, self.benchmark.source_train
         assert config.network is not None
-        setup = Setup(
+        self.setup = setup = Setup(
             network=models.create(config.network, self.network.num_classes, dtype=jnp.dtype(config.precision)),
             tx=optimizer(config, self.total_steps),
             objective=objective(config),
@@ -395,20 +396,24 @@ class _Run:
             batches = streaming.batches(train, config.seed, self.batch_size, share)
             normalisation = jnp.asarray(self.source.mean), jnp.asarray(self.source.std)
             trainer = streamed_trainer(setup, normalisation, batches, config.seed)
-        self.peak = speed.peak(self.mesh, config.precision)
-        flops = step_flops(setup)
-        self.flops = None if flops is None else flops * len(self.configs)
         self._log(
             {
                 "compile_seconds": trainer.compile_seconds,
-                "flops_per_step": self.flops,
-                "peak_flops": self.peak.flops,
-                "peak_is_of": self.peak.source,
                 "streamed": not isinstance(train.images, np.ndarray),
                 "seeds": len(self.configs),
             }
         )
         return trainer
+
+    @cached_property
+    def _flops(self) -> tuple[float | None, float | None]:
+        """The operations of a step of all seeds and the peak of the devices, or None; the first step does not wait for
+        them to be counted and measured."""
+        flops = step_flops(self.setup)
+        flops = None if flops is None else flops * len(self.configs)
+        peak = speed.peak(self.mesh, self.config.precision)
+        self._log({"flops_per_step": flops, "peak_flops": peak.flops, "peak_is_of": peak.source})
+        return flops, peak.flops
 
     def _loop(self, trainer: Trainer, lanes: list[_Lane], states: States, step: int, stop: Stop) -> list[Classifier]:
         saved = time.monotonic()
@@ -520,8 +525,9 @@ class _Run:
         loss = np.sum(seen.loss, where=seen.first_bad_step < 0) / sound
         shown = f"loss {loss / count:.3f}, accuracy {seen.correct.sum() / images:.3f}"
         shown += f", {images / seconds:.0f} images/s, {1000 * seconds / count:.3g} ms a step"
-        if self.flops is not None and self.peak.flops is not None:
-            entry["share_of_peak"] = self.flops * count / seconds / self.peak.flops
+        flops, peak = self._flops
+        if flops is not None and peak is not None:
+            entry["share_of_peak"] = flops * count / seconds / peak
             shown += f", {100 * entry['share_of_peak']:.0f} % of peak"
         shown += f", compiled in {trainer.compile_seconds:.1f} s"
         self._log(entry)
