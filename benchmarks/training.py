@@ -51,11 +51,12 @@ the share is of the data sheet's 989 TFLOP/s:
     batch 64, rounds of 150 steps       3.0 ms a step, 21,377 images/s    4.05    1.17    10 % of the peak
     batch 512, rounds of 40 steps       8.5 ms a step, 60,486 images/s    1.56    1.11    28 % of the peak
 
-Both sizes were compiled by two processes at once and timed one after the other; eager PyTorch was left out. In a
-process of its own a step of 64 images took 3.14 ms with XLA's default CUDA graphs, 3.02 ms with convolutions in them,
-2.79 ms with the loop in them too. Its 552 kernels are busy for 2.87 ms, at least 1.1 of it in convolutions and 0.8 in
-the sums of batch norm. Compiling ncjax's step took 20 s, as did a run's first measurement; peak device memory of a
-CIFAR-FS run was 1.4 GB. TPUs: not yet run.
+PyTorch's network is compiled; its loss and optimiser are eager, and its algorithms of convolution cuDNN's own choice.
+Both sizes were compiled at once by two processes, which called this file's functions without eager PyTorch, and timed
+one after the other. In a process of its own a step of 64 images took 3.14 ms with XLA's default CUDA graphs, 3.02 ms
+with convolutions in them, 2.79 ms with the loop in them too. In a trace, which XLA takes without graphs, its 552
+kernels add up to 2.87 ms, at least 1.1 of it convolutions and 0.8 the sums of batch norm. Compiling ncjax's step took
+20 s, a run's first measurement 24 s; peak device memory of a CIFAR-FS run was 1.4 GB. TPUs: not yet run.
 """
 
 import argparse

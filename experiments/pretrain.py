@@ -2,7 +2,7 @@
 
 python experiments/pretrain.py: rendered characters, no download.
 python experiments/pretrain.py --dataset=cifar_fs --data_dir=PATH: CIFAR-FS, sized for two CPU cores.
-python experiments/pretrain.py --dataset=cifar_fs --preset=paper: wrn-28-4, 100 epochs.
+python experiments/pretrain.py --dataset=cifar_fs --preset=paper --precision=bfloat16: wrn-28-4, 100 epochs.
 
 The same command continues an interrupted run; a finished run prints its table again.
 """

@@ -22,6 +22,9 @@ EXIT_USAGE = 2
 EXIT_CTRL_C = 130
 EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
 
+# What XLA says where a graph cannot be made or launched, also for want of memory.
+_OF_CUDA_GRAPHS = re.compile("(CUDA|instantiate) graph|stream.capture|command buffer", re.IGNORECASE)
+
 
 def prepare_backend() -> None:
     """Uses all CPU cores, quiets orbax, and keeps compiled programs in a cache folder private to the user.
@@ -137,16 +140,16 @@ def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
         return str(error), EXIT_TERMINATED if error.signal == signal.SIGTERM else EXIT_CTRL_C
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_CTRL_C
+    if isinstance(error, jax.errors.JaxRuntimeError) and _OF_CUDA_GRAPHS.search(str(error)):
+        return (
+            f"error: the steps do not run as a CUDA graph here ({first_line(error)[:200]}); set "
+            "XLA_FLAGS=--xla_gpu_enable_command_buffer= (nothing after it) and start again, to continue without graphs",
+            EXIT_USAGE,
+        )
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         return (
             f"error: a device ran out of memory ({first_line(error)[:200]}); train with a smaller --batch_size, or "
             "with --stream=True, which leaves the images in their files",
-            EXIT_USAGE,
-        )
-    if isinstance(error, jax.errors.JaxRuntimeError) and re.search("STREAM_CAPTURE|command buffer", str(error)):
-        return (
-            f"error: the steps do not run as one CUDA graph here ({first_line(error)[:200]}); set "
-            "XLA_FLAGS=--xla_gpu_enable_command_buffer=-CONVOLUTION,-WHILE and start again, to continue",
             EXIT_USAGE,
         )
     if isinstance(error, jax.errors.JaxRuntimeError) and several:

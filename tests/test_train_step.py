@@ -21,7 +21,7 @@ from ncjax.models import Network
 from ncjax.train import Config, streaming
 from ncjax.train.losses import Objective
 from ncjax.train.step import Batch, TrainState, epoch_order, initial_state, optimizer, schedule, train_step
-from ncjax.train.trainer import Setup, local_rows, resident_trainer, step_flops, streamed_trainer
+from ncjax.train.trainer import _OPTIONS, Setup, local_rows, resident_trainer, step_flops, streamed_trainer
 
 CONFIG = Config(learning_rate=0.05, schedule="constant", batch_size=16)
 
@@ -193,6 +193,33 @@ def test_operations_are_those_of_a_whole_batch_on_any_mesh(
 
     monkeypatch.setattr(jax, "local_devices", no_cpu)
     assert step_flops(one) is None
+
+
+def test_compile_options_are_the_users_where_he_sets_them(
+    on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options of ours that XLA_FLAGS names are left out; those that a jaxlib lacks do not stop a run."""
+    seen = []
+    compile_ = jax.stages.Lowered.compile
+
+    def recorded(self: jax.stages.Lowered, compiler_options: dict | None = None, **kwargs) -> jax.stages.Compiled:
+        seen.append(compiler_options)
+        return compile_(self, compiler_options, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", recorded)
+    ours = dict(_OPTIONS["cpu"])
+    (name,) = ours
+    run_steps(on_devices(1), 1)
+    assert seen.pop() == ours
+    monkeypatch.setenv("XLA_FLAGS", f"--another=1 --{name}=LIBRARY_FUSION_TYPE_DOT")
+    run_steps(on_devices(1), 1)
+    assert seen == [{}]
+    monkeypatch.delenv("XLA_FLAGS")
+    for unknown in ({name: "NOPE"}, {"xla_nope": "1"}):
+        monkeypatch.setitem(_OPTIONS, "cpu", unknown)
+        seen.clear()
+        run_steps(on_devices(1), 1)
+        assert seen == [unknown, None]
 
 
 def test_many_steps_in_one_compiled_call_are_the_same_steps(

@@ -405,10 +405,9 @@ class _Run:
         )
         return trainer
 
-    @cached_property
-    def _flops(self) -> tuple[float | None, float | None]:
-        """The operations of a step of all seeds and the peak of the devices, or None; the first step does not wait for
-        them to be counted and measured."""
+    @cached_property  # first asked for after the first step, which does not wait for it
+    def _flops_and_peak(self) -> tuple[float | None, float | None]:
+        """The operations of a step of all seeds, and those that the devices can do a second; None where not known."""
         flops = step_flops(self.setup)
         flops = None if flops is None else flops * len(self.configs)
         peak = speed.peak(self.mesh, self.config.precision)
@@ -525,7 +524,7 @@ class _Run:
         loss = np.sum(seen.loss, where=seen.first_bad_step < 0) / sound
         shown = f"loss {loss / count:.3f}, accuracy {seen.correct.sum() / images:.3f}"
         shown += f", {images / seconds:.0f} images/s, {1000 * seconds / count:.3g} ms a step"
-        flops, peak = self._flops
+        flops, peak = self._flops_and_peak
         if flops is not None and peak is not None:
             entry["share_of_peak"] = flops * count / seconds / peak
             shown += f", {100 * entry['share_of_peak']:.0f} % of peak"

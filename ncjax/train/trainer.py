@@ -319,7 +319,7 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
     # slower than XLA's own (benchmarks/training.py has the steps); reductions and products of matrices stay with it.
     "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
     # A step of wrn-28-4 is over 500 kernels. XLA leaves convolutions and loops out of its CUDA graphs by default; with
-    # both in them, all steps of a call are one graph (3.1 to 2.8 ms a step of 64 images, benchmarks/training.py).
+    # both in them, all steps of a call on one GPU are one graph (3.1 to 2.8 ms a step, benchmarks/training.py).
     "gpu": {
         "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,"
         "CONVOLUTION,WHILE"
@@ -345,8 +345,8 @@ def _compile(program: Callable[..., Carry], example: tuple[Any, ...], placement:
 def step_flops(setup: Setup) -> float | None:
     """The floating-point operations of a step of one seed, as XLA counts them; None where it does not.
 
-    Counted of the program for a CPU: for a GPU or TPU, XLA counts only what it has compiled, where convolutions are
-    calls of a library.
+    Counted of the program for a CPU: for a GPU or TPU, XLA counts only what it has compiled, and on a GPU convolutions
+    are calls of a library then, which it does not count.
     """
     try:
         cpu = jax.local_devices(backend="cpu")[:1]
