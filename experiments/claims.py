@@ -410,7 +410,7 @@ def bounds(run: Run, episodes: int, data_dir: str | None = None) -> list[tuple[s
     shots = [n for n in BOUND_SHOTS if n < fewest]
     theory = collapse.theory(found, target.labels, ways=ways, shots=shots)
     parts = []
-    checked = {name.strip(): values for name, values in theory.bounds().items() if UNCHECKED not in name}
+    checked = {name: values for name, values in theory.bounds().items() if UNCHECKED not in name}
     for i, n in enumerate(shots):
         below = {name: values[i] for name, values in checked.items() if values[i] < 1}
         parts += [

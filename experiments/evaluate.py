@@ -71,17 +71,22 @@ class Options:
     layers: bool = False
     """CDNV and nearest-class-mean accuracy of every stage of the network; runs only."""
     out: Path | None = None
-    """Where the JSON goes; by default evaluation.json in the run's folder, or beside the features."""
+    """Where the JSON goes; by default evaluation.json in the run's folder (source_test.evaluation.json and so on for
+    other splits than target), or FILE.evaluation.json beside the features. Figures are named alike."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Features to evaluate, and the model behind them where there is one."""
+    """Features to evaluate, and the model behind them where there is one.
+
+    What is written about it goes into `folder`, under names that begin with `prefix`.
+    """
 
     name: str
     features: np.ndarray
     labels: np.ndarray
     folder: Path
+    prefix: str
     params: ncjax.Classifier | None = None
     split: Split | None = None
     validation: Split | None = None
@@ -122,6 +127,7 @@ def load_run(options: Options) -> Subject:
         ncjax.features(params, split),
         split.labels,
         options.run,
+        "" if options.split == "target" else f"{options.split}.",
         params,
         split,
         benchmark.validation,
@@ -157,7 +163,7 @@ def load_features(options: Options) -> Subject:
         raise InputError(f"labels of {path} have shape {labels.shape}; give one label a row of features, [n]")
     if labels.dtype.kind in "bUS":  # names, which the measures of collapse take as numbers
         _, labels = encode_labels(labels)
-    return Subject(str(path), found["features"], labels, path.parent)
+    return Subject(str(path), found["features"], labels, path.parent, f"{path.stem}.")
 
 
 def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
@@ -169,7 +175,9 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     result["collapse"] = json.loads(measured.to_json())
     if options.intervals:
         for over in ("samples", "classes"):
-            found = collapse.intervals(subject.features, subject.labels, over=over)
+            found = collapse.intervals(
+                subject.features, subject.labels, weights=subject.weights, bias=subject.bias, over=over
+            )
             print(found, "\n")
             result[f"collapse_ci95_over_{over}"] = {
                 name: [finite(value.low), finite(value.high)]
@@ -180,7 +188,6 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     for one in reports:
         print(one.summary())
     result["episodes"] = [as_json(one) for one in reports]
-    folder = subject.folder / "figures"
     if options.curves:
         traced = [curve(options, subject, over) for over in ("shots", "ways")]
         name = traced[0].reports[0].settings.head
@@ -189,12 +196,17 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
             one.over: [as_json(r) | {one.over: v} for v, r in zip(one.values, one.reports, strict=True)]
             for one in traced
         }
-        plots.save(plots.plot_curves(traced, f"{name}, {subject.name}"), folder / "curves.png")
+        plots.save(plots.plot_curves(traced, f"{name}, {subject.name}"), figure(subject, "curves"))
     if options.theory:
-        result["theory"] = theory(options, subject, folder)
+        result["theory"] = theory(options, subject)
     if options.layers:
         result["layers"] = layers(subject)
     return result
+
+
+def figure(subject: Subject, name: str) -> Path:
+    """Where a figure goes."""
+    return subject.folder / "figures" / f"{subject.prefix}{name}.png"
 
 
 def head_of(options: Options, subject: Subject, head: str, shots: int) -> Any:
@@ -250,7 +262,7 @@ def curve(options: Options, subject: Subject, over: Any) -> AccuracyCurve:
     return feature_curve(subject.features, subject.labels, over=over, head=head, center=center, **settings)
 
 
-def theory(options: Options, subject: Subject, folder: Path) -> dict[str, Any]:
+def theory(options: Options, subject: Subject) -> dict[str, Any]:
     """Bounds and prediction beside the measured NCC error, on the features as they are."""
     plain = dataclasses.replace(options, transform="none", support_augmentations=0)
     fewest = int(np.unique(subject.labels, return_counts=True)[1].min())
@@ -262,8 +274,8 @@ def theory(options: Options, subject: Subject, folder: Path) -> dict[str, Any]:
     found = collapse.theory(subject.features, subject.labels, ways=options.ways, shots=shots)
     errors = [1 - report(plain, subject, "ncc", n).accuracy for n in shots]
     print(f"\n{found.table(errors)}")
-    plots.save(plots.plot_theory(found, errors, subject.name), folder / "theory.png")
-    values = {name.strip(): [finite(v) for v in bound] for name, bound in found.bounds().items()}
+    plots.save(plots.plot_theory(found, errors, subject.name), figure(subject, "theory"))
+    values = {name: [finite(v) for v in bound] for name, bound in found.bounds().items()}
     return {"shots": shots, "bounds": values, "predicted": found.predicted.tolist(), "measured": errors}
 
 
@@ -314,10 +326,7 @@ def main() -> None:
             raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
         subject = load_run(options) if options.run is not None else load_features(options)
         result = evaluate(options, subject)
-        default = (
-            "evaluation.json" if options.run is not None else f"{Path(str(options.features)).stem}.evaluation.json"
-        )
-        out = options.out or subject.folder / default
+        out = options.out or subject.folder / f"{subject.prefix}evaluation.json"
         cli.write(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
         print(f"\nwritten to {out}")
 

@@ -14,14 +14,14 @@ import tyro
 
 from ncjax import cli, plots, runs
 from ncjax.errors import InputError
-from ncjax.train import Config, Diverged, pretrain, read_records, resolve, seeds_table, table
+from ncjax.train import Config, Diverged, pretrain, read_config, read_records, resolve, seeds_table, table
 from ncjax.train.hosts import leads
 
 
 def show(workdir: Path) -> None:
     """Prints the table of a finished run and draws its figure."""
     records = read_records(workdir)
-    print(table(records))
+    print(table(records, read_config(workdir)["data"].get("measured_per_class")))
     print(f"\nrun     {workdir}")
     plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
 

@@ -71,8 +71,7 @@ def draw(figures: sweep.Figures) -> None:
         return float(np.mean([(one["bounds"] | one)[name][shot] for one in at]))
 
     figure, (left, middle, right) = drawing.panels(3, height=4.8)
-    titles = {name: name.replace("if spherical", "Galanti et al. 2022 if spherical") for name in found[0]["bounds"]}
-    names = {**{name: f"bound: {title}" for name, title in titles.items()}, **MEASURED}
+    names = {**{name: f"bound: {name}" for name in found[0]["bounds"]}, **MEASURED}
     for i, (name, label) in enumerate(names.items()):
         style: dict[str, Any] = {"color": f"C{(i + 2) % 10}", "linestyle": "--"}
         if name in MEASURED:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
+from tqdm import tqdm
 
 from ncjax import devices
 from ncjax.data import Split
@@ -29,7 +30,13 @@ class _Encoder:
     def apply(
         self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None
     ) -> tuple[Output, dict[str, Any]]:
-        features = self.encode(variables, images)
+        try:
+            features = self.encode(variables, images)
+        except jax.errors.TracerArrayConversionError as error:
+            raise InputError(
+                "the encoder computes in NumPy or another library, and JAX cannot trace it; extract the features "
+                "yourself, and give them to ncjax.eval.feature_episodes and ncjax.collapse.measure"
+            ) from error
         dtype = getattr(features, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             found = f"a {type(features).__name__}" if dtype is None else f"an array of {dtype}"
@@ -176,7 +183,8 @@ def outputs(
     batch_size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
     params = jax.device_put(params, devices.replicated(mesh))
     parts = []
-    for start in range(0, len(images), batch_size):
+    starts = range(0, len(images), batch_size)
+    for start in tqdm(starts, desc="features", unit="batch", delay=2, leave=False, disable=jax.process_index() > 0):
         batch = np.asarray(images[start : start + batch_size])
         count = len(batch)
         if count < batch_size:

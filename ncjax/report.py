@@ -72,7 +72,7 @@ _MEASURES = {
     "nc2_equiangular": "NC2, equiangular",
     "nc3": "NC3",
     "nc4": "NC4",
-    "ncc_accuracy": "nearest class mean, accuracy",
+    "ncc_accuracy": "nearest class mean, accuracy (each image in its own)",
     "accuracy": "classifier, accuracy",
 }
 

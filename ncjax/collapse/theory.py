@@ -14,6 +14,7 @@ from ncjax.collapse.bounds import galanti_2022, luthra_2025, luthra_2026
 from ncjax.collapse.class_geometry import ClassGeometry
 from ncjax.collapse.prediction import predict, predict_two_way
 from ncjax.errors import InputError
+from ncjax.eval.sampling import whole_number
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Theory:
         """The bounds by their titles, for tables and plots."""
         return {
             "Galanti et al. 2022": self.galanti_2022,
-            "  if spherical": self.galanti_2022_spherical,
+            "Galanti et al. 2022, if spherical": self.galanti_2022_spherical,
             "Luthra et al. 2025": self.luthra_2025,
             "Luthra et al. 2026 (n ≥ 10)": self.luthra_2026,
             "Luthra et al. 2026 (n ≥ 1)": self.luthra_2026_any_shots,
@@ -64,7 +65,7 @@ class Theory:
         """As text, with the measured NCC error, a fraction for each number of shots, where it is given."""
 
         def line(title: str, values: Sequence[str]) -> str:
-            return f"{title:<28}" + "".join(f"{value:>10}" for value in values)
+            return f"{title:<34}" + "".join(f"{value:>10}" for value in values)
 
         def bound(value: float) -> str:
             return "–" if np.isnan(value) else "vacuous" if value > 1 else f"{value:.4f}"
@@ -111,10 +112,12 @@ def theory(
         raise InputError("features without labels: give one label a row")
     else:
         geometry = ClassGeometry.of_features(features, labels, num_classes=num_classes)
-    if not 2 <= ways <= geometry.num_classes:
+    if not 2 <= whole_number("ways", ways) <= geometry.num_classes:
         raise InputError(f"ways={ways} of {geometry.num_classes} classes: give 2 to {geometry.num_classes}")
-    if len(shots) == 0 or min(shots) < 1:
-        raise InputError(f"shots={tuple(shots)}: give one or more numbers of support samples, each at least 1")
+    if not isinstance(shots, Sequence | np.ndarray) or len(shots) == 0:
+        raise InputError(f"shots={shots!r}: give a list of one or more numbers of support samples")
+    if min(whole_number("shots", n) for n in shots) < 1:
+        raise InputError(f"shots={tuple(shots)}: each must be at least 1")
     numbers = jnp.asarray(shots, jnp.float32)
     values = jax.device_get(_theory(geometry, jax.random.key(seed), numbers, ways))
     return Theory(ways=ways, shots=np.asarray(shots), k=geometry.num_classes, d=geometry.dim, **values)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ncjax.classifier import Classifier, extract
 from ncjax.classifier import features as extract_features
-from ncjax.data import Split
+from ncjax.data import Benchmark, Split
 from ncjax.data.augment import augment
 from ncjax.devices import data_mesh
 from ncjax.errors import InputError
@@ -113,6 +113,9 @@ def episodes(
         InputError: Anything above is out of range.
     """
     chosen = heads.get(head)
+    if not isinstance(split, Split):
+        hint = "; give one of its splits, for example benchmark.target" if isinstance(split, Benchmark) else ""
+        raise InputError(f"split is a {type(split).__name__}, not an ncjax.data.Split{hint}")
     which = Episodes.of(split.labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan)
     support_augmentations = whole_number("support_augmentations", support_augmentations)
     if support_augmentations < 0:

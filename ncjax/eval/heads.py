@@ -215,13 +215,18 @@ def _solve_positive(matrix: Float[Array, "m m"], right: Float[Array, "m c"]) -> 
 
 
 def _ridge(support: Array, labels: Array, query: Array, ways: int, *, alpha: Array) -> tuple[Array, Info]:
-    return fit_ridge(support, labels, ways, alpha)(query), {}
+    fitted = fit_ridge(support, labels, ways, alpha)
+    # Only differences of scores count here, and an offset that all ways share would swallow those of small features.
+    # The mean target is 2 count / N - 1; differences of counts are exact.
+    counts = jnp.sum(jax.nn.one_hot(labels, ways, dtype=fitted.offset.dtype), axis=0)
+    return fitted._replace(offset=2.0 * (counts - counts[0]) / len(labels))(query), {}
 
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
 _FORCING = 0.03
 _CONVERGED = 1e-4
 _TARGET = 1e-5
+_LOST = 1e-8
 _MAX_NEWTON = 30
 _MAX_CG = 200
 
@@ -245,7 +250,9 @@ def fit_logistic(
     Returns:
         The classifier, and {"gradient_norm", "converged", "newton_steps", "cg_steps"}. `gradient_norm` is
         ‖∇_w F‖ / ‖w‖ + ‖∇_b F‖ / τ. Since F is 1-strongly convex in w, its first term bounds the relative error of
-        the weights, where b is exact; `converged` says that it is at most 1e-4.
+        the weights, where b is exact; `converged` says that it is at most 1e-4, and that the scores are not so small,
+        C‖x‖² below 1e-8, that the rounding of b hides them: larger features, a larger C or the transform "l2" is the
+        mend then.
     """
     _one_number("C", C)
     if ways == 2:
@@ -376,9 +383,11 @@ def fit_logistic(
         jnp.float32(jnp.inf),
     )
     steps, cg, a, b, *_, relative, moved = jax.lax.while_loop(unfinished, newton, state)
+    size = C * jnp.max(jnp.diagonal(gram))
+    lost = (size > 0) & (size < _LOST)
     info = {
         "gradient_norm": relative,
-        "converged": jnp.minimum(relative, moved) <= _CONVERGED,
+        "converged": (jnp.minimum(relative, moved) <= _CONVERGED) & ~lost,
         "newton_steps": steps,
         "cg_steps": cg,
     }

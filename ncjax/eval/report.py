@@ -62,7 +62,7 @@ class EpisodeReport:
         ci95: Half width of the t interval over episodes. It covers the drawing of other episodes from these same
             images, and nothing else: it shrinks to zero with more episodes.
         same_classes_ci95: Half width for new images of these same classes; see
-            `ncjax.eval.intervals.same_classes_interval`.
+            `ncjax.eval.intervals.same_classes_interval`. NaN, in tables a dash, where episodes are too few for it.
         target_ci95: Half width for new classes and new images from the same population; see
             `ncjax.eval.intervals.class_jackknife_interval`. NaN, in tables a dash, where every episode holds every
             class.

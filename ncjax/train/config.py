@@ -133,6 +133,9 @@ def resolve(config: Config) -> Config:
     Raises:
       InputError: for a value outside its range; the message names the setting.
     """
+    if not isinstance(config, Config):
+        raise InputError(f"config is a {type(config).__name__}: give a Config, for example Config(dataset='glyphs')")
+    _check_types(config)
     _check_choices(config)
     if config.epochs is not None and config.min_steps is None:
         config = dataclasses.replace(config, min_steps=0)
@@ -149,6 +152,25 @@ def resolve(config: Config) -> Config:
         digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
         return dataclasses.replace(config, workdir=Path("runs") / f"{config.dataset}-{config.network}-{digest}")
     return dataclasses.replace(config, workdir=Path(config.workdir).expanduser())
+
+
+# By the type in a field's hint; `_check` looks at whole numbers, and `_check_choices` at choices.
+_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {
+    float: ((float, int), "a Python number"),
+    bool: ((bool,), "True or False"),
+    str: ((str,), "a string"),
+    Path: ((str, Path), "a path"),
+}
+
+
+def _check_types(config: Config) -> None:
+    for name, hint in get_type_hints(Config).items():
+        value = getattr(config, name)
+        for kind in {hint, *get_args(hint)} & _TYPES.keys():
+            types, asked = _TYPES[kind]
+            right = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
+            if not right and not (value is None and type(None) in get_args(hint)):
+                raise InputError(f"{name}={value!r}: give {asked}")
 
 
 def _check_choices(config: Config) -> None:

@@ -147,10 +147,6 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     Raises:
       InputError: if the folder holds no run, or no checkpoint of that step.
     """
-    if not (Path(workdir) / "config.json").exists() and (Path(workdir) / "seed_0").is_dir():
-        raise InputError(
-            f"{workdir} holds runs of many seeds; give one of them, for example {Path(workdir) / 'seed_0'}"
-        )
     described = files.read_config(workdir)
     checkpoints = Path(workdir) / "checkpoints"
     step = find(checkpoints, step)
@@ -578,6 +574,7 @@ class _Run:
                 "mean": self.source.mean.tolist(),
                 "std": self.source.std.tolist(),
                 "augmentation": self.augmentation,
+                "measured_per_class": self.measurement.per_class,
                 "images": {name: len(split.labels) for name, split in splits.items() if split is not None},
                 "classes": {name: len(split.class_names) for name, split in splits.items() if split is not None},
             },

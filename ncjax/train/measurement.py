@@ -41,6 +41,7 @@ class Measurement:
 
     Attributes:
       sets: the three sets by their name in the record; without "source_test" where no source images are held out.
+      per_class: images a class on which collapse is measured, in each of the sets.
       ways: classes an episode.
       queries: images of a class that an episode classifies, by the number of shots.
       episodes: episodes of each kind.
@@ -48,6 +49,7 @@ class Measurement:
     """
 
     sets: dict[str, Subset]
+    per_class: int
     ways: int
     queries: dict[int, int]
     episodes: int
@@ -91,6 +93,7 @@ def plan(benchmark: Benchmark, config: Config) -> Measurement:
             name: Subset(split, _rows(split, per_class if clusters[name] else 1), clusters[name])
             for name, split in splits.items()
         },
+        per_class=per_class,
         ways=min(5, len(benchmark.target.class_names)),
         queries=queries,
         episodes=config.measure_episodes,

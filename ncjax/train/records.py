@@ -65,8 +65,11 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     """What config.json holds.
 
     Raises:
-      InputError: if the folder holds no run, or the file cannot be read.
+      InputError: if the folder holds no run, or many, or the file cannot be read.
     """
+    first = Path(workdir) / "seed_0"
+    if first.is_dir() and not (Path(workdir) / "config.json").exists():
+        raise InputError(f"{workdir} holds runs of many seeds; give one of them, for example {first}")
     return _read(workdir, "config.json", json.loads)
 
 
@@ -87,8 +90,11 @@ def few_shot_keys(record: Record) -> list[str]:
     return [key.removesuffix("/ci95") for key in record if key.endswith("/ci95")]
 
 
-def table(records: Sequence[Record]) -> str:
-    """The course of a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval."""
+def table(records: Sequence[Record], per_class: int | None = None) -> str:
+    """The course of a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval.
+
+    `per_class`: images a class behind CDNV, `data.measured_per_class` of config.json; None where it is not known.
+    """
     sets = [name for name in _SETS if f"{name}/cdnv" in records[0]]
     accuracies = [name for name in _SETS if f"{name}/accuracy" in records[0]]
     shown = few_shot_keys(records[0])
@@ -107,7 +113,8 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(
         [
             *lines,
-            "CDNV: mean over pairs of classes, on the same number of images a class in every set.",
+            f"CDNV: mean over pairs of classes, on {per_class or 'the same number of'} images a class in every set; it "
+            "grows with their number.",
             "Few-shot: NwKs is N-way K-shot on target classes, accuracy in percent; ± is the 95 % t interval over the",
             "episodes drawn from these target images. It does not cover new classes.",
         ]
