@@ -242,3 +242,17 @@ def test_table_and_bad_input():
             theory(x, y, **({"ways": 3} | kwargs))
     with pytest.raises(InputError, match="without labels"):
         theory(x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shots": 5}, "shots=5: give a list"),
+        ({"shots": (1.5,)}, "shots=1.5: give a whole number"),
+        ({"ways": 5.0}, "ways=5.0: give a whole number"),
+    ],
+)
+def test_shots_and_ways_are_whole_numbers(changes, message):
+    features = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(InputError, match=message):
+        theory(features, np.arange(40) % 5, **changes)

@@ -60,6 +60,16 @@ def test_target_interval_covers_new_classes(shots: int):
     assert covered_by_episodes / repeats < 0.3
 
 
+def test_same_classes_interval_is_none_where_the_images_are_lost_in_the_noise_of_the_episodes():
+    """It never is the interval of the episodes alone, as if images added nothing."""
+    rng = np.random.default_rng(0)
+    x, y = draw_images(rng, class_parameters(rng, 20), 60)
+    reports = [feature_episodes(x, y, shots=40, episodes=100, seed=seed) for seed in range(10)]
+    found = [report.same_classes_ci95 for report in reports]
+    assert any(np.isnan(found))
+    assert all(np.isnan(half) or half > report.ci95 for half, report in zip(found, reports, strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("shots", "each"), [(1, 100), (5, 100), (5, 20), (20, 40)])
 def test_same_classes_interval_covers_new_images(shots: int, each: int):

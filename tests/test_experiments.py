@@ -48,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mangled = bytearray((path / "mangled.npz").read_bytes())
     mangled[1000:1010] = bytes(10)
     (path / "mangled.npz").write_bytes(mangled)
+    (path / "many" / "seed_0").mkdir(parents=True)
     done = pretrain(path)
     assert done.returncode == 0, done.stderr
     (path / "printed").write_text(done.stdout)
@@ -63,6 +64,8 @@ def test_pretrain_prints_a_table_and_leaves_a_run(folder: Path) -> None:
     printed = (folder / "printed").read_text()
     assert "CDNV target" in printed
     assert "run     run" in printed
+    per_class = json.loads((folder / "run" / "config.json").read_text())["data"]["measured_per_class"]
+    assert f"on {per_class} images a class in every set" in printed
     for name in ("config.json", "metrics.jsonl", "timing.jsonl", "figures/collapse.png", "checkpoints"):
         assert (folder / "run" / name).exists()
     cache = folder / "cache" / "ncjax" / "compiled"
@@ -102,6 +105,13 @@ def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
     assert {"accuracy", "ci95", "target_ci95", "plan_hash"} <= written["episodes"][0].keys()
     for figure in ("curves", "theory"):
         assert (folder / "run" / "figures" / f"{figure}.png").exists()
+    arguments = ["--run=run", "--split=source_train", "--intervals", "--heads", "ncc", "--shots", "1", "--episodes=100"]
+    other = command("evaluate.py", *arguments, cwd=folder)
+    assert other.returncode == 0, other.stderr
+    of_split = json.loads((folder / "run" / "source_train.evaluation.json").read_text())
+    assert of_split["subject"].startswith("source_train")
+    assert {"nc4", "ncc_accuracy"} <= of_split["collapse_ci95_over_samples"].keys()
+    assert json.loads((folder / "run" / "evaluation.json").read_text()) == written
 
 
 def test_evaluate_features_from_anywhere(folder: Path) -> None:
@@ -128,6 +138,7 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("pretrain.py", ["--workdir=images.npz/run"], "cannot write to images.npz/run"),
         ("evaluate.py", [], "give either --run=PATH of a run, or --features=FILE.npz"),
         ("evaluate.py", ["--run=nowhere"], "nowhere holds no run"),
+        ("evaluate.py", ["--run=many"], "many holds runs of many seeds; give one of them, for example many/seed_0"),
         ("evaluate.py", ["--features=images.npz"], "images.npz has no array 'features'; save one with"),
         ("evaluate.py", ["--run=run", "--tune", "--split=validation"], "leave one of them out"),
         ("evaluate.py", ["--run=run", "--ways=50"], "50"),

@@ -479,12 +479,21 @@ def test_a_seed_whose_features_are_not_finite_leaves_the_others(
         ({"batch_size": 127, "seeds": 3}, "batch_size=127 is more than the 126 training images"),
         ({"epochs": 2.5}, r"epochs=2\.5: give a whole number"),
         ({"batch_size": "16"}, "batch_size='16': give a whole number"),
+        ({"learning_rate": "0.1"}, "learning_rate='0.1': give a Python number"),
+        ({"weight_decay": True}, "weight_decay=True: give a Python number"),
+        ({"network": 5}, "network=5: give a string"),
+        ({"stream": "yes"}, "stream='yes': give True or False"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         run(tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_config_is_refused() -> None:
+    with pytest.raises(InputError, match="config is a str: give a Config, for example Config"):
+        pretrain("glyphs")  # type: ignore[arg-type]
 
 
 def test_images_that_are_no_pixels_and_classes_without_images_are_refused(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def intervals(
 
     NC1 weighs the directions of Σ_B by the inverse of their variance. Where the class means spread in some direction
     little more than the drawing of their samples makes them, as is common with about as many classes as dimensions,
-    the value is mostly noise and bias: no interval is given where uᵀΣ_W u/n is more than two thirds of uᵀΣ_B u.
+    the value is mostly noise and bias: no interval over samples is given where uᵀΣ_W u/n is more than two thirds of
+    uᵀΣ_B u.
 
     Costs as many measurements as there are groups.
 
@@ -178,7 +179,7 @@ def intervals(
             reasons[name] = "no interval: it is infinite, or becomes so where a part is left out"
         elif name in _RATIOS and min(whole[name], left[name].min()) <= 0:
             reasons[name] = "no interval: it is 0, or becomes so where a part is left out, and has no logarithm"
-        elif name == "nc1" and whole["nc1/noise"] > _MOST_NOISE:
+        elif name == "nc1" and over == "samples" and whole["nc1/noise"] > _MOST_NOISE:
             reasons[name] = "no interval: in some direction the class means spread little more than samples make them"
         elif np.ptp(left[name]) == 0:
             reasons[name] = f"no interval: it does not change, whichever of the {over} are left out"
@@ -234,9 +235,12 @@ def _balanced_groups(
 def _whole(
     features: Float[Array, "n d"], position: Int[Array, "n"], head: Head | None, num_classes: int, over: str
 ) -> dict[str, Array]:
-    """The metrics of all samples."""
-    whole = _scalars(features, position, head, num_classes) | {"nc1/noise": _noise(features, position, num_classes)}
-    return whole | _left_out(features, position, head, num_classes) if over == "samples" else whole
+    """The metrics of all samples, and over samples also what their intervals take."""
+    whole = _scalars(features, position, head, num_classes)
+    if over == "samples":
+        whole |= _left_out(features, position, head, num_classes)
+        whole["nc1/noise"] = _noise(features, position, num_classes)
+    return whole
 
 
 @partial(jax.jit, static_argnames=("num_classes", "over"))
@@ -265,7 +269,8 @@ def _noise(features: Float[Array, "n d"], position: Int[Array, "n"], num_classes
     moments, residuals = moments_of_batch(features, position, num_classes)
     row = jnp.minimum(position, num_classes - 1)
     inverted = jnp.matmul(residuals - moments.offset[row], Frame.of(moments).nc1_basis, precision=HIGHEST)
-    share = jnp.where(position < num_classes, 1.0 / (num_classes * moments.count.astype(jnp.float32)[row] ** 2), 0.0)
+    # the basis is scaled by singular values of the class means, which are Σ_B's eigenvalues times k, squared roots
+    share = jnp.where(position < num_classes, 1.0 / moments.count.astype(jnp.float32)[row] ** 2, 0.0)
     return jnp.max(share @ inverted**2)
 
 
