@@ -8,14 +8,16 @@ python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
 import tyro
+from tqdm import tqdm
 
 import ncjax
 from ncjax import cli, collapse, plots, runs
@@ -26,6 +28,8 @@ from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_epis
 from ncjax.eval.sampling import encode_labels
 from ncjax.eval.tuning import GRID, feature_tune
 from ncjax.train import read_config
+
+T = TypeVar("T")
 
 THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
 
@@ -184,7 +188,8 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
                 for name, value in vars(found).items()
                 if isinstance(value, collapse.Interval)
             }
-    reports = [report(options, subject, head, shots) for shots in options.shots for head in options.heads]
+    kinds = [(head, shots) for shots in options.shots for head in options.heads]
+    reports = [report(options, subject, *kind) for kind in progress(kinds, "episodes")]
     for one in reports:
         print(one.summary())
     result["episodes"] = [as_json(one) for one in reports]
@@ -202,6 +207,12 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     if options.layers:
         result["layers"] = layers(subject)
     return result
+
+
+def progress(values: Sequence[T], what: str) -> Iterable[T]:
+    """The values, with a bar where they take more than two seconds."""
+    bar: Iterable[T] = tqdm(values, desc=what, delay=2, leave=False)
+    return bar
 
 
 def figure(subject: Subject, name: str) -> Path:
@@ -272,7 +283,7 @@ def theory(options: Options, subject: Subject) -> dict[str, Any]:
             f"--theory: a class has {fewest} images, too few for 1 shot and {options.queries} queries; lower --queries"
         )
     found = collapse.theory(subject.features, subject.labels, ways=options.ways, shots=shots)
-    errors = [1 - report(plain, subject, "ncc", n).accuracy for n in shots]
+    errors = [1 - report(plain, subject, "ncc", n).accuracy for n in progress(shots, "measured error")]
     print(f"\n{found.table(errors)}")
     plots.save(plots.plot_theory(found, errors, subject.name), figure(subject, "theory"))
     values = {name: [finite(v) for v in bound] for name, bound in found.bounds().items()}

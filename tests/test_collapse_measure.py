@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles_collapse import assert_matches, clusters
 
-from ncjax.collapse import cdnv, measure, measure_stream
+from ncjax.collapse import cdnv, measure, measure_stream, theory
 from ncjax.collapse.cdnv import squared_distances
 from ncjax.collapse.measure import summary_of_samples
 from ncjax.errors import InputError
@@ -259,3 +259,17 @@ def test_distances_do_not_depend_on_the_tiles():
     wide = np.float64(points)
     for i in (0, 7, 299):
         np.testing.assert_allclose(distance[i], np.sum((wide - wide[i]) ** 2, axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10])
+def test_features_whose_fourth_powers_float32_does_not_hold_are_refused(scale):
+    """Directional CDNV and the bounds came out wrong there, or infinite."""
+    x, y, _, _ = clusters(4, 10, 6)
+    plain = measure(x, y).directional_cdnv
+    for small in (1e-7, 1e7):
+        assert measure(small * x.astype(np.float64), y).directional_cdnv == pytest.approx(plain, rel=1e-4)
+    with pytest.raises(InputError, match="features spread by .* multiply them by"):
+        measure(scale * x.astype(np.float64), y)
+    if scale == 1e-10:
+        with pytest.raises(InputError, match="features spread by"):
+            theory(scale * x.astype(np.float64), y, ways=3)

@@ -1,5 +1,6 @@
 """What the front doors ask of features, labels and heads, checked before anything is compiled."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -150,6 +151,15 @@ def on_mesh(
         position = np.pad(position, (0, extra), constant_values=num_classes)
     placed: tuple[jax.Array, jax.Array] = jax.device_put((features, position), sharded(mesh))
     return placed
+
+
+def check_spread(spread: float) -> None:
+    """Raises InputError where float32 does not hold the fourth powers that directional CDNV and bounds are made of."""
+    if 0 < spread < 1e-8 or spread > 1e8:
+        raise InputError(
+            f"features spread by {spread:.1g}, and float32 does not hold their fourth powers: multiply them by "
+            f"{10.0 ** -round(math.log10(spread)):.0e}; the measures of collapse do not depend on their scale"
+        )
 
 
 def not_finite(features: ArrayLike) -> InputError:

@@ -16,6 +16,7 @@ from ncjax.collapse import geometry
 from ncjax.collapse.cdnv import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
 from ncjax.collapse.inputs import (
     Labels,
+    check_spread,
     checked_features,
     checked_head,
     checked_labels,
@@ -142,7 +143,7 @@ def measure(
         bias: of the head; zero by default.
 
     Raises:
-        InputError: features that are not finite, or that float32 cannot tell apart, lengths that differ, labels
+        InputError: features that are not finite, or that float32 cannot tell apart or hold, lengths that differ, labels
             that are not integers or lie outside num_classes, fewer than two classes, a class of one sample, a
             head of another shape.
 
@@ -166,6 +167,7 @@ def measure(
 
 def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Collapse:
     """The host's share: means, medians and names of pairs, from the arrays of `summary`."""
+    check_spread(float(parts["spread"]))
     k = len(labels.classes)
     upper = ~np.tri(k, dtype=bool)
     pairs = parts["cdnv_pairs"].copy()
@@ -224,6 +226,8 @@ def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
     out: dict[str, Array] = {
         "finite": jnp.all(jnp.isfinite(moments.square)),
         "d": jnp.asarray(moments.anchor.shape[1]),
+        # of the means without squares, which may vanish
+        "spread": jnp.maximum(jnp.max(jnp.abs(frame.centred_mean)), jnp.sqrt(jnp.mean(moments.variance))),
         "cdnv_pairs": cdnv_pairs(moments.variance, frame.squared_distance),
         "debiased_cdnv_pairs": debiased_cdnv_pairs(moments, frame.squared_distance),
         "nc1_rank": frame.nc1_rank,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from ncjax.collapse.bounds import galanti_2022, luthra_2025, luthra_2026
 from ncjax.collapse.class_geometry import ClassGeometry
+from ncjax.collapse.inputs import check_spread
 from ncjax.collapse.prediction import predict, predict_two_way
 from ncjax.errors import InputError
 from ncjax.eval.sampling import whole_number
@@ -118,6 +119,7 @@ def theory(
         raise InputError(f"shots={shots!r}: give a list of one or more numbers of support samples")
     if min(whole_number("shots", n) for n in shots) < 1:
         raise InputError(f"shots={tuple(shots)}: each must be at least 1")
+    check_spread(float(jnp.sqrt(jnp.mean(geometry.variance) + jnp.mean(geometry.squared_distance) / 2)))
     numbers = jnp.asarray(shots, jnp.float32)
     values = jax.device_get(_theory(geometry, jax.random.key(seed), numbers, ways))
     return Theory(ways=ways, shots=np.asarray(shots), k=geometry.num_classes, d=geometry.dim, **values)
