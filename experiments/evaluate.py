@@ -8,16 +8,14 @@ python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 import ncjax
 from ncjax import cli, collapse, plots, runs
@@ -27,9 +25,8 @@ from ncjax.errors import UNREADABLE_NPZ, InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
 from ncjax.eval.sampling import encode_labels
 from ncjax.eval.tuning import GRID, feature_tune
+from ncjax.progress import progress
 from ncjax.train import read_config
-
-T = TypeVar("T")
 
 THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
 
@@ -207,12 +204,6 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
     if options.layers:
         result["layers"] = layers(subject)
     return result
-
-
-def progress(values: Sequence[T], what: str) -> Iterable[T]:
-    """The values, with a bar where they take more than two seconds."""
-    bar: Iterable[T] = tqdm(values, desc=what, delay=2, leave=False)
-    return bar
 
 
 def figure(subject: Subject, name: str) -> Path:

@@ -11,13 +11,13 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
-from tqdm import tqdm
 
 from ncjax import devices
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.models import Network, Output
 from ncjax.models.layers import at_least_float32
+from ncjax.progress import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,8 +183,7 @@ def outputs(
     batch_size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
     params = jax.device_put(params, devices.replicated(mesh))
     parts = []
-    starts = range(0, len(images), batch_size)
-    for start in tqdm(starts, desc="features", unit="batch", delay=2, leave=False, disable=jax.process_index() > 0):
+    for start in progress(range(0, len(images), batch_size), "features", "batch"):
         batch = np.asarray(images[start : start + batch_size])
         count = len(batch)
         if count < batch_size:

@@ -15,13 +15,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from scipy.special import ndtri, stdtrit
-from tqdm import tqdm
 
 from ncjax.collapse.inputs import checked_features, checked_head, checked_labels, named, not_finite, on_mesh
 from ncjax.collapse.measure import summary_of_samples
 from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
 from ncjax.collapse.residuals import Frame, Head, residual_sums
 from ncjax.errors import InputError
+from ncjax.progress import progress
 
 _RATIOS = ("cdnv", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient")
 _SHAPES = ("nc2_equinorm", "nc2_equiangular")
@@ -161,7 +161,7 @@ def intervals(
     placed, position = on_mesh(array, known.position, k)
     _, part = on_mesh(array, group, 0)
     whole = jax.device_get(_whole(placed, position, head, k, over))
-    each = tqdm(range(groups), desc=f"intervals over {over}", delay=2, leave=False)
+    each = progress(range(groups), f"intervals over {over}")
     replicates = [jax.device_get(_without(placed, position, part, np.int32(g), head, k, over)) for g in each]
     left = {name: np.stack([one[name] for one in replicates]) for name in replicates[0]}
     if not np.isfinite(whole["nc1_quotient"]) and not np.isfinite(np.asarray(array).astype(np.float32)).all():
