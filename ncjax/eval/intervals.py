@@ -96,7 +96,7 @@ def same_classes_interval(
     With few episodes for the number of shots, the part of the images is lost in the noise of the episodes, and may be
     estimated as 0 or less: there is no interval then, and more episodes give one. In simulation (20 classes, 5-way, 15
     queries, 200 draws) it covered in 92-98 % of draws with 4,000 episodes, for 1 shot of 20 and of 100 images, 5 of 8
-    (3 queries), 20 and 100, 10 and 20 of 40. With 200 to 2,000 episodes it covered in 91-98 % of the draws that gave one:
+    (3 queries), 20 and 100, 10 and 20 of 40. With 200 to 2,000 episodes it covered in 91-98 % of draws that gave one:
     all of 120 for 1 shot of 100 images and 5 of 20 and 100, 93 % for 20 of 40, 54 and 78 % for 50 of 150.
 
     Args:
