@@ -187,10 +187,16 @@ class Way(NamedTuple):
     mode: str | None = None
 
 
-CONTIGUOUS = {"torch, eager": Way(False)}
-EAGER = {"torch, eager, channels_last": Way(True)}
-COMPILED = {"torch, compiled, channels_last": Way(True, "default")}
-GRAPHS = {"the same with CUDA graphs": Way(True, "reduce-overhead")}
+def ways(*, compiled: bool) -> dict[str, Way]:
+    """What ncjax is compared with, by its name in the table."""
+    on_gpu = jax.default_backend() == "gpu"
+    found = {} if on_gpu else {"torch, eager": Way(False)}
+    found["torch, eager, channels_last"] = Way(True)
+    if compiled:
+        found["torch, compiled, channels_last"] = Way(True, "default")
+    if compiled and on_gpu:
+        found["the same with CUDA graphs"] = Way(True, "reduce-overhead")
+    return found
 
 
 def torch_steps(
@@ -250,11 +256,7 @@ def compare(options: argparse.Namespace) -> None:
         print("PyTorch is not installed: ncjax alone")
     else:
         handed = batches(options, options.batch)
-        on_gpu = jax.default_backend() == "gpu"
-        ways = (EAGER if on_gpu else CONTIGUOUS | EAGER) | (COMPILED if options.compiled else {})
-        if options.compiled and on_gpu:
-            ways |= GRAPHS
-        peers = {name: torch_steps(options, handed, way) for name, way in ways.items()}
+        peers = {name: torch_steps(options, handed, way) for name, way in ways(compiled=options.compiled).items()}
     seconds: dict[str, list[float]] = {name: [] for name in ("ncjax", *peers)}
     for name, run in [("ncjax", ours), *((name, peer[0]) for name, peer in peers.items())]:
         timed(run, 2)  # warm

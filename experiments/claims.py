@@ -58,12 +58,13 @@ import numpy as np
 import tyro
 from scipy.stats import ttest_1samp
 from stats import FEWEST, correlation_interval, independent, spearman, welch
-from sweep import benchmark, progress
+from sweep import benchmark
 
 from ncjax import cli, collapse, features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
 from ncjax.plots import SETS
+from ncjax.progress import progress
 from ncjax.runs import Run, find, number
 from ncjax.runs import read as read_run
 from ncjax.train.config import identity

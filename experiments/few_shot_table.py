@@ -37,6 +37,7 @@ from ncjax import features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes, feature_tune
 from ncjax.plots import SHOT_COLORS
+from ncjax.progress import progress
 from ncjax.runs import Run
 
 HEADS = ("ncc", "ridge", "logistic")
@@ -130,7 +131,7 @@ def draw(figures: sweep.Figures) -> None:
     episodes = options.episodes or (2000 if options.preset == "smoke" else 10_000)
     found = {
         o.point.label: [evaluate(run, episodes, o.point.config.data_dir) for run in o.runs]
-        for o in sweep.progress(figures.finished, "few-shot episodes")
+        for o in progress(figures.finished, "few-shot episodes")
     }
     figure, panels = drawing.panels(len(found), 4.6, 4.2)
     for axes, (name, runs) in zip(panels, found.items(), strict=True):

@@ -39,6 +39,7 @@ from ncjax.classifier import normalize
 from ncjax.data import Split
 from ncjax.data.augment import augment
 from ncjax.eval.heads import Linear, fit_ridge
+from ncjax.progress import progress
 from ncjax.runs import Run
 
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
@@ -182,7 +183,7 @@ def probes(run: Run, data_dir: str | None = None) -> dict[str, Any]:
 
 def draw(figures: sweep.Figures) -> None:
     """Accuracy of each method against target CDNV."""
-    found = [transfer(run, figures.options.data_dir) for run in sweep.progress(figures.runs, "probes")]
+    found = [transfer(run, figures.options.data_dir) for run in progress(figures.runs, "probes")]
     kind, kind_label = drawing.cdnv_kind(figures.finished)
     cdnv = [run.final(f"target/{kind}") for run in figures.runs]
     configurations = [run.folder.parent for run in figures.runs]

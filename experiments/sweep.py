@@ -20,7 +20,6 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 from stats import Mean
-from tqdm import tqdm
 
 from ncjax import cli, plots, runs
 from ncjax.data import Benchmark
@@ -316,11 +315,6 @@ def make(name: str, options: Options, grid: Callable[[Any], list[Point]], draw: 
         raise InputError(f"no run of this figure is finished in {options.out}{hint}")
     draw(figures)
     return figures
-
-
-def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
-    """A progress bar for what takes longer than two seconds."""
-    return tqdm(items, desc=what, delay=2, leave=False)
 
 
 def kept(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

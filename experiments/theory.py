@@ -28,6 +28,7 @@ import sweep
 from ncjax import collapse, features
 from ncjax.data import Split
 from ncjax.eval import feature_episodes
+from ncjax.progress import progress
 from ncjax.runs import Run
 
 SHOTS = (1, 2, 5, 10, 20, 50)
@@ -63,7 +64,7 @@ def draw(figures: sweep.Figures) -> None:
     shots = [n for n in SHOTS if n + 15 <= fewest]
     # the network before training is left out: its classes can hardly be told apart, and no bound says anything
     pairs = [(run, int(record["step"] or 0)) for run in figures.runs for record in run.records[1:]]
-    found = [compare(run, step, target, shots) for run, step in sweep.progress(pairs, "checkpoints")]
+    found = [compare(run, step, target, shots) for run, step in progress(pairs, "checkpoints")]
     steps = sorted({one["step"] for one in found})
 
     def mean(step: int, shot: int, name: str) -> float:

@@ -238,8 +238,9 @@ def _whole(
     """The metrics of all samples, and over samples also what their intervals take."""
     whole = _scalars(features, position, head, num_classes)
     if over == "samples":
-        whole |= _left_out(features, position, head, num_classes)
-        whole["nc1/noise"] = _noise(features, position, num_classes)
+        moments, residuals = moments_of_batch(features, position, num_classes)
+        frame, segment = Frame.of(moments, head), segments(position, num_classes)
+        whole |= _left_out(residuals, segment, frame) | {"nc1/noise": _noise(residuals, segment, frame)}
     return whole
 
 
@@ -264,24 +265,22 @@ def _without(
     return _scalars(features, moved, jax.tree.map(lambda x: x[kept], head), num_classes - 1)
 
 
-def _noise(features: Float[Array, "n d"], position: Int[Array, "n"], num_classes: int) -> Float[Array, ""]:
+def _noise(residuals: Float[Array, "n d"], segment: Int[Array, "n"], frame: Frame) -> Float[Array, ""]:
     """The largest of uᵀ(mean over classes of Σ_c/n_c)u / uᵀΣ_B u over the directions u that NC1 inverts."""
-    moments, residuals = moments_of_batch(features, position, num_classes)
-    row = jnp.minimum(position, num_classes - 1)
-    inverted = jnp.matmul(residuals - moments.offset[row], Frame.of(moments).nc1_basis, precision=HIGHEST)
-    # the basis is scaled by singular values of the class means, which are Σ_B's eigenvalues times k, squared roots
-    share = jnp.where(position < num_classes, 1.0 / moments.count.astype(jnp.float32)[row] ** 2, 0.0)
+    moments = frame.moments
+    k = len(moments.count)
+    row = jnp.minimum(segment, k - 1)
+    # the basis is scaled by singular values of the class means, which are the roots of k times Σ_B's eigenvalues
+    inverted = jnp.matmul(residuals - moments.offset[row], frame.nc1_basis, precision=HIGHEST)
+    share = jnp.where(segment < k, 1.0 / moments.count.astype(jnp.float32)[row] ** 2, 0.0)
     return jnp.max(share @ inverted**2)
 
 
-def _left_out(
-    features: Float[Array, "n d"], position: Int[Array, "n"], head: Head | None, num_classes: int
-) -> dict[str, Array]:
+def _left_out(residuals: Float[Array, "n d"], segment: Int[Array, "n"], frame: Frame) -> dict[str, Array]:
     """The accuracies with each sample left out of the mean of its own class."""
-    moments, residuals = moments_of_batch(features, position, num_classes)
-    sums = residual_sums(residuals, segments(position, num_classes), Frame.of(moments, head), leave_one_out=True)
+    sums = residual_sums(residuals, segment, frame, leave_one_out=True)
     right = {"ncc_accuracy": sums.nearest, "nc4": sums.agree}
-    samples = jnp.sum(moments.count, dtype=jnp.float32)
+    samples = jnp.sum(frame.moments.count, dtype=jnp.float32)
     return {f"{name}/left_out": jnp.sum(n, dtype=jnp.float32) / samples for name, n in right.items() if n is not None}
 
 

@@ -154,7 +154,7 @@ def resolve(config: Config) -> Config:
     return dataclasses.replace(config, workdir=Path(config.workdir).expanduser())
 
 
-# By the type in a field's hint; `_check` looks at whole numbers, and `_check_choices` at choices.
+# By the type in a field's hint; beside whole numbers, and choices, which `_check_choices` looks at.
 _TYPES: dict[Any, tuple[tuple[type, ...], str]] = {
     float: ((float, int), "a Python number"),
     bool: ((bool,), "True or False"),
@@ -166,10 +166,14 @@ _TYPES: dict[Any, tuple[tuple[type, ...], str]] = {
 def _check_types(config: Config) -> None:
     for name, hint in get_type_hints(Config).items():
         value = getattr(config, name)
-        for kind in {hint, *get_args(hint)} & _TYPES.keys():
+        kinds = {hint, *get_args(hint)}
+        if value is None and type(None) in kinds:
+            continue
+        if int in kinds:
+            whole_number(name, value)
+        for kind in kinds & _TYPES.keys():
             types, asked = _TYPES[kind]
-            right = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
-            if not right and not (value is None and type(None) in get_args(hint)):
+            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
                 raise InputError(f"{name}={value!r}: give {asked}")
 
 
@@ -189,9 +193,6 @@ def _check(config: Config) -> None:
         "split_seed": 0, "num_source_classes": 2, "source_test_per_class": 0, "samples_per_class": 1,
         "image_size": 8, "measurements": 0, "measure_per_class": 2, "measure_episodes": 2,
     }  # fmt: skip
-    for name, hint in get_type_hints(Config).items():
-        if int in (hint, *get_args(hint)) and getattr(config, name) is not None:
-            whole_number(name, getattr(config, name))
     for name, least in at_least.items():
         value = getattr(config, name)
         if value is not None and not value >= least:

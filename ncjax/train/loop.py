@@ -18,9 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ncjax import data, devices, models
-from ncjax.classifier import Classifier, outputs
+from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
+from ncjax.progress import seconds_between_updates
 from ncjax.train import events, folder, speed, streaming
 from ncjax.train import measurement as measuring
 from ncjax.train import records as files
@@ -317,6 +318,16 @@ class _Run:
         self.network = models.create(config.network, num_classes)
         jax.eval_shape(lambda: self.network.init(jax.random.key(0), self.image_shape))  # images that do not fit it
         self.total_steps = max(-(-config.epochs * self.images // self.batch_size), config.min_steps)
+        self.setup = Setup(
+            network=models.create(config.network, num_classes, dtype=jnp.dtype(config.precision)),
+            tx=optimizer(config, self.total_steps),
+            objective=objective(config),
+            augmentation=self.augmentation,
+            batch_size=self.batch_size,
+            num_images=self.images,
+            image_shape=self.image_shape,
+            mesh=self.mesh,
+        )
         self.measurement: Measurement = measuring.plan(benchmark, config)
         self.marks = measuring.steps_to_measure(self.total_steps, self.images / self.batch_size, config.measurements)
 
@@ -362,8 +373,7 @@ class _Run:
 
     def _check_space(self, lanes: list[_Lane]) -> None:
         """Three checkpoints are kept while a fourth is written, with keep_checkpoints also those of measurements."""
-        tx = optimizer(self.config, self.total_steps)
-        state = jax.eval_shape(lambda: initial_state(self.network, tx, 0, self.image_shape))
+        state = jax.eval_shape(lambda: initial_state(self.network, self.setup.tx, 0, self.image_shape))
         steps = lanes[0].checkpoints.steps
         count = max(1, 4 - len(steps))
         if self.config.keep_checkpoints:
@@ -372,18 +382,7 @@ class _Run:
         folder.check_space(lanes[0].workdir, len(lanes) * size, count)
 
     def _trainer(self) -> Trainer:
-        config, train = self.config, self.benchmark.source_train
-        assert config.network is not None
-        self.setup = setup = Setup(
-            network=models.create(config.network, self.network.num_classes, dtype=jnp.dtype(config.precision)),
-            tx=optimizer(config, self.total_steps),
-            objective=objective(config),
-            augmentation=self.augmentation,
-            batch_size=self.batch_size,
-            num_images=self.images,
-            image_shape=self.image_shape,
-            mesh=self.mesh,
-        )
+        config, train, setup = self.config, self.benchmark.source_train, self.setup
         if isinstance(train.images, np.ndarray):
             data = Batch(*map(jnp.asarray, (train.images, train.labels, self.source.mean, self.source.std)))
             trainer = resident_trainer(setup, data, [one.seed for one in self.configs])
@@ -420,7 +419,7 @@ class _Run:
             unit="step",
             desc="train",
             smoothing=0.05,
-            mininterval=0.1 if sys.stderr.isatty() else 5,  # a job's log keeps every line
+            mininterval=seconds_between_updates(),
             disable=not leads(),
         ) as bar:
             while True:
@@ -475,8 +474,7 @@ class _Run:
     def _finish(self, trainer: Trainer, lanes: list[_Lane], states: States, lane: _Lane) -> Classifier:
         state = trainer.one_seed(states, lanes.index(lane))
         classifier = self._classifier(state)
-        # the program of the measurements, which is compiled already
-        found, _ = outputs(classifier, self.benchmark.source_train, ("features", "logits"))
+        found, _ = measuring.features_and_logits(classifier, self.benchmark.source_train)
         mean = found.mean(0, dtype=np.float64).astype(np.float32)
         lane.checkpoints.save(state, _progress(lanes, lane, mean.tolist()), wait=True)
         return dataclasses.replace(classifier, feature_mean=jnp.asarray(mean))

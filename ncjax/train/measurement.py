@@ -135,10 +135,10 @@ def _measure(params: Classifier, measurement: Measurement, record: Record) -> Re
         k = len(subset.split.class_names)
         if name == "target":
             # every target image takes part in episodes; collapse is measured on as many as in the other sets
-            all_features, _ = outputs(params, subset.split, ("features", "logits"))  # the program of the other sets
+            all_features, _ = features_and_logits(params, subset.split)
             found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
         else:
-            features, logits = outputs(params, subset.split.images[subset.rows], ("features", "logits"))
+            features, logits = features_and_logits(params, subset.split.images[subset.rows])
             if subset.clusters:
                 found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
             if name == "source_train":
@@ -149,6 +149,12 @@ def _measure(params: Classifier, measurement: Measurement, record: Record) -> Re
     with each_by_itself():
         record |= _few_shot(all_features, measurement)
     return record
+
+
+def features_and_logits(params: Classifier, images_or_split: Split | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both of all images, also where one is needed alone: a run has one program for it, and compiles no other."""
+    features, logits = outputs(params, images_or_split, ("features", "logits"))
+    return features, logits
 
 
 def _few_shot(features: np.ndarray, measurement: Measurement) -> Record:
