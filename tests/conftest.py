@@ -1,18 +1,48 @@
-"""Eight CPU devices for the sharding tests; every test runs on one of them unless it sets a larger mesh."""
+"""Devices, compilation and runs that tests share.
 
+Eight CPU devices for the sharding tests; every test runs on one of them unless it sets a larger mesh. Workers of
+pytest-xdist share one cache of compiled programs.
+"""
+
+import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+import tiny
 from jax.sharding import AxisType, Mesh
+
+from ncjax import models
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# Tests build the same programs over and over: a training step for each run, for example.
-_compiled = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", _compiled.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests build the same programs over and over, such as a training step for each run: all workers keep them."""
+    shared = getattr(config, "workerinput", {}).get("compiled") or tempfile.mkdtemp(prefix="ncjax-compiled-")
+    config.stash[_COMPILED] = shared
+    jax.config.update("jax_compilation_cache_dir", shared)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hands the folder of compiled programs to a worker."""
+    node.workerinput["compiled"] = node.config.stash[_COMPILED]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.stash[_COMPILED], ignore_errors=True)
+
+
+_COMPILED = pytest.StashKey[str]()
 
 
 def make_mesh(count: int) -> Mesh:
@@ -30,3 +60,49 @@ def _one_device() -> Iterator[None]:
 def on_devices() -> Callable[[int], Mesh]:
     """`with jax.set_mesh(on_devices(8)): ...`"""
     return make_mesh
+
+
+@contextmanager
+def cheap_compilation() -> Iterator[None]:
+    """XLA optimises little, so that it compiles in less than half the time, to slightly other numbers.
+
+    For tests that compare runs with each other, or read their files; not for those that compare numbers with an oracle.
+    """
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def compiled_cheaply() -> Iterator[None]:
+    """`cheap_compilation` for the tests of a file: ``pytestmark = pytest.mark.usefixtures("compiled_cheaply")``."""
+    with cheap_compilation():
+        yield
+
+
+@pytest.fixture
+def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any name of a network means the tiny one."""
+    monkeypatch.setattr(models, "create", tiny.create)
+
+
+@pytest.fixture
+def ctrl_c_is_heard() -> Iterator[None]:
+    """Also where the tests run as a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny network that nothing interrupted; it may be read and copied, not changed."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    with pytest.MonkeyPatch.context() as patch, cheap_compilation(), jax.set_mesh(make_mesh(1)):
+        patch.setattr(models, "create", tiny.create)
+        tiny.run(workdir)
+    return workdir

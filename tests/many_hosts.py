@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import test_train_run
 import tiny
 from jax.sharding import AxisType, Mesh
 from test_train_step import benchmark, run_steps, setup, training_data
@@ -45,7 +44,7 @@ def streamed_step() -> Any:
 
 def run(workdir: Path, mode: str) -> None:
     """A run of the tiny network."""
-    models.create = lambda name, k, dtype=np.float32: tiny.network(k, dtype)
+    models.create = tiny.create
     original = loop._Run._advance
 
     def advance(self: Any, *arguments: Any) -> Any:
@@ -57,7 +56,7 @@ def run(workdir: Path, mode: str) -> None:
         return result
 
     loop._Run._advance = advance  # type: ignore[method-assign]
-    test_train_run.run(workdir)
+    tiny.run(workdir)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import test_train_run
+import tiny
 from test_train_step import alone
 
-from ncjax import models, restore
+from ncjax import restore
 from ncjax.train import read_records
 
 pytestmark = pytest.mark.slow
@@ -63,13 +63,13 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
                 np.testing.assert_allclose(found[f"twenty_{i}"], leaf, rtol=1e-10, atol=1e-10)
 
 
-def test_two_processes_write_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("tiny_network")
+def test_two_processes_write_one_run(tmp_path: Path) -> None:
     for code, output in start("run", str(tmp_path / "run")):
         assert code == 0, output
-    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: test_train_run.tiny.network(k, dtype))
     records = read_records(tmp_path / "run")
     assert [record["step"] for record in records] == [0, 8, 16, 24]
-    test_train_run.run(tmp_path / "alone")
+    tiny.run(tmp_path / "alone")
     for one, two in zip(read_records(tmp_path / "alone"), records, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
     assert restore(tmp_path / "run").feature_mean is not None

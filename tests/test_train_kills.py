@@ -10,9 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tiny
 
-from ncjax import models, restore
+from ncjax import restore
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +21,7 @@ import jax, sys
 seeds, devices, *paths = sys.argv[2:]
 sys.path[:0] = paths
 jax.config.update("jax_num_cpu_devices", int(devices))
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/compiled")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 import tiny, time
@@ -29,7 +29,7 @@ from pathlib import Path
 from ncjax import models
 from ncjax.train import Config, loop
 
-models.create = lambda name, k, dtype="float32": tiny.network(k, dtype)
+models.create = tiny.create
 loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after every look
 advance = loop._Run._advance
 
@@ -88,7 +88,8 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "devices"), [(2, 1), (1, 2)])
-def test_kills_leave_no_trace(seeds: int, devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("tiny_network")
+def test_kills_leave_no_trace(seeds: int, devices: int, tmp_path: Path) -> None:
     """Of seeds side by side, and of a single one whose batch is divided over devices."""
     whole = start(tmp_path / "whole", seeds, devices)
     _, error = whole.communicate(timeout=300)
@@ -105,6 +106,5 @@ def test_kills_leave_no_trace(seeds: int, devices: int, tmp_path: Path, monkeypa
     _, error = last.communicate(timeout=300)
     assert last.returncode == 0, error
     assert in_a_write >= KILLS // 4
-    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(k, dtype))
     for run in runs:
         assert_same_run(tmp_path / "whole", run)

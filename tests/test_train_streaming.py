@@ -11,13 +11,14 @@ import pytest
 import tiny
 from jax.sharding import Mesh
 from PIL import Image
-from test_train_run import assert_same_end
 
-from ncjax import data, models
+from ncjax import data
 from ncjax.errors import InputError
 from ncjax.train import Config, pretrain
 from ncjax.train.loop import _Run
 from ncjax.train.speed import stream_above
+
+pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
 
 
 @pytest.fixture
@@ -47,11 +48,7 @@ def test_images_in_files_are_those_in_memory(folder: Path) -> None:
     assert isinstance(exact.source_train.images, np.ndarray)
 
 
-def test_a_streamed_run_is_the_resident_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def create(name: str, num_classes: int, dtype: Any = np.float32) -> models.Network:
-        return tiny.network(num_classes, dtype)
-
-    monkeypatch.setattr(models, "create", create)
+def test_a_streamed_run_is_the_resident_one(folder: Path, tmp_path: Path) -> None:
     for name, stream in (("resident", False), ("streamed", True)):
         pretrain(
             Config(
@@ -60,7 +57,7 @@ def test_a_streamed_run_is_the_resident_one(folder: Path, tmp_path: Path, monkey
                 workdir=tmp_path / name,
             )
         )  # fmt: skip
-    assert_same_end(tmp_path / "streamed", tmp_path / "resident")
+    tiny.assert_same_end(tmp_path / "streamed", tmp_path / "resident")
     assert '"streamed": true' in (tmp_path / "streamed" / "timing.jsonl").read_text()
 
 
@@ -72,7 +69,6 @@ def test_what_has_no_files_cannot_be_streamed() -> None:
 def test_of_many_streamed_seeds_only_those_left_are_trained(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(k, dtype))
     config = Config(
         dataset="folder", data_dir=str(folder), image_size=12, network="tiny", epochs=1, batch_size=16,
         learning_rate=0.1, schedule="constant", measurements=0, measure_episodes=20, stream=True, seeds=2,
@@ -91,7 +87,7 @@ def test_of_many_streamed_seeds_only_those_left_are_trained(
     monkeypatch.setattr(_Run, "train", train)
     pretrain(config)
     assert trained == ["seed_1"]
-    assert_same_end(tmp_path / "run" / "seed_1", tmp_path / "whole" / "seed_1")
+    tiny.assert_same_end(tmp_path / "run" / "seed_1", tmp_path / "whole" / "seed_1")
 
 
 def test_streaming_starts_where_memory_would_end(on_devices: Callable[[int], Mesh]) -> None:

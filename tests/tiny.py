@@ -1,15 +1,23 @@
-"""A benchmark of a few hundred 12 x 12 images and a network of two layers, for tests of training and evaluation."""
+"""A benchmark of a few hundred 12 x 12 images, a network of two layers, and runs of them."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array
 
+from ncjax.classifier import Classifier
 from ncjax.data import Benchmark, Split
 from ncjax.models import Network, Output
 from ncjax.models.layers import BatchNormAct
+from ncjax.train import Config, pretrain, restore
+
+STEPS = 24
+"""The length of a run."""
 
 
 class _Module(nn.Module):
@@ -27,6 +35,11 @@ class _Module(nn.Module):
 def network(num_classes: int = 6, dtype: Any = jnp.float32) -> Network:
     """A convolution, batch norm and a linear layer: compiles in no time."""
     return Network("tiny", num_classes, _Module(num_classes, dtype))
+
+
+def create(name: str, num_classes: int, dtype: Any = jnp.float32) -> Network:
+    """`network` in the place of `ncjax.models.create`, whatever the name."""
+    return network(num_classes, dtype)
 
 
 def split(num_classes: int, per_class: int, *, seed: int, noise: float = 60.0, draw: int = 0) -> Split:
@@ -48,3 +61,54 @@ def benchmark() -> Benchmark:
         target=split(5, 22, seed=2),
         augmentation="shift",
     )
+
+
+def config(workdir: Path, **changes: Any) -> Config:
+    """Of a run of `STEPS` steps that is measured at 0, 8, 16 and 24."""
+    settings: dict[str, Any] = {
+        "network": "tiny",
+        "epochs": 3,
+        "min_steps": STEPS,
+        "batch_size": 16,
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "measurements": 3,
+        "measure_episodes": 50,
+        "workdir": workdir,
+    }
+    return Config(**(settings | changes))
+
+
+def run(workdir: Path, **changes: Any) -> Classifier:
+    """Trains on the tiny benchmark; tests patch `models.create` by the fixture `tiny_network` before."""
+    return pretrain(config(workdir, **changes), benchmark=benchmark())
+
+
+def assert_same_end(workdir: Path, other: Path) -> None:
+    """Two runs have the same records, weights and feature mean, bit for bit."""
+    assert (workdir / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    a, b = restore(workdir), restore(other)
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+    np.testing.assert_array_equal(a.feature_mean, b.feature_mean)
+
+
+def damage(checkpoint: Path) -> None:
+    """Cuts every file of the weights."""
+    for file in (checkpoint / "variables").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+
+
+def flip(checkpoint: Path) -> None:
+    """Changes one byte of the largest file of the weights."""
+    file = max((checkpoint / "variables").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def garble(checkpoint: Path) -> None:
+    """Leaves out the end of the text of the records, in what is JSON still."""
+    (file,) = (path for path in (checkpoint / "progress").rglob("*") if path.is_file() and b"loss" in path.read_bytes())
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"json": content["json"][:-7]}))

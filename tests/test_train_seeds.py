@@ -1,0 +1,141 @@
+"""Many seeds as one program: each is a complete run, and none disturbs the others."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import tiny
+
+from ncjax.errors import InputError
+from ncjax.train import Diverged, Interrupted, read_records, seeds_table
+from ncjax.train import measurement as measuring
+from ncjax.train.checkpoint import Checkpoints
+from ncjax.train.loop import _Run
+from ncjax.train.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+
+
+def test_many_seeds_are_complete_runs_and_resume_exactly(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one seed's checkpoint was written and the next one's was not."""
+    tiny.run(tmp_path / "seeds", seeds=2)
+    whole = [tmp_path / "seeds" / f"seed_{i}" for i in (0, 1)]
+    records = [read_records(folder) for folder in whole]
+    assert records[0][-1]["loss"] != records[1][-1]["loss"]
+    found = np.asarray([one[-1]["target/cdnv"] for one in records])
+    half = scipy.stats.t.ppf(0.975, 1) * found.std(ddof=1) / np.sqrt(2)
+    assert f"target/cdnv              {found.mean():.4g} ± {half:.2g}" in seeds_table([one[-1] for one in records])
+    for alone, together in zip(read_records(finished), records[0], strict=True):
+        assert alone["step"] == together["step"]
+        assert alone["loss"] == pytest.approx(together["loss"], rel=1e-3)
+
+    original = Checkpoints.save
+
+    def save(self: Checkpoints, state: Any, progress: dict[str, Any], *, wait: bool = False) -> None:
+        if int(state.step) == 16 and "seed_1" in str(self.folder):
+            raise KeyboardInterrupt
+        original(self, state, progress, wait=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.run(tmp_path / "again", seeds=2)
+    assert (tmp_path / "again" / "seed_0" / "checkpoints" / "16").exists()
+    assert not (tmp_path / "again" / "seed_1" / "checkpoints" / "16").exists()
+    tiny.run(tmp_path / "again", seeds=2)
+    for folder in whole:
+        tiny.assert_same_end(tmp_path / "again" / folder.name, folder)
+
+    tiny.damage(tmp_path / "again" / "seed_1" / "checkpoints" / str(tiny.STEPS))
+    with pytest.warns(UserWarning, match=f"checkpoint of step {tiny.STEPS} in .*seed_1.* cannot be read"):
+        tiny.run(tmp_path / "again", seeds=2)
+    for folder in whole:
+        tiny.assert_same_end(tmp_path / "again" / folder.name, folder)
+
+    with pytest.raises(InputError, match="holds the runs of 2 seeds, 3 were asked for; choose another --workdir"):
+        tiny.run(tmp_path / "seeds", seeds=3)
+    with pytest.raises(InputError, match="holds the runs of 2 seeds, not of one"):
+        tiny.run(tmp_path / "seeds")
+    with pytest.raises(InputError, match="holds a run of one seed, 3 were asked for; choose another --workdir"):
+        tiny.run(finished, seeds=3)
+
+
+def test_a_seed_that_diverges_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others end as if it had not, also after an interruption, and the end says what happened."""
+    tiny.run(tmp_path / "whole", seeds=3)
+    original = _Run._advance
+    stop_at = 20
+
+    def advance(self: _Run, trainer: Trainer, states: Any, step: int, chunk: int, bar: Any) -> Any:
+        *result, bad = original(self, trainer, states, step, 1, bar)
+        if result[1] > 10:
+            bad = np.where(np.arange(3) == 1, 10, bad)
+        if result[1] == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return *result, bad
+
+    monkeypatch.setattr(_Run, "_advance", advance)
+    with pytest.raises(Interrupted, match=f"after step {stop_at}"):
+        tiny.run(tmp_path / "run", seeds=3)
+    stop_at = 0
+    # at the second time the end is all that is left to do
+    for _ in range(2):
+        with pytest.raises(
+            Diverged, match=r"not finite at step 10 of 24 \(seed=1, .*seed_1; the other 2 seeds are finished"
+        ):
+            tiny.run(tmp_path / "run", seeds=3)
+    for seed in ("seed_0", "seed_2"):
+        tiny.assert_same_end(tmp_path / "run" / seed, tmp_path / "whole" / seed)
+    assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0, 8]
+
+
+def test_many_seeds_are_interrupted_between_their_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty seeds take minutes to measure, and a scheduler does not wait for so long."""
+    tiny.run(tmp_path / "whole", seeds=2)
+    original = measuring.measure
+    measured: list[int] = []
+
+    def measure(*args: Any, step: int, epoch: float) -> Any:
+        measured.append(step)
+        if measured == [0, 0, 8]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, step=step, epoch=epoch)
+
+    monkeypatch.setattr(measuring, "measure", measure)
+    with pytest.raises(Interrupted, match="after step 8; saved"):
+        tiny.run(tmp_path / "run", seeds=2)
+    assert measured == [0, 0, 8]
+    tiny.run(tmp_path / "run", seeds=2)
+    assert measured[3] == 8
+    for seed in ("seed_0", "seed_1"):
+        tiny.assert_same_end(tmp_path / "run" / seed, tmp_path / "whole" / seed)
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e25])
+def test_a_seed_whose_features_are_not_finite_leaves_the_others(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finite weights may give features that are not: that seed ends at its measurement, without a record of it."""
+    tiny.run(tmp_path / "whole", seeds=2)
+    original = measuring.outputs
+    calls = 0
+
+    def overflows(params: Any, images: Any, fields: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        found = original(params, images, fields)
+        # three sets a record: those of step 0 for both seeds, then the first seed's at step 8, then the second's
+        return tuple(np.full_like(one, value) for one in found) if calls == 10 else found
+
+    monkeypatch.setattr(measuring, "outputs", overflows)
+    message = r"features could not be measured \(.*\) at step 8 of 24 \(seed=1, .*the other 1 seeds are"
+    with pytest.raises(Diverged, match=message):
+        tiny.run(tmp_path / "run", seeds=2)
+    tiny.assert_same_end(tmp_path / "run" / "seed_0", tmp_path / "whole" / "seed_0")
+    assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0]
