@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import few_shot
 import jax
+import numpy as np
 import pytest
 import tiny
 from jax.sharding import AxisType, Mesh
@@ -82,6 +84,12 @@ def compiled_cheaply() -> Iterator[None]:
     """`cheap_compilation` for the tests of a file: ``pytestmark = pytest.mark.usefixtures("compiled_cheaply")``."""
     with cheap_compilation():
         yield
+
+
+@pytest.fixture(scope="session")
+def features() -> np.ndarray:
+    """Float32 [212, 12] of overlapping classes; their labels are `few_shot.LABELS`."""
+    return few_shot.features()
 
 
 @pytest.fixture
