@@ -6,7 +6,7 @@ import oracles_eval as oracles
 import pytest
 from few_shot import LABELS, SETTINGS
 
-from ncjax.eval import EpisodePlan, arrays, feature_episodes, heads
+from ncjax.eval import EpisodePlan, arrays, feature_episodes
 
 
 @pytest.mark.parametrize("queries", [6, "all"])
@@ -37,7 +37,7 @@ def test_a_report_is_a_loop_over_its_plan(features, queries):
     assert replayed.settings == report.settings
 
 
-@pytest.mark.parametrize("head", ["ncc", "logistic"])
+@pytest.mark.parametrize("head", ["ncc", pytest.param("logistic", marks=pytest.mark.slow)])
 def test_any_number_of_devices_and_any_chunk(features, head, on_devices, monkeypatch):
     one = feature_episodes(features, LABELS, head=head, **SETTINGS)
     with jax.set_mesh(on_devices(8)):
@@ -55,13 +55,15 @@ def test_transforms_reach_the_head(features):
     center = features.mean(axis=0)
     moved = features - center
     unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
-    expected = feature_episodes(unit, LABELS, head="ridge", **SETTINGS)
-    report = feature_episodes(features, LABELS, head="ridge", transform="centered_l2", center=center, **SETTINGS)
+    expected = feature_episodes(unit, LABELS, **SETTINGS)
+    report = feature_episodes(features, LABELS, transform="centered_l2", center=center, **SETTINGS)
     np.testing.assert_allclose(report.per_episode, expected.per_episode, atol=1e-6)
     assert report.settings.transform == "centered_l2"
 
 
-@pytest.mark.parametrize("head", [*heads.HEADS])
+@pytest.mark.parametrize(
+    "head", ["ncc", "ridge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cosine", "logistic"))]
+)
 def test_features_that_know_nothing_score_chance(head):
     """Independent images: a leak of support into query, or of the way's number into the head, would show."""
     settings = {"head": head, "shots": 2, "episodes": 4000}

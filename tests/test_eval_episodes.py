@@ -14,6 +14,8 @@ from ncjax.errors import InputError
 from ncjax.eval import EpisodePlan, curve, episodes, feature_episodes, feature_tune, tune
 from ncjax.eval.sampling import episode_key
 
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+
 SETTINGS = {"ways": 3, "shots": 2, "queries": 4, "episodes": 60}
 
 
@@ -46,7 +48,7 @@ def test_extraction_inside_the_episodes_changes_nothing(params, split):
     assert each.class_names == split.class_names
 
 
-@pytest.mark.parametrize("head", ["ncc", "logistic"])
+@pytest.mark.parametrize("head", ["ncc", pytest.param("logistic", marks=pytest.mark.slow)])
 def test_extraction_inside_the_episodes_on_many_devices(params, split, head, on_devices):
     one = episodes(params, split, head=head, **SETTINGS)
     with jax.set_mesh(on_devices(4)):
@@ -88,7 +90,9 @@ def test_other_weights_do_not_compile_again(params, split):
         assert len(traces) == first
 
 
-@pytest.mark.parametrize("head", ["ncc", "cosine", "ridge", "logistic"])
+@pytest.mark.parametrize(
+    "head", ["ncc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cosine", "ridge", "logistic"))]
+)
 def test_noise_scores_chance_with_augmented_support(params, head):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(40), 24).astype(np.int32)
