@@ -14,6 +14,8 @@ import pytest
 
 import ncjax
 
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)

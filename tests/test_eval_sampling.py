@@ -2,6 +2,7 @@
 
 import contextlib
 from itertools import permutations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from ncjax.errors import InputError
 from ncjax.eval import EpisodePlan
-from ncjax.eval.sampling import _draw
+from ncjax.eval.sampling import _draw, plan_hash
 
 UNBALANCED = np.repeat(np.arange(6), [9, 30, 12, 9, 200, 17])
 PINNED_SUPPORT = [[[49, 39], [4, 6]], [[260, 264], [4, 5]]]
@@ -18,17 +19,22 @@ PINNED_QUERY = [[[43, 40, 44], [8, 0, 1]], [[270, 274, 269], [0, 7, 3]]]
 PINNED_HASH = "52d387f017d8a4fa"
 
 
+# Every other setting, and every other number of episodes, compiles again.
+SETTINGS: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4}
+ALL_QUERIES = SETTINGS | {"queries": "all", "episodes": 200}
+FEW, MANY = SETTINGS | {"episodes": 7}, SETTINGS | {"episodes": 20_000}
+
+
 def test_images_of_an_episode_are_distinct_and_of_one_class_a_way():
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(UNBALANCED)
-    plan = EpisodePlan.sample(labels, ways=4, shots=3, queries=6, episodes=500)
+    labels = np.random.default_rng(0).permutation(UNBALANCED)
+    plan = EpisodePlan.sample(labels, **MANY)
     rows = np.concatenate([plan.support_index, plan.query_index], axis=2)
-    assert rows.shape == (500, 4, 9)
+    assert rows.shape == (20_000, 3, 6)
     assert rows.dtype == np.int32
     classes = labels[rows]
-    np.testing.assert_array_equal(classes, classes[:, :, :1].repeat(9, axis=2))
-    assert all(len(set(episode.ravel())) == 36 for episode in rows)
-    assert all(len(set(ways)) == 4 for ways in classes[:, :, 0])
+    np.testing.assert_array_equal(classes, classes[:, :, :1].repeat(6, axis=2))
+    assert (np.diff(np.sort(rows.reshape(20_000, -1))) > 0).all()
+    assert (np.diff(np.sort(classes[:, :, 0])) > 0).all()
 
 
 def test_every_ordered_sample_is_equally_likely():
@@ -53,7 +59,7 @@ def test_a_draw_decodes_its_lehmer_code(drawn: int):
 
 
 def test_classes_and_images_are_drawn_over_their_own_counts():
-    plan = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=20_000)
+    plan = EpisodePlan.sample(UNBALANCED, **MANY)
     rows = np.concatenate([plan.support_index, plan.query_index], axis=2)
     held = np.bincount(UNBALANCED[rows[:, :, 0]].ravel(), minlength=6)
     # A class is in an episode with probability 1/2.
@@ -68,9 +74,8 @@ def test_classes_and_images_are_drawn_over_their_own_counts():
 
 
 def test_an_episode_depends_on_seed_and_number_alone():
-    few = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=7, seed=5)
-    many = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=700, seed=5)
-    other = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=4, episodes=7, seed=6)
+    few, other = (EpisodePlan.sample(UNBALANCED, **FEW, seed=seed) for seed in (5, 6))
+    many = EpisodePlan.sample(UNBALANCED, **MANY, seed=5)
     np.testing.assert_array_equal(few.support_index, many.support_index[:7])
     np.testing.assert_array_equal(few.query_index, many.query_index[:7])
     assert not np.array_equal(few.support_index, other.support_index)
@@ -85,16 +90,16 @@ def test_a_seed_means_the_same_episodes_for_ever():
 
 
 def test_more_shots_keep_classes_and_queries_and_add_support():
-    small = EpisodePlan.sample(UNBALANCED, ways=3, shots=1, queries=4, episodes=50)
-    large = EpisodePlan.sample(UNBALANCED, ways=3, shots=5, queries=4, episodes=50)
+    small = EpisodePlan.sample(UNBALANCED, **FEW)
+    large = EpisodePlan.sample(UNBALANCED, **FEW | {"shots": 5})
     np.testing.assert_array_equal(small.query_index, large.query_index)
-    np.testing.assert_array_equal(small.support_index, large.support_index[:, :, :1])
+    np.testing.assert_array_equal(small.support_index, large.support_index[:, :, :2])
 
 
 def test_all_queries_are_what_the_support_leaves():
-    plan = EpisodePlan.sample(UNBALANCED, ways=3, shots=4, queries="all", episodes=200)
-    assert plan.query_index.shape == (200, 3, 196)
-    for support, query in zip(plan.support_index.reshape(-1, 4), plan.query_index.reshape(-1, 196), strict=True):
+    plan = EpisodePlan.sample(UNBALANCED, **ALL_QUERIES)
+    assert plan.query_index.shape == (200, 3, 198)
+    for support, query in zip(plan.support_index.reshape(-1, 2), plan.query_index.reshape(-1, 198), strict=True):
         c = UNBALANCED[support[0]]
         inside = query[query >= 0]
         assert (query[len(inside) :] == -1).all()
@@ -102,14 +107,14 @@ def test_all_queries_are_what_the_support_leaves():
 
 
 def test_a_plan_outlives_its_process(tmp_path):
-    for queries in (4, "all"):
-        plan = EpisodePlan.sample(UNBALANCED, ways=3, shots=2, queries=queries, episodes=9, seed=2**32 - 1)
+    for settings in (ALL_QUERIES, FEW):
+        plan = EpisodePlan.sample(UNBALANCED, **settings, seed=2**32 - 1)
         plan.save(tmp_path / "plan.npz")
         again = EpisodePlan.load(tmp_path / "plan.npz")
         np.testing.assert_array_equal(again.support_index, plan.support_index)
         np.testing.assert_array_equal(again.query_index, plan.query_index)
         assert again.hash == plan.hash
-        assert again.queries == queries
+        assert again.queries == settings["queries"]
     with pytest.raises(InputError, match="there is no file"):
         EpisodePlan.load(tmp_path / "none.npz")
     written = (tmp_path / "plan.npz").read_bytes()
@@ -132,11 +137,10 @@ def test_a_plan_outlives_its_process(tmp_path):
 
 
 def test_the_hash_tells_settings_and_labels_apart():
-    base = {"ways": 3, "shots": 2, "queries": 4, "episodes": 5, "seed": 0}
-    plans = [EpisodePlan.sample(UNBALANCED, **base)]
-    for change in ({"ways": 4}, {"shots": 3}, {"queries": 5}, {"queries": "all"}, {"episodes": 6}, {"seed": 1}):
-        plans.append(EpisodePlan.sample(UNBALANCED, **base | change))
-    plans.append(EpisodePlan.sample(UNBALANCED[::-1], **base))
-    assert len({plan.hash for plan in plans}) == len(plans)
+    base = FEW | {"seed": 0}
+    changes = ({"ways": 4}, {"shots": 3}, {"queries": 5}, {"queries": "all"}, {"episodes": 6}, {"seed": 1})
+    hashes = [plan_hash(UNBALANCED, **base), plan_hash(UNBALANCED[::-1], **base)]
+    hashes += [plan_hash(UNBALANCED, **base | change) for change in changes]
+    assert len({*hashes}) == len(hashes)
     named = np.array(["cat", "dog", "eel", "fox", "gnu", "hen"])[UNBALANCED]
-    assert EpisodePlan.sample(named, **base).hash == plans[0].hash
+    assert EpisodePlan.sample(named, **base).hash == hashes[0]
