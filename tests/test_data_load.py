@@ -1,8 +1,5 @@
 """load, names and the command line: what every data set has in common."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,11 +87,6 @@ def test_shares_of_classes_that_came_without_a_split(count, sizes):
 def test_a_random_split_leaves_two_source_classes(count: int, left: int) -> None:
     with pytest.raises(InputError, match=f"there are {left} source classes; at least 2 are needed"):
         random_class_split(count, target=12, seed=0)
-
-
-def test_importing_loads_neither_tensorflow_nor_tensorflow_datasets():
-    code = "import sys, ncjax.data; assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_list_names_every_data_set(capsys):

@@ -24,6 +24,8 @@ from ncjax.eval import feature_episodes
 from ncjax.runs import Run, find
 from ncjax.train import Config, resolve
 
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+
 STEPS = 100
 
 

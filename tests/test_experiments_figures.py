@@ -30,6 +30,8 @@ from ncjax.eval.heads import Linear
 from ncjax.runs import Run
 from ncjax.train import Config, read_records, resolve
 
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FIGURES = (
     "architectures", "class_population", "collapse_during_training", "few_shot_table", "generalization_gap",
@@ -142,7 +144,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> sweep.Options:
         )  # fmt: skip
         return dataclasses.replace(plain, **changes)
 
-    monkeypatch.setattr(models, "create", lambda name, k, dtype=np.float32: tiny.network(k, dtype))
+    monkeypatch.setattr(models, "create", tiny.create)
     monkeypatch.setattr(sweep, "load_benchmark", lambda config: tiny.benchmark())
     monkeypatch.setattr(sweep, "_loaded", {})
     monkeypatch.setattr(sweep, "reference", reference)

@@ -1,5 +1,7 @@
 """Every network: shapes, published parameter counts, evaluation against training mode."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from ncjax import models
 from ncjax.errors import InputError
 from ncjax.models.layers import batch_norm_act
 from ncjax.models.resnet12 import drop_block
+
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")  # networks are compared with themselves and by their sizes
 
 # millions of parameters in Zagoruyko & Komodakis 2016 (CIFAR-10: 10 classes, 3 channels), tables 4 and 5
 PUBLISHED = {
@@ -49,7 +53,7 @@ def test_parameter_counts_are_those_of_the_reference_code(
 
 
 def test_mlp_parameter_count() -> None:
-    variables = models.create("mlp-3-32", 7).init(jax.random.key(0), (12, 12, 1))
+    variables = jax.eval_shape(lambda: models.create("mlp-3-32", 7).init(jax.random.key(0), (12, 12, 1)))
     layers = 144 * 32 + 2 * 32 * 32 + 3 * 2 * 32
     assert models.num_parameters(variables) == layers + 32 * 7 + 7
 
@@ -63,21 +67,36 @@ def test_without_shortcuts_only_the_projections_are_gone() -> None:
     assert models.num_parameters(with_) - models.num_parameters(without) == projections
 
 
+GREY, COLOUR = (28, 28, 1), (16, 16, 3)
 STAGES = {
-    "wrn-10-1": [16, 16, 32, 64, 64],
-    "conv-10-1": [16, 16, 32, 64, 64],
-    "conv4": [64, 64, 64, 64, 64],
-    "mlp-3-32": [32, 32, 32],
-    "resnet12-dropblock": [64, 160, 320, 640],
+    "wrn-10-1": ([16, 16, 32, 64, 64], COLOUR),
+    "conv-10-1": ([16, 16, 32, 64, 64], GREY),
+    "conv4": ([64, 64, 64, 64, 64], GREY),
+    "mlp-3-32": ([32, 32, 32], COLOUR),
+    "resnet12-dropblock": ([64, 160, 320, 640], COLOUR),
 }
 
 
-@pytest.mark.parametrize(("name", "widths"), STAGES.items())
-@pytest.mark.parametrize("shape", [(28, 28, 1), (16, 16, 3)])
+def _cases() -> list[Any]:
+    """Every network on images of one kind; of the other kind, and the largest one, slowly."""
+    cases = []
+    for name, (widths, quick) in STAGES.items():
+        for shape in (GREY, COLOUR):
+            slow = name == "resnet12-dropblock" or shape != quick
+            cases.append(pytest.param(name, widths, shape, marks=[pytest.mark.slow] if slow else []))
+    return cases
+
+
+def initial(network: models.Network, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Its variables, as one program; outside of jit every operation compiles by itself."""
+    return jax.jit(lambda: network.init(jax.random.key(0), shape))()
+
+
+@pytest.mark.parametrize(("name", "widths", "shape"), _cases())
 def test_outputs_and_modes(name: str, widths: list[int], shape: tuple[int, int, int]) -> None:
     network = models.create(name, 7)
-    variables = network.init(jax.random.key(0), shape)
-    images = jax.random.normal(jax.random.key(1), (4, *shape))
+    variables = initial(network, shape)
+    images = np.random.default_rng(1).normal(size=(4, *shape)).astype(np.float32)
     evaluate = jax.jit(lambda v, x: network.apply(v, x))
     train = jax.jit(lambda v, x: network.apply(v, x, train=True, key=jax.random.key(2)))
 
@@ -100,11 +119,12 @@ def test_outputs_and_modes(name: str, widths: list[int], shape: tuple[int, int, 
 
 def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32() -> None:
     network = models.create("wrn-10-1", 5, dtype=jnp.bfloat16)
-    variables = network.init(jax.random.key(0), (16, 16, 3))
-    output, batch_stats = network.apply(variables, jnp.ones((2, 16, 16, 3)), train=True)
-    for leaf in jax.tree.leaves((variables, output, batch_stats)):
+    images = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), (16, 16, 3)))
+    output = jax.eval_shape(lambda v, x: network.apply(v, x, train=True), variables, images)
+    for leaf in jax.tree.leaves((variables, output)):
         assert leaf.dtype == jnp.float32
-    jaxpr = str(jax.make_jaxpr(lambda x: network.apply(variables, x, train=True)[0].logits)(jnp.ones((2, 16, 16, 3))))
+    jaxpr = str(jax.make_jaxpr(lambda v, x: network.apply(v, x, train=True)[0].logits)(variables, images))
     convolutions = [line for line in jaxpr.splitlines() if "conv_general_dilated" in line]
     assert convolutions
     assert all("bf16" in line.split("=")[0] for line in convolutions)
@@ -113,8 +133,9 @@ def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32() -> None:
 @jax.numpy_dtype_promotion("standard")  # jax.nn.dot_product_attention relies on it
 def test_attention_in_bfloat16_takes_its_softmax_in_float32() -> None:
     network = models.create("vit-2-64-4", 5, dtype=jnp.bfloat16)
-    variables = network.init(jax.random.key(0), (16, 16, 3))
-    jaxpr = str(jax.make_jaxpr(lambda x: network.apply(variables, x, train=True)[0].logits)(jnp.ones((2, 16, 16, 3))))
+    images = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), (16, 16, 3)))
+    jaxpr = str(jax.make_jaxpr(lambda v, x: network.apply(v, x, train=True)[0].logits)(variables, images))
     exponentials = [line for line in jaxpr.splitlines() if "= exp " in line]
     assert len(exponentials) == 2
     assert all("f32" in line and "bf16" not in line for line in exponentials)
@@ -145,12 +166,12 @@ def test_batch_norm_gradient_is_that_of_automatic_differentiation(slope: float |
 
 def test_a_transformer_has_no_batch_statistics_and_tells_of_patches_that_do_not_fit() -> None:
     network = models.create("vit-2-64-4", 7)
-    variables = network.init(jax.random.key(0), (12, 12, 1))
-    images = jax.random.normal(jax.random.key(1), (4, 12, 12, 1))
-    output, batch_stats = network.apply(variables, images, train=True)
+    variables = initial(network, (12, 12, 1))
+    images = np.random.default_rng(1).normal(size=(4, 12, 12, 1)).astype(np.float32)
+    output, batch_stats = jax.jit(lambda x: network.apply(variables, x, train=True))(images)
     assert batch_stats == {}
     assert [stage.shape for stage in output.stages] == [(4, 64)] * 4
-    alone, _ = network.apply(variables, images[:1])
+    alone, _ = jax.jit(lambda x: network.apply(variables, x))(images[:1])
     np.testing.assert_allclose(alone.features, output.features[:1], rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="patches of 4 pixels do not tile images of 30 x 30"):
         network.init(jax.random.key(0), (30, 30, 1))
@@ -166,16 +187,19 @@ def test_drop_block_drops_squares_in_training_only() -> None:
     horizontal_runs = lone[:, :, 1:] & lone[:, :, :-1]
     assert horizontal_runs.sum() > 0.6 * lone.sum()  # what falls, falls beside its neighbours
 
+
+@pytest.mark.slow
+def test_a_network_with_drop_block_takes_a_key_in_training_and_drops_nothing_in_evaluation() -> None:
     network = models.create("resnet12-dropblock", 5)
-    variables = network.init(jax.random.key(0), (16, 16, 1))
-    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 1))
+    variables = initial(network, (16, 16, 1))
+    images = np.random.default_rng(1).normal(size=(2, 16, 16, 1)).astype(np.float32)
     train = jax.jit(lambda key: network.apply(variables, images, train=True, key=key)[0].features)
     assert not np.allclose(train(jax.random.key(1)), train(jax.random.key(2)))
     with pytest.raises(InputError, match=r"resnet12-dropblock draws random numbers in training; pass key=") as raised:
         network.apply(variables, images, train=True)
     assert "\n" not in str(raised.value)
     whole = models.create("resnet12", 5)  # in evaluation nothing is dropped: the network without drop-block
-    evaluated = [net.apply(variables, images)[0].features for net in (network, whole)]
+    evaluated = [jax.jit(net.apply)(variables, images)[0].features for net in (network, whole)]
     np.testing.assert_array_equal(*evaluated)
 
 

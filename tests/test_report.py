@@ -2,19 +2,19 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
 import tiny
+from commands import inside
+from conftest import make_mesh
 from sklearn.decomposition import PCA
 
 import ncjax
@@ -25,12 +25,12 @@ from ncjax.train import Config
 
 report = pytest.importorskip("ncjax.report", reason="Bokeh is not installed", exc_type=ModuleNotFoundError)
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
 HOSTILE = '</script><b>"&'
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, compiled_cheaply: None) -> Path:
     """Two seeds of a short run on images of one's own, one class with a name that is no HTML."""
     path = tmp_path_factory.mktemp("report")
     parts = [tiny.split(6, 24, seed=1), tiny.split(5, 12, seed=3)]
@@ -44,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset="npz", data_dir=str(path / "images.npz"), network="mlp-2-16", preset="smoke", epochs=2, batch_size=32,
         optimizer="sgd", learning_rate=0.1, seeds=2, measurements=1, measure_episodes=50, workdir=path / "runs",
     )  # fmt: skip
-    ncjax.pretrain(config)
+    with jax.set_mesh(make_mesh(1)):
+        ncjax.pretrain(config)
     return path
 
 
@@ -55,7 +56,8 @@ def both(folder: Path) -> list[runs.Run]:
 
 @pytest.fixture(scope="module")
 def detail(both: list[runs.Run]) -> "report.Detail":
-    return report.examine(both[0], episodes=60)
+    with jax.set_mesh(make_mesh(1)):
+        return report.examine(both[0], episodes=60)
 
 
 @pytest.fixture(scope="module")
@@ -221,39 +223,21 @@ def test_what_is_no_run_is_refused_in_a_line(folder: Path, tmp_path: Path) -> No
         runs.read(tmp_path / "bad")
 
 
-def _command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "report.py"), *arguments],
-        cwd=cwd,
-        env=os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_NUM_CPU_DEVICES": "2"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def test_the_command_writes_the_page_or_says_a_line(folder: Path) -> None:
-    done = _command("runs", "--out=made/page.html", "--detail=0", cwd=folder)
+    done = inside("report.py", "runs", "--out=made/page.html", "--detail=0", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("report  made/page.html  (2 runs, ")
     assert (folder / "made" / "page.html").read_text().startswith("<!doctype html>")
     (folder / "begun").mkdir()
     shutil.copy(folder / "runs" / "seed_0" / "config.json", folder / "begun")
-    done = _command("runs", "begun", "--out=made/page.html", "--detail=0", cwd=folder)
+    done = inside("report.py", "runs", "begun", "--out=made/page.html", "--detail=0", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "left out: begun has only begun" in done.stderr
     assert "(2 runs, " in done.stdout
-    wrong = _command("runs/seed_0/checkpoints", cwd=folder)
+    wrong = inside("report.py", "runs/seed_0/checkpoints", cwd=folder)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: runs/seed_0/checkpoints holds no run")
     assert len(wrong.stderr.splitlines()) == 1
-
-
-def test_import_leaves_bokeh_out() -> None:
-    code = "import ncjax, ncjax.runs, sys; print([m for m in ('bokeh', 'jinja2') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_browser_opens_it_offline_without_an_error(page: str, tmp_path: Path) -> None:
