@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import tiny
 from jax.sharding import AxisType, Mesh
-from test_train_step import benchmark, run_steps, setup, training_data
+from steps import run_steps, setup, training_data
 
 from ncjax import cli, devices, models
 from ncjax.train import loop, streaming
@@ -36,7 +36,7 @@ def streamed_step() -> Any:
     mesh = Mesh(np.asarray(jax.devices()).reshape(2, 2).T.ravel(), ("data",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(mesh):
         data = training_data()
-        batches = streaming.batches(benchmark().source_train, 0, 16, local_rows(mesh, 16))
+        batches = streaming.batches(tiny.benchmark().source_train, 0, 16, local_rows(mesh, 16))
         trainer = streamed_trainer(setup(mesh), (data.mean, data.std), batches, 0)
         states, _ = trainer.run(trainer.initial, 0, 1)
         return jax.device_get(states[0])

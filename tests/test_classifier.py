@@ -144,6 +144,7 @@ def test_a_batch_of_nothing(params: ncjax.Classifier) -> None:
         outputs(params, tiny.split(2, 2, seed=1), ("features",), batch_size=0)
 
 
+@pytest.mark.slow
 def test_features_of_many_batches_on_as_many_devices_as_cores() -> None:
     """XLA ends the process after a minute where too many calls wait for each other."""
     program = (

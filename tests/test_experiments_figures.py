@@ -140,7 +140,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> sweep.Options:
     def reference(options: sweep.Options, **changes: Any) -> Config:
         plain = Config(
             network="tiny", epochs=1, min_steps=12, batch_size=16, learning_rate=0.1, schedule="cosine",
-            measurements=1, measure_episodes=40, keep_checkpoints=True,
+            measurements=1, measure_episodes=50, keep_checkpoints=True,
         )  # fmt: skip
         return dataclasses.replace(plain, **changes)
 

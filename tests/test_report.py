@@ -18,14 +18,14 @@ from conftest import make_mesh
 from sklearn.decomposition import PCA
 
 import ncjax
-from ncjax import runs
+from ncjax import models, runs
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
 from ncjax.train import Config
 
 report = pytest.importorskip("ncjax.report", reason="Bokeh is not installed", exc_type=ModuleNotFoundError)
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
 HOSTILE = '</script><b>"&'
 
 
@@ -33,7 +33,7 @@ HOSTILE = '</script><b>"&'
 def folder(tmp_path_factory: pytest.TempPathFactory, compiled_cheaply: None) -> Path:
     """Two seeds of a short run on images of one's own, one class with a name that is no HTML."""
     path = tmp_path_factory.mktemp("report")
-    parts = [tiny.split(6, 24, seed=1), tiny.split(5, 12, seed=3)]
+    parts = [tiny.split(6, 24, seed=1), tiny.split(5, 22, seed=3)]
     names = [f"c{i:02d}" for i in range(11)]
     names[7] = HOSTILE
     labels = np.concatenate([parts[0].labels, parts[1].labels + 6])
@@ -41,10 +41,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, compiled_cheaply: None) -> 
     images = np.concatenate([part.images for part in parts])
     np.savez(path / "images.npz", images=images, labels=labels, split=split, class_names=np.array(names))
     config = Config(
-        dataset="npz", data_dir=str(path / "images.npz"), network="mlp-2-16", preset="smoke", epochs=2, batch_size=32,
+        dataset="npz", data_dir=str(path / "images.npz"), network="tiny", preset="smoke", epochs=2, batch_size=16,
         optimizer="sgd", learning_rate=0.1, seeds=2, measurements=1, measure_episodes=50, workdir=path / "runs",
     )  # fmt: skip
-    with jax.set_mesh(make_mesh(1)):
+    with pytest.MonkeyPatch.context() as patch, jax.set_mesh(make_mesh(1)):
+        patch.setattr(models, "create", tiny.create)
         ncjax.pretrain(config)
     return path
 
@@ -56,7 +57,8 @@ def both(folder: Path) -> list[runs.Run]:
 
 @pytest.fixture(scope="module")
 def detail(both: list[runs.Run]) -> "report.Detail":
-    with jax.set_mesh(make_mesh(1)):
+    with pytest.MonkeyPatch.context() as patch, jax.set_mesh(make_mesh(1)):
+        patch.setattr(models, "create", tiny.create)
         return report.examine(both[0], episodes=60)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from test_train_step import alone
+from steps import alone
 
 from ncjax import restore
 from ncjax.train import read_records

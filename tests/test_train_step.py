@@ -1,81 +1,20 @@
-"""The compiled step: order of images, agreement over devices, the loop in one call, the schedule, the penalty."""
+"""The compiled step: order of images, the update rule, schedules, and the step that is not finite."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import make_mesh
 from jax.sharding import Mesh
-from tiny import benchmark
-from tiny import network as tiny_network
+from steps import CONFIG, network_of, setup, training_data
 
-from ncjax.models import Network
-from ncjax.train import Config, streaming
+from ncjax.train import Config
 from ncjax.train.losses import Objective
-from ncjax.train.step import Batch, TrainState, epoch_order, initial_state, optimizer, schedule, train_step
-from ncjax.train.trainer import _OPTIONS, Setup, local_rows, resident_trainer, step_flops, streamed_trainer
-
-CONFIG = Config(learning_rate=0.05, schedule="constant", batch_size=16)
-
-
-def training_data(dtype: jnp.dtype = jnp.float32) -> Batch:
-    train = benchmark().source_train
-    return Batch(
-        jnp.asarray(train.images), jnp.asarray(train.labels), jnp.asarray([0.4], dtype), jnp.asarray([0.3], dtype)
-    )
-
-
-class _Float64(Network):
-    """A network whose parameters are float64, from the float32 numbers that it is initialised with."""
-
-    def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> dict:
-        return jax.tree.map(lambda a: a.astype(jnp.float64), super().init(key, image_shape))
-
-
-def network_of(dtype: jnp.dtype) -> Network:
-    network = tiny_network(dtype=dtype)
-    return network if dtype == jnp.float32 else _Float64(network.name, network.num_classes, network.module)
-
-
-def setup(mesh: Mesh, dtype: jnp.dtype = jnp.float32, tx: optax.GradientTransformation | None = None) -> Setup:
-    return Setup(
-        network=network_of(dtype),
-        tx=tx or optimizer(CONFIG, 100),
-        objective=Objective(),
-        augmentation="shift",
-        batch_size=16,
-        num_images=126,
-        image_shape=(12, 12, 1),
-        mesh=mesh,
-    )
-
-
-def run_steps(
-    mesh: Mesh, count: int, dtype: jnp.dtype = jnp.float32, seeds: tuple[int, ...] = (0,)
-) -> list[TrainState]:
-    """The state of every seed after `count` steps."""
-    with jax.set_mesh(mesh):
-        trainer = resident_trainer(setup(mesh, dtype), training_data(dtype), seeds)
-        states, step = trainer.initial, 0
-        while step < count:
-            taken = min(count - step, -(-(126 - step * 16 % 126) // 16))
-            states, _ = trainer.run(states, step, taken)
-            step += taken
-        return [jax.device_get(trainer.one_seed(states, i)) for i in range(len(seeds))]
-
-
-@cache
-def alone(count: int, dtype: jnp.dtype = jnp.float32, seed: int = 0) -> TrainState:
-    """One seed on one device, in float64 inside `jax.enable_x64` only."""
-    return run_steps(make_mesh(1), count, dtype, (seed,))[0]
+from ncjax.train.step import Batch, epoch_order, initial_state, optimizer, schedule, train_step
+from ncjax.train.trainer import resident_trainer
 
 
 def test_every_image_once_an_epoch_across_epochs() -> None:
@@ -124,161 +63,6 @@ def test_a_step_is_sgd_with_momentum_and_penalty_in_float64() -> None:
             state.variables,
             {"params": params, "batch_stats": batch_stats},
         )
-
-
-@pytest.mark.parametrize("count", [2, 8])
-def test_devices_agree_to_rounding_after_20_steps_in_float64(count: int, on_devices: Callable[[int], Mesh]) -> None:
-    with jax.enable_x64(True):
-        one, (many,) = alone(20, jnp.float64), run_steps(on_devices(count), 20, jnp.float64)
-    assert int(many.step) == 20
-    assert_close_in_float64(one, many)
-
-
-def assert_close_in_float64(one: TrainState, other: TrainState) -> None:
-    assert {leaf.dtype for leaf in jax.tree.leaves(one.variables)} == {np.dtype(np.float64)}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), one.variables, other.variables)
-
-
-def assert_first_step_close(one: TrainState, other: TrainState) -> None:
-    def close(a: np.ndarray, b: np.ndarray) -> None:
-        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a)
-
-    # after one step the momentum is the gradient and its penalty
-    jax.tree.map(close, one.optimizer, other.optimizer)
-    jax.tree.map(close, one.variables["batch_stats"], other.variables["batch_stats"])
-
-
-@pytest.mark.parametrize("count", [2, 8])
-def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Mesh]) -> None:
-    one, (many,) = alone(1), run_steps(on_devices(count), 1)
-    assert_first_step_close(one, many)
-
-
-@pytest.mark.parametrize(("count", "loop"), [(2, False), (4, False), (8, False), (2, True)])
-def test_seeds_trained_together_agree_with_each_alone(
-    count: int, loop: bool, on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three seeds: as on a CPU two of them on a device each, then one on both; a group filled up to four; or one after
-    another, each on eight. Or vmapped in one loop as on accelerators."""
-    seeds = (3, 4, 7)
-    monkeypatch.setattr("ncjax.train.trainer.one_call_a_step", lambda mesh: not loop)
-    together = run_steps(on_devices(count), 1, seeds=seeds)
-    with jax.enable_x64(True):
-        together64 = run_steps(on_devices(count), 20, jnp.float64, seeds)
-    monkeypatch.undo()
-    for i, seed in enumerate(seeds):
-        assert_first_step_close(alone(1, seed=seed), together[i])
-        with jax.enable_x64(True):
-            assert_close_in_float64(alone(20, jnp.float64, seed), together64[i])
-    heads = [state.variables["params"]["head"]["kernel"] for state in together]
-    assert not np.allclose(heads[0], heads[1])
-
-
-def test_operations_are_those_of_a_whole_batch_on_any_mesh(
-    on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same number that XLA gives for the step itself, whatever devices train: GPUs and TPUs give none."""
-    one, four = setup(on_devices(1)), setup(on_devices(4))
-    with jax.set_mesh(on_devices(4)):
-        flops = step_flops(four)
-    assert flops == step_flops(one)
-    data = training_data()
-    state = initial_state(one.network, one.tx, 0, one.image_shape)
-    batch = Batch(data.images[:16], data.labels[:16], data.mean, data.std)
-    step = partial(train_step, one.network, one.tx, one.objective, one.augmentation)
-    assert flops == pytest.approx(jax.jit(step).lower(jnp.uint32(0), state, batch).cost_analysis()["flops"], rel=1e-3)
-
-    def no_cpu(backend: str) -> list[jax.Device]:
-        raise RuntimeError
-
-    monkeypatch.setattr(jax, "local_devices", no_cpu)
-    assert step_flops(one) is None
-
-
-def test_compile_options_are_the_users_where_he_sets_them(
-    on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Options of ours that XLA_FLAGS names are left out; those that a jaxlib lacks do not stop a run."""
-    seen = []
-    compile_ = jax.stages.Lowered.compile
-
-    def recorded(self: jax.stages.Lowered, compiler_options: dict | None = None, **kwargs) -> jax.stages.Compiled:
-        seen.append(compiler_options)
-        return compile_(self, compiler_options, **kwargs)
-
-    monkeypatch.setattr(jax.stages.Lowered, "compile", recorded)
-    ours = dict(_OPTIONS["cpu"])
-    (name,) = ours
-    run_steps(on_devices(1), 1)
-    assert seen.pop() == ours
-    monkeypatch.setenv("XLA_FLAGS", f"--another=1 --{name}=LIBRARY_FUSION_TYPE_DOT")
-    run_steps(on_devices(1), 1)
-    assert seen == [{}]
-    monkeypatch.delenv("XLA_FLAGS")
-    for unknown in ({name: "NOPE"}, {"xla_nope": "1"}):
-        monkeypatch.setitem(_OPTIONS, "cpu", unknown)
-        seen.clear()
-        run_steps(on_devices(1), 1)
-        assert seen == [unknown, None]
-
-
-def test_many_steps_in_one_compiled_call_are_the_same_steps(
-    on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The loop that accelerators run, here on a CPU, against one call a step."""
-    with jax.enable_x64(True):
-        monkeypatch.setattr("ncjax.train.trainer.one_call_a_step", lambda mesh: False)
-        (in_one_call,) = run_steps(on_devices(1), 20, jnp.float64)
-        monkeypatch.undo()
-        assert_close_in_float64(alone(20, jnp.float64), in_one_call)
-
-
-def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh]) -> None:
-    """The same steps, bit for bit, over the end of an epoch and from the middle of the stream."""
-    (resident,) = run_steps(on_devices(2), 12)
-    mesh = on_devices(2)
-    with jax.set_mesh(mesh):
-        data = training_data()
-        batches = streaming.batches(benchmark().source_train, 0, 16, local_rows(mesh, 16))
-        first = streamed_trainer(setup(mesh), (data.mean, data.std), batches, 0)
-        states, _ = first.run(first.initial, 0, 5)
-        second = streamed_trainer(setup(mesh), (data.mean, data.std), batches, 0)
-        states, progress = second.run(states, 5, 7)
-    assert progress.first_bad_step.tolist() == [-1]
-    jax.tree.map(np.testing.assert_array_equal, resident, jax.device_get(states[0]))
-
-
-def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
-    """On as many devices as cores, XLA ends the process after a minute where too many calls wait for each other."""
-    root = Path(__file__).parent.parent
-    subprocess.run(
-        [sys.executable, str(root / "benchmarks" / "training.py"), "--host"],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-
-
-def test_seeds_that_take_turns_do_not_wait_for_each_other() -> None:
-    """Calls of four groups, fifteen each, are more than CPU devices can hold back: they waited for ever."""
-    program = (
-        "import dataclasses, jax, test_train_step as t; from ncjax import devices; mesh = devices.data_mesh(); "
-        "setup = dataclasses.replace(t.setup(mesh), batch_size=8); "
-        "trainer = t.resident_trainer(setup, t.training_data(), range(4)); "
-        "states, seen = trainer.run(trainer.initial, 0, 15); states, seen = trainer.run(states, 15, 1); "
-        "print(mesh.size, len(states), int(states[3].step))"
-    )
-    tests = Path(__file__).parent
-    paths = os.pathsep.join([str(tests), str(tests.parent)])
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": paths},
-        check=True,
-        stdout=subprocess.PIPE,
-        timeout=300,
-    )
-    assert done.stdout == b"8 4 16\n"
 
 
 def test_the_first_step_that_is_not_finite_is_named(on_devices: Callable[[int], Mesh]) -> None:

@@ -23,13 +23,13 @@ pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nine classes of 14 images."""
+    """Six source classes of 21 images and five target classes of 22, in files."""
     monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
-    images = tiny.split(9, 14, seed=5)
-    for i, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
-        path = tmp_path / "own" / f"class {label}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
+    for part, split in (("source", tiny.split(6, 21, seed=5)), ("target", tiny.split(5, 22, seed=2))):
+        for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            path = tmp_path / "own" / part / f"{part} {label}" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(path)
     return tmp_path / "own"
 
 
@@ -53,7 +53,7 @@ def test_a_streamed_run_is_the_resident_one(folder: Path, tmp_path: Path) -> Non
         pretrain(
             Config(
                 dataset="folder", data_dir=str(folder), image_size=12, network="tiny", epochs=3, batch_size=16,
-                learning_rate=0.1, schedule="constant", measurements=1, measure_episodes=20, stream=stream,
+                learning_rate=0.1, schedule="constant", measurements=1, measure_episodes=50, stream=stream,
                 workdir=tmp_path / name,
             )
         )  # fmt: skip
@@ -71,7 +71,7 @@ def test_of_many_streamed_seeds_only_those_left_are_trained(
 ) -> None:
     config = Config(
         dataset="folder", data_dir=str(folder), image_size=12, network="tiny", epochs=1, batch_size=16,
-        learning_rate=0.1, schedule="constant", measurements=0, measure_episodes=20, stream=True, seeds=2,
+        learning_rate=0.1, schedule="constant", measurements=0, measure_episodes=50, stream=True, seeds=2,
         workdir=tmp_path / "run",
     )  # fmt: skip
     pretrain(config)
