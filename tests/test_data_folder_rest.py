@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ncjax import data
-from ncjax.data import mini_imagenet
+from ncjax.data import cleaning, mini_imagenet
 from ncjax.data.images import bits_of_grey
 from ncjax.errors import InputError
 
@@ -125,6 +125,13 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"cannot read the folder .*own: Permission denied"):
         _load(root)
+
+
+def test_the_folder_may_have_a_name_in_any_encoding(tmp_path):
+    root = _tree(tmp_path / os.fsdecode(b"\xe4 [1]"), "abcd")
+    for _ in range(2):  # prepared, then read back
+        assert _count(_load(root)) == 12
+    assert cleaning.leftovers() == []
 
 
 def _mini(root, places):

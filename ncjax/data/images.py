@@ -162,7 +162,7 @@ def prepare(
     settings = {"image_size": size, "channels": channels, "skip_corrupt": skip_corrupt}
     made_from = archives.digest({**facts, **settings})
     contents = records.Contents(
-        description=f"from {source.resolve()}",
+        description=f"from {os.fsencode(source.resolve()).decode(errors='backslashreplace')}",
         homepage="",
         image_shape=(size, size, channels),
         class_names=tuple(class_names),
