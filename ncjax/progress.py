@@ -1,8 +1,8 @@
-"""A bar over what takes longer than two seconds."""
+"""Bars over what takes longer than two seconds, and remarks beside them."""
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from tqdm import tqdm
@@ -17,13 +17,31 @@ def seconds_between_updates() -> float:
 
 def progress(values: Sequence[T], what: str, unit: str = "it") -> Iterable[T]:
     """The values, with a bar on stderr after two seconds, which goes when they end; process 0 alone shows it."""
-    bar: Iterable[T] = tqdm(
-        values,
+    bar: Iterable[T] = progress_bar(what, unit, iterable=values)
+    return bar
+
+
+def progress_bar(what: str, unit: str, **options: Any) -> tqdm:
+    """As `progress`, for a loop that calls `update` itself; `options` are those of tqdm, such as `total`."""
+    return tqdm(
         desc=what,
         unit=unit,
         delay=2,
         leave=False,
+        file=sys.stderr,
         mininterval=seconds_between_updates(),
-        disable=jax.process_index() > 0,
+        disable=not _is_lead_process(),
+        **options,
     )
-    return bar
+
+
+def remark(text: str) -> None:
+    """Writes a line to stderr, above any bar; process 0 alone does."""
+    if _is_lead_process():
+        tqdm.write(text, file=sys.stderr)
+
+
+def _is_lead_process() -> bool:
+    # A process that is one of several has said so. Others are not asked for their index: that would start the backend,
+    # after which devices cannot be chosen any more, and data are often loaded first.
+    return not jax.distributed.is_initialized() or jax.process_index() == 0

@@ -222,11 +222,11 @@ def test_folder_mistakes_are_one_line(tmp_path, cache):
     _tree(tmp_path / "half" / "source", "abc")
     with pytest.raises(InputError, match="needs source and target folders"):
         load(tmp_path / "half")
-    _tree(tmp_path / "val" / "source", "abc")
-    _tree(tmp_path / "val" / "val", "de")
-    _tree(tmp_path / "val" / "target", "fg")
-    with pytest.raises(InputError, match=r"has val beside source and target.*source, validation, target"):
-        load(tmp_path / "val")
+    _tree(tmp_path / "dev" / "source", "abc")
+    _tree(tmp_path / "dev" / "dev", "de")
+    _tree(tmp_path / "dev" / "target", "fg")
+    with pytest.raises(InputError, match=r"has dev beside source and target.*source, validation and target"):
+        load(tmp_path / "dev")
     _tree(tmp_path / "one" / "source", "abc")
     _tree(tmp_path / "one" / "target", "d")
     with pytest.raises(InputError, match=r"there are 1 target classes; at least 2"):
@@ -295,7 +295,7 @@ def test_npz_without_split_and_grey(tmp_path):
         ({"class_names": np.array(list("abcdda"))}, "has 'a' more than once"),
         ({"split": np.array(["source"] * 59 + ["target"])}, "class '102' of .* is in source and target"),
         ({"split": np.array(["source"] * 60)}, "there are 0 target classes"),
-        ({"split": np.array(["train"] * 60)}, "must be 'source', 'validation' or 'target'"),
+        ({"split": np.array(["dev"] * 60)}, "must be 'source', 'validation' or 'target'"),
     ],
 )
 def test_npz_mistakes_are_one_line(tmp_path, arrays, message):

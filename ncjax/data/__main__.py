@@ -1,4 +1,4 @@
-"""`python -m ncjax.data`: what data sets are known and prepared; `--preview` draws one."""
+"""`python -m ncjax.data`: what data sets are known and prepared; `--preview` draws one, `--clean` removes leftovers."""
 
 import argparse
 import sys
@@ -25,10 +25,12 @@ def listing() -> str:
 
 
 def _prepared(name: str) -> list[str]:
-    from ncjax.data.records import open_prepared  # imports tensorflow-datasets, which previews of glyphs can do without
+    from ncjax.data import cleaning  # imports tensorflow-datasets, which previews of glyphs can do without
+    from ncjax.data.records import open_prepared
 
     pattern = f"{name}/[!.]*"  # hidden folders are still being written
     lines = []
+    leftovers = {leftover.path: leftover.reason for leftover in cleaning.leftovers()}
     for folder in sorted([*cache_dir().glob(pattern), *cache_dir().glob(f"local/*/{pattern}")]):
         try:
             prepared = open_prepared(folder)
@@ -41,8 +43,20 @@ def _prepared(name: str) -> list[str]:
                 f"  prepared: {folder}, {sum(prepared.counts.values())} images {shape} of "
                 f"{len(prepared.class_names)} classes, {prepared.num_bytes / 1e6:.1f} MB"
                 f"{', ' + prepared.description if folder.is_relative_to(cache_dir() / 'local') else ''}"
+                f"{f' ({leftovers[folder]}: --clean removes it)' if folder in leftovers else ''}"
             )
     return lines
+
+
+def _clean() -> None:
+    from ncjax.data import cleaning
+
+    freed = 0
+    for leftover in cleaning.leftovers():
+        cleaning.remove(leftover)
+        freed += leftover.num_bytes
+        print(f"removed {leftover.path}: {leftover.reason}, {leftover.num_bytes / 1e6:.1f} MB")
+    print(f"{freed / 1e6:.1f} MB freed in {cache_dir()}")
 
 
 def contact_sheet(split: Split, columns: int = 16) -> Image.Image:
@@ -67,8 +81,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rotations", action="store_true", help="turned characters are further classes (omniglot)")
     parser.add_argument("--skip_corrupt", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--output", type=Path, help="PNG file to write (default: <name>-<split>.png)")
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="remove from the cache folder what no load reads any more: prepared files of images that have changed or "
+        "are gone, damaged ones, and what killed processes left",
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.clean:
+            _clean()
+            return 0
         if options.preview is None:
             print(listing())
             return 0

@@ -5,15 +5,14 @@ import hashlib
 import http.client
 import os
 import shutil
-import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from ncjax.errors import InputError
+from ncjax.progress import progress_bar
 
 _ABANDONED_AFTER = 24 * 3600  # seconds
 
@@ -61,16 +60,15 @@ def download(url: str, expected_md5: str) -> Path:
         check_md5(path, expected_md5, f"{url} (delete the file first)")
         return path
     advice = f"fetch {url} by hand and name its folder with data_dir"
-    part = None
+    # A name of its own, so that two processes fetching at once do not write into one file; opened as any file, so that
+    # whoever may read the cache folder may read this.
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent, f"{path.name}.*.part")
-        # A name of its own, so that two processes fetching at once do not write into one file.
-        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
-        part = Path(name)
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=60) as reply:
+        with part.open("xb") as file, urllib.request.urlopen(url, timeout=60) as reply:
             total = int(reply.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, leave=False) as bar:
+            with progress_bar(path.name, "B", total=total, unit_scale=True) as bar:
                 while block := reply.read(1 << 20):
                     file.write(block)
                     bar.update(len(block))
@@ -82,17 +80,24 @@ def download(url: str, expected_md5: str) -> Path:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise InputError(f"cannot download {url} to {path.parent}: {reason}; {advice}") from error
     finally:
-        if part is not None:
+        with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
     return path
 
 
 def remove_abandoned(folder: Path, pattern: str) -> None:
     """Removes what processes that were killed a day ago, or before, have left in a folder."""
+    for left in abandoned(folder, pattern):
+        with contextlib.suppress(FileNotFoundError):  # another process has just done so
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+
+
+def abandoned(folder: Path, pattern: str) -> Iterator[Path]:
+    """What processes that were killed a day ago, or before, have left in a folder."""
     for left in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process has just ended
             if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+                yield left
 
 
 def check_member_names(archive: Path, names: Iterable[str]) -> None:

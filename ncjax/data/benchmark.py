@@ -1,29 +1,58 @@
 """What every data set becomes: images of source, validation and target classes."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ncjax.errors import InputError
+from ncjax.data.augment import KINDS
+from ncjax.errors import InputError, first_line
 
 PARTS = ("source", "validation", "target")
+_PART_NAMES = {
+    "source": "source", "train": "source", "meta-train": "source",
+    "validation": "validation", "val": "validation", "valid": "validation", "meta-val": "validation",
+    "meta-valid": "validation", "meta-validation": "validation",
+    "target": "target", "test": "target", "meta-test": "target",
+}  # fmt: skip
+PARTS_HELP = "source, validation and target, also named train, val and test or meta-train, meta-val and meta-test"
+
+
+def part_named(name: str) -> str | None:
+    """Which of PARTS is called so in the field; None for another name."""
+    return _PART_NAMES.get(name.lower().replace("_", "-"))
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images of k classes.
+    """Labelled images of k classes; checks itself when it is made.
 
-    images: uint8 [n, h, w, c], NumPy; of images left in their files (`load`'s stream_above), a `RecordImages`, which
-    reads them when they are indexed. labels: int32 [n] in 0..k-1. class_names: k names, that of class i at i.
+    images: uint8 [n, h, w, c], NumPy; other arrays are converted. Images left in their files (`load`'s stream_above)
+    are a `RecordImages`, which reads them when they are indexed.
+    labels: int32 [n] in 0..k-1, NumPy; whole numbers of other types are converted.
+    class_names: k different names, that of class i at i.
+    Raises InputError for arrays or names that are not so, and for no images.
     """
 
     images: Any
     labels: np.ndarray
     class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images = _array(self.images, "images")
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+            raise InputError(
+                f"images is {images.dtype} {list(images.shape)}; it must be uint8 [n, h, w, c], values 0 to 255, of "
+                "one image or more"
+            )
+        names = _names(self.class_names)
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", _labels(self.labels, len(images), names))
+        object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,6 +63,45 @@ class Split:
         return len(self.class_names)
 
 
+def _array(values: Any, what: str) -> Any:
+    """An array in memory as NumPy; images that are left in their files as they are."""
+    if not hasattr(values, "__array__") and hasattr(values, "shape") and hasattr(values, "dtype"):
+        return values
+    try:
+        return np.asarray(values)
+    except Exception as error:  # of a ragged list, of a tensor on another device, …
+        raise InputError(f"{what} cannot be read as an array ({first_line(error)})") from error
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InputError(f"class_names is {names!r}; it must be a tuple of the classes' names")
+    names = tuple(names)
+    for number, name in enumerate(names):
+        if not isinstance(name, str):
+            raise InputError(f"class_names has {name!r} at {number}, a {type(name).__name__}; names must be strings")
+    if len(set(names)) < len(names):
+        twice = next(name for name, times in Counter(names).items() if times > 1)
+        raise InputError(f"class_names has {twice!r} more than once; give every class a name of its own")
+    return tuple(str(name) for name in names)  # NumPy's strings are strings of their own
+
+
+def _labels(values: Any, count: int, names: tuple[str, ...]) -> np.ndarray:
+    labels = np.asarray(_array(values, "labels"))
+    if labels.shape != (count,):
+        raise InputError(f"labels is {labels.dtype} {list(labels.shape)}; it must be [{count}], one for each image")
+    whole = labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and bool((labels == np.rint(labels)).all()))
+    if not whole:
+        raise InputError(f"labels is {labels.dtype} {list(labels.shape)}; it must be whole numbers, 0 for class 0")
+    outside = np.flatnonzero((labels < 0) | (labels >= len(names)))
+    if len(outside):
+        raise InputError(
+            f"label {labels[outside[0]]} of image {outside[0]} is none of 0 to {len(names) - 1}, as class_names has "
+            f"{len(names)} names; number the classes from 0, and name each"
+        )
+    return labels.astype(np.int32, copy=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Benchmark:
     """One data set as few-shot transfer needs it; no class is in two of source, validation and target.
@@ -41,6 +109,10 @@ class Benchmark:
     source_train and source_test hold different images of the same classes, under the same labels; source_test is
     None when no images were held out. validation is None where the data set has no validation classes.
     augmentation is the kind (see `ncjax.data.augment`) that fits the images: "crop_flip", "shift" or "none".
+    made_with: the programs that made the images and may change them from version to version, and these versions.
+    Checks itself when it is made. Raises InputError for what is no `Split`, images of several shapes, source parts of
+    other class names, less than 2 source or target classes, a class of too few images (2 of validation and target, 1
+    of source), an unknown augmentation.
     """
 
     name: str
@@ -49,6 +121,43 @@ class Benchmark:
     validation: Split | None
     target: Split
     augmentation: str = "none"
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"a Benchmark's name is {self.name!r}; it must be a string")
+        for part in ("source_train", "source_test", "validation", "target"):
+            split = getattr(self, part)
+            if split is not None or part in ("source_train", "target"):
+                self._check(part, split)
+        for part, split in (("source", self.source_train), ("target", self.target)):
+            if split.num_classes < 2:
+                raise InputError(f"there are {split.num_classes} {part} classes in {self.name}; at least 2 are needed")
+        if self.source_test is not None and self.source_test.class_names != self.source_train.class_names:
+            raise InputError(
+                f"source_test of {self.name} has other class_names than source_train; both must be of the same "
+                "classes, in the same order"
+            )
+        if self.augmentation not in KINDS:
+            raise InputError(f"unknown augmentation {self.augmentation!r}; choose one of {', '.join(KINDS)}")
+
+    def _check(self, part: str, split: Any) -> None:
+        if not isinstance(split, Split):
+            raise InputError(f"{part} of {self.name} is a {type(split).__name__}; it must be an ncjax.data.Split")
+        shape, first = (list(s.images.shape[1:]) for s in (split, self.source_train))
+        if shape != first:
+            raise InputError(
+                f"images of {self.name} are {first} in source_train and {shape} in {part}; all must have one height, "
+                "width and number of channels"
+            )
+        counts = np.bincount(split.labels, minlength=split.num_classes)
+        least = 1 if part.startswith("source") else 2
+        if counts.min() < least:
+            rare = int(counts.argmin())
+            raise InputError(
+                f"class {split.class_names[rare]!r} of {self.name} has {counts[rare]} images in {part}; a class needs "
+                f"at least {least}"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,7 +206,7 @@ class DataSet:
     """A data set before its images are read: the names of all classes, their split, and a reader of some classes.
 
     leave_in_files does as read, with images that stay in their files; None where there are no such files.
-    decoded_bytes: the size of all images in such files, as arrays.
+    decoded_bytes: the size of all images in such files, as arrays. made_with: as of Benchmark.
     """
 
     class_names: tuple[str, ...]
@@ -105,6 +214,7 @@ class DataSet:
     read: Callable[[Sequence[int]], ClassImages]
     leave_in_files: Callable[[Sequence[int]], ClassImages] | None = None
     decoded_bytes: int = 0
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
 
 def random_class_split(
@@ -176,9 +286,10 @@ def build(
     source, validation, target = (sorted(c) for c in (split.source[:wanted], split.validation, split.target))
     pool = _pool(name, data_set, [*source, *validation, *target], stream_above)
 
-    rng = np.random.default_rng([seed, 1])
     train, test = [], []
     for c in source:
+        # of the class alone, so that runs with other classes, or with more of them, have the same images of this one
+        rng = np.random.default_rng([seed, 1, *data_set.class_names[c].encode(errors="surrogatepass")])
         ours = np.flatnonzero(pool.labels == c)
         official = None if pool.official_test is None else pool.official_test[ours]
         if not len(ours):
@@ -195,12 +306,6 @@ def build(
         keep = len(ours) - held
         train.append(ours[order[: keep if samples_per_class is None else min(keep, samples_per_class)]])
         test.append(ours[order[keep:]])
-    for c in (*validation, *target):
-        count = int((pool.labels == c).sum())
-        if count < 2:
-            raise InputError(
-                f"class {data_set.class_names[c]!r} of {name} has {count} images; a class needs at least 2"
-            )
 
     def select(index: np.ndarray, classes: Sequence[int], in_files: bool = False) -> Split:
         index = np.sort(index)
@@ -219,6 +324,7 @@ def build(
         validation=select(np.flatnonzero(np.isin(pool.labels, validation)), validation) if validation else None,
         target=select(np.flatnonzero(np.isin(pool.labels, target)), target),
         augmentation=augmentation or ("shift" if pool.images.shape[-1] == 1 else "crop_flip"),
+        made_with=data_set.made_with,
     )
 
 

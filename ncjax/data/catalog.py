@@ -33,8 +33,8 @@ CATALOG: dict[str, Entry] = {
     "glyphs": Entry(
         "glyphs",
         "characters rendered from matplotlib's fonts: 64 of 182 source, 16 validation, 20 target classes by "
-        "split_seed, 150 images a class (source: 100 and 50), 28x28x1",
-        "rendered when loaded, nothing to fetch",
+        "split_seed, 150 images a class (source: 100 and 50), 28x28x1; the same bytes on every machine",
+        "outlines that come with ncjax, warped when loaded, nothing to fetch",
         "the fonts' own: Bitstream Vera and Arev (DejaVu), SIL Open Font License (STIX)",
         "shift",
     ),
@@ -102,7 +102,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "folder": Entry(
         "folder",
-        "your own images under data_dir: a sub-folder a class, optionally below source/, validation/ and target/",
+        "your own images under data_dir: a sub-folder a class, optionally below source/, validation/ and target/ (or "
+        "train/, val/ and test/)",
         "yours",
         "yours",
         None,

@@ -103,13 +103,7 @@ def open_data_set(request: Request, archive: Archive | None = None) -> DataSet:
     # same of it.
     found = None if request.data_dir is None else _find(request.data_dir, archive)
     prepared = records.prepare(archive.name, VERSION, made_from, lambda: _contents(archive, found))
-    return DataSet(
-        prepared.class_names,
-        _class_split(request, prepared.class_names),
-        prepared.read,
-        prepared.leave_in_files,
-        prepared.decoded_bytes,
-    )
+    return prepared.data_set(_class_split(request, prepared.class_names))
 
 
 def _class_split(request: Request, class_names: tuple[str, ...]) -> ClassSplit:

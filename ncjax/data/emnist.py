@@ -50,7 +50,7 @@ def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet
 
     prepared = records.prepare("emnist", VERSION, made_from, contents)
     split = random_class_split(len(prepared.class_names), target=NUM_TARGET, seed=request.split_seed)
-    return DataSet(prepared.class_names, split, prepared.read, prepared.leave_in_files, prepared.decoded_bytes)
+    return prepared.data_set(split)
 
 
 def _find_zip(data_dir: Path) -> Path | None:

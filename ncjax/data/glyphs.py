@@ -1,41 +1,47 @@
-"""`glyphs`: characters of many faces, drawn when they are loaded; nothing is downloaded.
+"""`glyphs`: characters of many faces, warped when they are loaded; nothing is downloaded.
 
 The images are rendered, not collected: a class is one character, an image one random face, stroke, warp and noise.
+They are the same bytes on every machine: the outlines come with ncjax (`ncjax.data.glyph_bank` has drawn them), and
+all that is done to them is arithmetic of integers. No font is rendered, no floating-point number is rounded, and of
+NumPy's generators only the raw bits are used, which do not change from version to version.
 """
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from tqdm import tqdm
 
 from ncjax.data.benchmark import ClassImages, DataSet, Request, random_class_split
+from ncjax.errors import InputError
+from ncjax.progress import progress
 
 NUM_TARGET, NUM_VALIDATION, NUM_SOURCE = 20, 16, 64
 SIZE = 28
 IMAGES_PER_CLASS, TEST_PER_CLASS = 150, 50
 
-# Faces that matplotlib ships and that all have every one of CHARACTERS.
-FACES = (
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif",
-    "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic",
-    "STIXGeneralBolIta",
-)  # fmt: skip
-
-# The letters, digits and signs that all faces share, without accented ones; of two whose renderings correlate by 0.85
-# or more (`correlations`), only the first in Unicode order is kept. They were chosen under another layout of text: in
-# `font`'s, r and ɼ reach 0.851.
+# The letters, digits and signs that all faces of the bank share, without accented ones; of two whose outlines
+# correlate by 0.85 or more (`glyph_bank.correlations`), only the first in Unicode order is kept.
 CHARACTERS = (
     "!#$%&+0123456789<=>?@ABCDEGHJKLMNOPQRSTUVWXYZabdefgijkmnqrty¢£¤§ª¬±µ¶Æ×ØÞßæð÷øþĲ"
     "ĳŀŉŊŋŒƈƐƒƕƛƫƭƺƾǁǂɐɑɒɔɕɖɗɘəɚɜɝɞɠɣɤɧɩɫɭɮɰɲɳɷɸɹɺɻɼɾɿʁʂʅʆʇʉʊʋʍʎʏʐʑʒʕʖʗʚʛʞʡʣʤʦʧʨΓΞΣΦΨ"
     "ΩαβγζκλνξπρςτφχωϐϑϒϖϙϛϝϞϟϠϡϰϱЂЉЊЋЏДЖЛЧШЩЪЫЬЭЮЯгдмтфцєћѣҐ€ﬁ"
 )
 
-_STROKES = (0, 1, 2, 3)  # pixels added around the outline, at _ZOOM times the final resolution
-_ZOOM = 4
-_LONGEST_SIDE = 20  # of a character before its warp, in final pixels
+OUTLINE_SIDE = 80  # pixels; the longest side of every outline in the bank
+EM = 320  # pixels; the font size that the bank's sizes are measured at
+
+_ZOOM = 4  # pixels of an outline for one of an image
+_CANVAS = _ZOOM * SIZE
+_STROKES = (0, 1, 2, 3)  # added around an outline, in 80ths of the font size
+_BLUR = 5  # pixels of an outline; single pixels of it are sampled, and would leave ragged edges
+_PARAMETERS = 16  # random numbers of an image, beside the noise of its pixels
+_ONE = 1 << 16  # a fixed-point number counts 65536ths
+_TURN = 4096  # angles are counted in 4096ths of a turn
+# No entry is near a tie of rounding, so that every mathematical library gives the same ones.
+_SINE = np.array([round(math.sin(2 * math.pi * i / _TURN) * _ONE) for i in range(_TURN)], np.int64)
 
 
 def open_data_set(request: Request) -> DataSet:
@@ -47,75 +53,125 @@ def open_data_set(request: Request) -> DataSet:
         default_sources=NUM_SOURCE,
         seed=request.split_seed,
     )
-    return DataSet(tuple(CHARACTERS), split, _draw_classes)
+    return DataSet(tuple(CHARACTERS), split, _draw_classes, made_with=bank().drawn_by)
 
 
 def _draw_classes(classes: Sequence[int]) -> ClassImages:
-    bar = tqdm(classes, desc="glyphs", unit="class", delay=2, leave=False)
-    images = np.concatenate([draw(CHARACTERS[c], IMAGES_PER_CLASS) for c in bar])
+    images = np.concatenate([draw(CHARACTERS[c], IMAGES_PER_CLASS) for c in progress(classes, "glyphs", "class")])
     labels = np.repeat(np.asarray(classes, np.int32), IMAGES_PER_CLASS)
     return ClassImages(
         images, labels, np.tile(np.arange(IMAGES_PER_CLASS) >= IMAGES_PER_CLASS - TEST_PER_CLASS, len(classes))
     )
 
 
-def render(character: str, face: str, stroke: int = 0) -> np.ndarray:
-    """One character of one face, uint8 [112, 112]: 80 pixels on its longest side, centred, white on black."""
-    side, inner = _ZOOM * SIZE, _ZOOM * _LONGEST_SIDE
-    drawn = font(face, inner)
-    left, top, right, bottom = drawn.getbbox(character, stroke_width=stroke)
-    glyph = Image.new("L", (max(1, round(right - left)), max(1, round(bottom - top))))
-    ImageDraw.Draw(glyph).text((-left, -top), character, font=drawn, fill=255, stroke_width=stroke)
-    scale = inner / max(glyph.size)
-    glyph = glyph.resize((max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))))
-    canvas = Image.new("L", (side, side))
-    canvas.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
-    # `draw` samples single pixels of this; the blur keeps that from leaving ragged edges.
-    return np.asarray(canvas.filter(ImageFilter.BoxBlur(_ZOOM / 2)))
-
-
-def correlations(characters: str) -> np.ndarray:
-    """How alike characters look, float [k, k]: the correlation of their 14 x 14 pixels in one face, mean over faces."""
-    total = np.zeros((len(characters), len(characters)))
-    for face in FACES:
-        blocks = np.stack([render(c, face) for c in characters]).reshape(len(characters), 14, 8, 14, 8)
-        total += np.corrcoef(blocks.mean((2, 4)).reshape(len(characters), -1))
-    return total / len(FACES)
-
-
 def draw(character: str, count: int, seed: int = 0) -> np.ndarray:
-    """`count` images of one character, uint8 [count, 28, 28, 1]; the same for the same seed."""
-    rng = np.random.default_rng([seed, ord(character)])
-    bank = np.stack([render(character, face, stroke) for face in FACES for stroke in _STROKES])
-    which = rng.integers(len(bank), size=count)
+    """Draws images of one of CHARACTERS, uint8 [count, 28, 28, 1].
 
-    # Where each pixel of an image comes from, about the centre and in final pixels: an affine map and a smooth wave.
-    angle = rng.uniform(-0.2, 0.2, count)
-    shear = rng.uniform(-0.15, 0.15, count)
-    stretch = np.exp(rng.uniform(-0.15, 0.15, (count, 2)))
-    cos, sin = np.cos(angle), np.sin(angle)
-    affine = np.empty((count, 2, 2))
-    affine[:, 0] = np.stack([cos, sin], 1) * stretch[:, :1]
-    affine[:, 1] = np.stack([-sin + shear * cos, cos + shear * sin], 1) * stretch[:, 1:]
-    grid = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")).reshape(2, -1) - (SIZE - 1) / 2
-    source = (affine @ grid).astype(np.float32)
-    source += rng.uniform(-1.5, 1.5, (count, 2, 1)).astype(np.float32)
-    frequency = rng.uniform(-0.3, 0.3, (count, 2, 2))
-    phase = rng.uniform(0, 2 * np.pi, (count, 2, 1))
-    source += np.sin((frequency @ grid + phase).astype(np.float32))
+    Image i depends on the character, the seed and i alone.
+    Raises InputError for another character.
+    """
+    ink, sizes = _ink(character)
+    bits = np.random.PCG64(np.random.SeedSequence([seed, ord(character)]))
+    raw = bits.random_raw((count, _PARAMETERS + SIZE * SIZE))
+    unit = iter((raw[:, :_PARAMETERS, None] >> np.uint64(33)).astype(np.int64).swapaxes(0, 1))
 
-    pixel = ((source + SIZE / 2) * _ZOOM).astype(np.int32)
-    inside = ((pixel >= 0) & (pixel < SIZE * _ZOOM)).all(1)
-    row, column = pixel.clip(0, SIZE * _ZOOM - 1).transpose(1, 0, 2)
-    ink = np.where(inside, bank[which[:, None], row, column], 0).astype(np.float32)
+    def between(low: int, high: int) -> np.ndarray:
+        """The next random integers in low, …, high - 1, int64 [count, 1]."""
+        return low + (next(unit) * (high - low) >> 31)
 
-    brightness = rng.uniform(0.7, 1.0, (count, 1)).astype(np.float32)
-    noise = rng.standard_normal(ink.shape, np.float32) * rng.uniform(5, 20, (count, 1)).astype(np.float32)
-    return (ink * brightness + noise).clip(0, 255).astype(np.uint8).reshape(count, SIZE, SIZE, 1)
+    def fixed(low: float, high: float) -> np.ndarray:
+        """The next random fixed-point numbers between low and high, int64 [count, 1]."""
+        return between(round(low * _ONE), round(high * _ONE))
+
+    face, stroke = between(0, len(sizes)), between(0, len(_STROKES))
+    # A stroke makes an outline larger on both sides; it is shown no larger than others.
+    size = sizes[face]
+    shrink = (size + 2 * stroke * EM // 80) * _ONE // size
+
+    # Where each pixel of an image comes from in the outline: an affine map about the centre, a shift, a smooth wave.
+    # Pixels of an image are counted in halves, for its centre is between two of them; hence places in the outline are
+    # fixed-point numbers of half pixels.
+    half_pixels = 2 * np.arange(SIZE, dtype=np.int64) - (SIZE - 1)
+    down, right = np.repeat(half_pixels, SIZE), np.tile(half_pixels, SIZE)
+    angle = between(-130, 131)  # 0.2 radian to either side
+    cos, sin = _SINE[angle + _TURN // 4 & _TURN - 1], _SINE[angle & _TURN - 1]
+    shear = fixed(-0.15, 0.15)
+    inside = np.ones((), bool)
+    pixel = []
+    for from_down, from_right in ((cos, sin), (-sin + (shear * cos >> 16), cos + (shear * sin >> 16))):
+        stretch = _exp(fixed(-0.15, 0.15))
+        place = (from_down * stretch >> 16) * down + (from_right * stretch >> 16) * right
+        place += 2 * fixed(-1.5, 1.5)
+        # Phases have 8 more bits than angles; 25033 a half pixel is 0.3 radian a pixel.
+        phase = between(-25033, 25034) * down + between(-25033, 25034) * right + between(0, _TURN << 8)
+        place += 2 * _SINE[phase >> 8 & _TURN - 1]
+        place = place * shrink >> 16
+        index = (place * (_ZOOM // 2) >> 16) + _CANVAS // 2
+        inside = inside & (index >= 0) & (index < _CANVAS)
+        pixel.append(index.clip(0, _CANVAS - 1))
+    covered = np.where(inside, ink[stroke, face, pixel[0], pixel[1]], 0)  # of _BLUR²
+
+    brightness = fixed(0.7 * 255 / _BLUR**2, 255 / _BLUR**2)
+    # The sum of 8 uniform bytes is nearly normal, with mean 1020 and variance 8 (256² - 1) / 12.
+    pixels = raw[:, _PARAMETERS:]
+    noise = np.full(pixels.shape, -1020, np.int64)
+    for byte in range(8):
+        noise += (pixels >> np.uint64(8 * byte) & np.uint64(255)).astype(np.int64)
+    noise *= fixed(5 / 209.02, 20 / 209.02)
+    return (covered * brightness + noise >> 16).clip(0, 255).astype(np.uint8).reshape(count, SIZE, SIZE, 1)
 
 
-def font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    """A face that matplotlib ships."""
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
-    # Pillow's other layout moves some characters by a pixel, and is there only where the system has FriBidi.
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+def _exp(x: np.ndarray) -> np.ndarray:
+    """The exponential of small fixed-point numbers, by its series to the third power."""
+    return _ONE + x + (x * x >> 17) + (x * x * x) // (6 << 32)
+
+
+class Bank(NamedTuple):
+    """Outlines of characters, in the order of CHARACTERS, in several faces, in the order of `glyph_bank.FACES`.
+
+    outlines: bool [characters, faces, 80, 80], centred. sizes: int64 [characters, faces], the longest side of each
+    character's box in pixels at the font size EM. drawn_by: programs and their versions.
+    """
+
+    outlines: np.ndarray
+    sizes: np.ndarray
+    drawn_by: dict[str, str]
+
+
+@cache
+def bank() -> Bank:
+    """The outlines that come with ncjax."""
+    with (files("ncjax.data") / "glyphs.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return Bank(
+            np.unpackbits(arrays["outlines"], axis=-1).astype(bool),
+            arrays["sizes"].astype(np.int64),
+            dict(arrays["drawn_by"].tolist()),
+        )
+
+
+def _ink(character: str) -> tuple[np.ndarray, np.ndarray]:
+    """How many of the 5 x 5 pixels about each are covered, uint8 [strokes, faces, 112, 112]; the sizes of the faces."""
+    number = CHARACTERS.find(character)
+    if number < 0 or len(character) != 1:
+        raise InputError(f"{character!r} is no character of glyphs; choose one of {CHARACTERS}")
+    outlines, sizes = bank().outlines[number], bank().sizes[number]
+    margin = (_CANVAS - OUTLINE_SIDE) // 2
+    distance = _squared_distance(np.pad(outlines, ((0, 0), (margin, margin), (margin, margin))))
+    radii = np.array(_STROKES, np.int32) * (EM * OUTLINE_SIDE // 80)  # times the size of the face
+    scaled = distance * np.square(sizes).astype(np.int32)[:, None, None]
+    ink = (scaled <= np.square(radii)[:, None, None, None]).astype(np.uint8)
+    for axis in (2, 3):  # nothing goes round the edges, for the margin is blank
+        ink = np.sum([np.roll(ink, step, axis) for step in range(-(_BLUR // 2), _BLUR // 2 + 1)], 0, np.uint8)
+    return ink, sizes
+
+
+def _squared_distance(shapes: np.ndarray, reach: int = 8) -> np.ndarray:
+    """The squared distance of each pixel of bool [n, h, w] to the shape, int32; more than reach² where it is larger."""
+    distance = np.where(shapes, 0, 4 * reach**2).astype(np.int32)
+    for _ in range(2):  # along columns, then along rows: squared distances add up
+        nearest = distance.copy()
+        for step in range(1, reach + 1):
+            for to, of in ((slice(step, None), slice(-step)), (slice(-step), slice(step, None))):
+                np.minimum(nearest[:, to], distance[:, of] + step**2, out=nearest[:, to])
+        distance = nearest.swapaxes(1, 2)
+    return distance

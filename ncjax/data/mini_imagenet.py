@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ncjax.data import archives, images
-from ncjax.data.benchmark import DataSet, Request, given_class_split
+from ncjax.data.benchmark import DataSet, Request, given_class_split, part_named
 from ncjax.errors import InputError, first_line
 
 DEFAULT_SIZE = 84
@@ -23,7 +23,8 @@ IMAGES_PER_CLASS = 600
 _TAR = "ILSVRC2012_img_train.tar"
 _FETCH = (
     "ImageNet needs an account: get ILSVRC2012_img_train.tar from https://image-net.org/download and name its folder, "
-    "its extracted tree of n0…/ folders, or a folder of images/ with train.csv, val.csv and test.csv, with data_dir"
+    "its extracted tree of n0…/ folders, such folders below train/, val/ and test/, or a folder of images/ with "
+    "train.csv, val.csv and test.csv, with data_dir"
 )
 
 
@@ -44,8 +45,9 @@ def open_data_set(request: Request) -> DataSet:
     if request.data_dir is None:
         raise InputError(f"mini_imagenet needs data_dir; {_FETCH}")
     split = json.loads((files("ncjax.data") / "splits" / "mini_imagenet.json").read_text())
-    names = sorted([*split["train"], *split["val"], *split["test"]])
-    found = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)})
+    part_of = {wnid: part for part in ("train", "val", "test") for wnid in split[part]}
+    names = sorted(part_of)
+    found = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)}, part_of)
     prepared = images.prepare(
         "mini_imagenet",
         found.read,
@@ -58,34 +60,57 @@ def open_data_set(request: Request) -> DataSet:
         skip_corrupt=request.skip_corrupt,
     )
     classes = given_class_split(names, split["train"], split["val"], split["test"], request.split_seed)
-    return DataSet(prepared.class_names, classes, prepared.read, prepared.leave_in_files, prepared.decoded_bytes)
+    return prepared.data_set(classes)
 
 
-def _find(root: Path, labels: dict[str, int]) -> _Found:
+def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> _Found:
     if root.is_file():
         return _tar(root, labels)
     if all((root / f"{part}.csv").is_file() for part in ("train", "val", "test")):
-        return _csv(root, labels)
-    for folder in (root, root / "train", root / "ILSVRC2012_img_train", root / "images"):
-        present = [wnid for wnid in labels if (folder / wnid).is_dir()]
-        if present:
-            missing = sorted(labels.keys() - set(present))
-            if missing:
-                raise InputError(
-                    f"{folder} has {len(present)} of miniImageNet's 100 classes; {', '.join(missing[:3])}"
-                    f"{' and others' if len(missing) > 3 else ''} are missing"
-                )
-            return _of_files(root, [(label, p) for w, label in labels.items() for p in _first(folder / w)])
+        return _csv(root, labels, part_of)
+    places = [root, root / "train", root / "ILSVRC2012_img_train", root / "images"]
+    trees = [{wnid: place / wnid for wnid in labels if (place / wnid).is_dir()} for place in places]
+    folders = max(trees, key=len)  # of equals the first
+    if len(folders) < len(labels):
+        folders = max(folders, _below_parts(root, part_of), key=len)
+    if folders:
+        if missing := sorted(labels.keys() - folders.keys()):
+            raise InputError(
+                f"{root} has {len(folders)} of miniImageNet's 100 classes; {', '.join(missing[:3])}"
+                f"{' and others' if len(missing) > 3 else ''} are missing"
+            )
+        listings = {wnid: images.listing(folders[wnid]) for wnid in labels}
+        images.remark_on_rest("mini_imagenet", root, list(listings.values()))
+        for wnid, listing in listings.items():
+            if not listing.images:
+                raise InputError(f"class folder {folders[wnid]} has no images")
+        return _of_files(
+            root, [(labels[w], path) for w, listing in listings.items() for path in listing.images[:IMAGES_PER_CLASS]]
+        )
     if (root / _TAR).is_file():
         return _tar(root / _TAR, labels)
     raise InputError(f"{root} holds no ImageNet images; {_FETCH}")
 
 
-def _first(folder: Path) -> list[Path]:
-    found = images.listing(folder)[:IMAGES_PER_CLASS]
-    if not found:
-        raise InputError(f"class folder {folder} has no images")
+def _below_parts(root: Path, part_of: dict[str, str]) -> dict[str, Path]:
+    """The class folders below train/, val/ and test/, or folders of other names for these."""
+    found: dict[str, Path] = {}
+    for folder in images.listing(root).folders:
+        if part_named(folder.name) is not None:
+            for wnid, part in part_of.items():
+                if (folder / wnid).is_dir():
+                    _check_part(wnid, part, folder)
+                    found[wnid] = folder / wnid
     return found
+
+
+def _check_part(wnid: str, part: str, place: Path) -> None:
+    """Raises InputError where a class is in a part of another split."""
+    if part_named(place.stem) != part_named(part):
+        raise InputError(
+            f"class {wnid} is in {place}, but of the {part} classes of miniImageNet's split; move it, or use the data "
+            "set folder for a split of your own"
+        )
 
 
 def _of_files(root: Path, files: list[tuple[int, Path]]) -> _Found:
@@ -97,7 +122,7 @@ def _of_files(root: Path, files: list[tuple[int, Path]]) -> _Found:
     return _Found(read, len(files), facts | {"labels": [(str(path.relative_to(root)), label) for label, path in files]})
 
 
-def _csv(root: Path, labels: dict[str, int]) -> _Found:
+def _csv(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> _Found:
     """Lines of filename,label in three files, the images in images/."""
     rows: list[tuple[int, Path]] = []
     for part in ("train", "val", "test"):
@@ -113,6 +138,7 @@ def _csv(root: Path, labels: dict[str, int]) -> _Found:
                     "filename,label with a label of miniImageNet"
                 )
             archives.check_member_names(root / f"{part}.csv", [name])
+            _check_part(wnid, part_of[wnid], root / f"{part}.csv")
             rows.append((labels[wnid], root / "images" / name))
     listed = Counter(path for _, path in rows)
     if twice := [path for path, times in listed.items() if times > 1]:

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data.benchmark import PARTS, ClassImages, ClassSplit, DataSet, Request, given_class_split, own_class_split
+from ncjax.data.benchmark import (
+    PARTS,
+    ClassImages,
+    ClassSplit,
+    DataSet,
+    Request,
+    given_class_split,
+    own_class_split,
+    part_named,
+)
 from ncjax.errors import UNREADABLE_NPZ, InputError
 
 _ARRAYS = ("images", "labels", "class_names", "split")
@@ -14,9 +23,9 @@ _ARRAYS = ("images", "labels", "class_names", "split")
 def open_data_set(request: Request) -> DataSet:
     """Arrays `images` uint8 [n, h, w, c] or [n, h, w] and `labels` [n]; optional `class_names` and `split` [n].
 
-    class_names are in the order of the sorted label values. split is "source", "validation" or "target" for each
-    image, the same for all of a class; without it classes are split by split_seed. Other arrays are not opened, and no
-    array of Python objects is: it is a pickle, which can run any code.
+    class_names are in the order of the sorted label values. split is "source", "validation" or "target" (or "train",
+    "val" or "test") for each image, the same for all of a class; without it classes are split by split_seed. Other
+    arrays are not opened, and no array of Python objects is: it is a pickle, which can run any code.
     Raises InputError for a file or arrays that are not so.
     """
     path = request.data_dir
@@ -107,13 +116,14 @@ def _split(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tup
     if given is None:
         return own_class_split(len(names), seed)
     of_image = np.array(_text(path, "split", given))
-    if of_image.shape != numbers.shape or not set(of_image.tolist()) <= set(PARTS):
+    if of_image.shape != numbers.shape or not all(map(part_named, set(of_image.tolist()))):
         raise InputError(
-            f"`split` of {path} must be 'source', 'validation' or 'target' for each of the {len(numbers)} images"
+            f"`split` of {path} must be 'source', 'validation' or 'target' (or 'train', 'val' or 'test') for each of "
+            f"the {len(numbers)} images"
         )
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
     for number, name in enumerate(names):
-        of_class = set(of_image[numbers == number].tolist())
+        of_class = {str(part_named(name)) for name in set(of_image[numbers == number].tolist())}
         if len(of_class) > 1:
             raise InputError(f"class {name!r} of {path} is in {' and '.join(sorted(of_class))}; a class has one place")
         parts[of_class.pop()].append(name)

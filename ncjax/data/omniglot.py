@@ -47,7 +47,7 @@ def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) ->
     names = tuple(name + turn for turn in turns for name in prepared.class_names)
     parts = {part: [name for name in names if name.startswith(f"{part}/")] for part in ("background", "evaluation")}
     split = given_class_split(names, parts["background"], [], parts["evaluation"], request.split_seed)
-    return DataSet(names, split, lambda classes: _read(prepared, classes))
+    return DataSet(names, split, lambda classes: _read(prepared, classes), made_with=prepared.made_with)
 
 
 def _read(prepared: records.Prepared, classes: Sequence[int]) -> ClassImages:

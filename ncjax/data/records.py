@@ -7,26 +7,27 @@ import logging
 import math
 import os
 import shutil
-import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from ncjax.data.archives import cache_dir, remove_abandoned
-from ncjax.data.benchmark import ClassImages
+from ncjax.data.benchmark import ClassImages, ClassSplit, DataSet
 from ncjax.errors import InputError, first_line
+from ncjax.progress import progress_bar
 
 _READ_AT_ONCE = 1024
-_SCRATCH = ".incomplete-"
+SCRATCH = ".incomplete-"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Contents:
     parts: for each part ("train", "test", …) a function that yields (image uint8 [h, w, c], class number); all
     images have image_shape. count: about how many images there are in all, for the progress bar. left_out: names of
     images that the parts do not yield because they cannot be read; filled in while the parts are gone through.
+    source: the folder or file that the user's own images come from, and settings: what they are prepared with; prepared
+    files of one source and the same settings replace one another when the images change.
     """
 
     description: str
@@ -45,6 +48,8 @@ class Contents:
     parts: Mapping[str, Callable[[], Iterator[tuple[np.ndarray, int]]]]
     count: int | None = None
     left_out: Sequence[str] = ()
+    source: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,14 @@ class Prepared:
     num_bytes: int
     description: str = ""
     left_out: tuple[str, ...] = ()
+    source: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def decoded_bytes(self) -> int:
-        """The size of all images as arrays."""
-        return sum(self.counts.values()) * math.prod(self.image_shape)
+    def data_set(self, split: ClassSplit) -> DataSet:
+        """These images, with a split of their classes."""
+        size = sum(self.counts.values()) * math.prod(self.image_shape)
+        return DataSet(self.class_names, split, self.read, self.leave_in_files, size, self.made_with)
 
     def read(self, classes: Sequence[int]) -> ClassImages:
         """The images of some classes, in prepared order; official_test says which are of the part "test"."""
@@ -84,8 +92,7 @@ class Prepared:
         labels: list[int] = []
         places: list[tuple[int, int]] = []
         try:
-            bar = tqdm(total=sum(self.counts[p] for p in parts), desc="reading", unit="image", delay=2, leave=False)
-            with bar:
+            with progress_bar("reading", "image", total=sum(self.counts[p] for p in parts)) as bar:
                 for number, part in enumerate(parts):
                     source = _open(self.folder, part)
                     for start in range(0, len(source), _READ_AT_ONCE):
@@ -191,6 +198,9 @@ def open_prepared(folder: Path) -> Prepared | None:
             num_bytes=sum(file.stat().st_size for file in folder.iterdir()),
             description=info.description,
             left_out=tuple(info.metadata.get("left_out", ())),
+            source=Path(info.metadata["source"]) if info.metadata.get("source") else None,
+            settings=info.metadata.get("settings", {}),
+            made_with=info.metadata.get("made_with", {}),
         )
     except Exception as error:  # tensorflow-datasets raises errors of every kind, protobuf's own among them
         raise _unreadable(folder, error) from error
@@ -211,8 +221,8 @@ def prepare(name: str, version: str, made_from: str | None, contents: Callable[[
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for place in ("*", "local/*/*"):
-            remove_abandoned(cache_dir(), f"{place}/{_SCRATCH}*")
-        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder.parent))
+            remove_abandoned(cache_dir(), f"{place}/{SCRATCH}*")
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder.parent))
     except OSError as error:
         raise InputError(
             f"cannot write to the cache folder {folder.parent}: {error.strerror}; name another with NCJAX_CACHE_DIR"
@@ -249,7 +259,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _write(name: str, version: str, what: Contents, root: Path) -> None:
-    bar = tqdm(total=what.count, desc=f"preparing {name}", unit="image", delay=2, leave=False, file=sys.stderr)
+    bar = progress_bar(f"preparing {name}", "image", total=what.count)
     builder_class = types.new_class(
         "".join(word.capitalize() for word in name.split("_")),
         (_ImageBuilder,),
@@ -288,7 +298,13 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             supervised_keys=("image", "label"),
             disable_shuffling=True,
             # written last, when the list of what is left out is full
-            metadata=tfds.core.MetadataDict(class_names=list(self.what.class_names), left_out=self.what.left_out),
+            metadata=tfds.core.MetadataDict(
+                class_names=list(self.what.class_names),
+                left_out=self.what.left_out,
+                source=None if self.what.source is None else str(self.what.source),
+                settings=dict(self.what.settings),
+                made_with={"pillow": PIL.__version__, "numpy": np.__version__},
+            ),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

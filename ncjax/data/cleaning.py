@@ -1,0 +1,77 @@
+"""What the cache folder holds that no load reads any more."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ncjax.data import archives, images, records
+from ncjax.errors import InputError
+
+_OWN = ("folder", "mini_imagenet")  # prepared from images of the user's, which may change
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that can be removed, and why."""
+
+    path: Path
+    reason: str
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all that is in it."""
+        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        return sum(path.lstat().st_size for path in files if path.is_file())
+
+
+def leftovers() -> list[Leftover]:
+    """Finds what can be removed from the cache folder.
+
+    That is: files prepared from images of the user's own that are damaged, or of a former version of ncjax, or whose
+    images are not there any more, or have changed since, of which newer files have the same settings; and what was left
+    by processes that were killed a day ago, or before. Official archives, and files prepared from them, stay.
+    """
+    cache = archives.cache_dir()
+    places = [(cache, f"*/{records.SCRATCH}*"), (cache, f"local/*/*/{records.SCRATCH}*"), (cache, "downloads/*.part")]
+    killed = [path for folder, pattern in places for path in archives.abandoned(folder, pattern)]
+    return [*_unread(cache), *(Leftover(path, "left by a process that was killed") for path in killed)]
+
+
+def _unread(cache: Path) -> Iterator[Leftover]:
+    newest: dict[tuple[object, ...], Path] = {}
+    folders = (path for name in _OWN for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            prepared = records.open_prepared(folder)
+        except InputError:
+            yield Leftover(folder, "damaged")
+            continue
+        if prepared is None:
+            continue
+        if prepared.source is None:
+            yield Leftover(folder, f"of a former version of ncjax, {images.VERSION} has taken its place")
+        elif not os.path.exists(prepared.source):
+            yield Leftover(folder, f"{prepared.source} is not there any more")
+        else:
+            key = (folder.parent.name, prepared.source, *sorted(prepared.settings.items()))
+            if newest.setdefault(key, folder) != folder:
+                yield Leftover(folder, f"{prepared.source} has changed since")
+
+
+def remove(leftover: Leftover) -> None:
+    """Deletes it. Raises InputError where that is not allowed."""
+    path = leftover.path
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot remove {path}: {error.strerror}") from error
+    if path.is_relative_to(archives.cache_dir() / "local"):
+        with contextlib.suppress(OSError):  # of files of other versions, they are not empty
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
