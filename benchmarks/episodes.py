@@ -151,9 +151,10 @@ def easyfsl_evaluate(features: np.ndarray, labels: np.ndarray, shots: int, episo
 
 def counted(features: np.ndarray, labels: np.ndarray, batch: int = 64) -> tuple[float, float] | None:
     """Bytes and operations of an ncc episode by XLA's cost analysis: drawing, gathering, scores; None without one."""
+    from ncjax.checks import encode_labels
     from ncjax.eval import heads, sampling
 
-    names, codes = sampling.encode_labels(labels)
+    names, codes, _ = encode_labels(labels)
     way = np.repeat(np.arange(WAYS, dtype=np.int32), SHOTS)
 
     def one(key, table, x):

@@ -23,7 +23,6 @@ from ncjax.classifier import outputs
 from ncjax.data import Split
 from ncjax.errors import UNREADABLE_NPZ, InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
-from ncjax.eval.sampling import encode_labels
 from ncjax.eval.tuning import GRID, feature_tune
 from ncjax.progress import progress
 from ncjax.train import read_config
@@ -162,8 +161,6 @@ def load_features(options: Options) -> Subject:
     labels = found["labels"]
     if labels.ndim != 1:
         raise InputError(f"labels of {path} have shape {labels.shape}; give one label a row of features, [n]")
-    if labels.dtype.kind in "bUS":  # names, which the measures of collapse take as numbers
-        _, labels = encode_labels(labels)
     return Subject(str(path), found["features"], labels, path.parent, f"{path.stem}.")
 
 

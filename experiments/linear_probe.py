@@ -34,7 +34,7 @@ import sweep
 from jaxtyping import Array
 from stats import correlation_interval, independent, spearman
 
-from ncjax import Classifier, devices, features, logits, models
+from ncjax import Classifier, devices, features, keys, logits, models
 from ncjax.classifier import normalize
 from ncjax.data import Split
 from ncjax.data.augment import augment
@@ -149,7 +149,7 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start:
         order = rng.permutation(len(labels))[: batches * BATCH].reshape(batches, BATCH)
         for i, rows in enumerate(order):
             x, y = jax.device_put((images[rows], labels[rows]), devices.sharded(mesh))
-            variables, state = step(variables, state, mean, std, x, y, jax.random.key(epoch * batches + i))
+            variables, state = step(variables, state, mean, std, x, y, keys.root(epoch * batches + i))
             devices.let_few_wait(epoch * batches + i, variables)
     return dataclasses.replace(params, variables=variables, network=network, feature_mean=None)
 

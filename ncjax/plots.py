@@ -94,13 +94,11 @@ def plot_curves(curves: Sequence[AccuracyCurve], title: str = "") -> Figure:
     """
     figure = Figure(figsize=(5.5 * len(curves), 4.4), layout="constrained")
     for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-        accuracy, wide = 100 * curve.accuracy, 100 * curve.interval("target_ci95")
-        axes.errorbar(
-            curve.values, accuracy, 100 * curve.interval("ci95"), fmt="o-", capsize=2, label="± 95 %, " + COVERS["ci95"]
-        )
-        axes.fill_between(
-            curve.values, accuracy - wide, accuracy + wide, alpha=0.2, label="± 95 %, " + COVERS["target_ci95"]
-        )
+        accuracy, narrow = 100 * curve.accuracy, 100 * curve.ends("ci95").T
+        bars = np.maximum([accuracy - narrow[0], narrow[1] - accuracy], 0.0)  # matplotlib refuses a rounding below 0
+        axes.errorbar(curve.values, accuracy, bars, fmt="o-", capsize=2, label="95 %, " + COVERS["ci95"])
+        wide = 100 * curve.ends("target_ci95").T
+        axes.fill_between(curve.values, *wide, alpha=0.2, label="95 %, " + COVERS["target_ci95"])
         fixed = curve.reports[0].settings
         other = f"{fixed.ways} ways" if curve.over == "shots" else f"{fixed.shots} shots"
         axes.set_xlabel(f"{curve.over} ({other})")

@@ -525,17 +525,15 @@ def _plot_shots(detail: Detail) -> figure:
     items, dots = [], []
     for number, (head, curve) in enumerate(detail.curves.items()):
         accuracy = 100 * curve.accuracy
-        narrow, wide = 100 * curve.interval("ci95"), 100 * curve.interval("target_ci95")
+        narrow, wide = 100 * curve.ends("ci95"), 100 * curve.ends("target_ci95")
         source = ColumnDataSource(
             {
                 "x": list(curve.values),
                 "y": accuracy,
-                "low": accuracy - narrow,
-                "high": accuracy + narrow,
-                "bottom": accuracy - wide,
-                "top": accuracy + wide,
-                "narrow": narrow,
-                "wide": wide,
+                "low": narrow[:, 0],
+                "high": narrow[:, 1],
+                "bottom": wide[:, 0],
+                "top": wide[:, 1],
                 "head": [head] * len(accuracy),
             }
         )
@@ -554,8 +552,8 @@ def _plot_shots(detail: Detail) -> figure:
     tooltips = [
         ("", "@head, @x shots"),
         ("accuracy", "@y{0.00} %"),
-        (COVERS["ci95"], "± @narrow{0.00} %"),
-        (COVERS["target_ci95"], "± @wide{0.00} %"),
+        (COVERS["ci95"], "@low{0.00} to @high{0.00} %"),
+        (COVERS["target_ci95"], "@bottom{0.00} to @top{0.00} %"),
     ]
     plot.add_tools(HoverTool(renderers=dots, tooltips=tooltips))
     return plot

@@ -88,8 +88,8 @@ def test_bad_features(features):
         feature_episodes(features.reshape(212, 3, 4), LABELS, **SETTINGS)
     with pytest.raises(InputError, match="212 rows of features but 211 labels"):
         feature_episodes(features, LABELS[1:], **SETTINGS)
-    with pytest.raises(InputError, match="float"):
-        feature_episodes(features, LABELS.astype(float), **SETTINGS)
+    with pytest.raises(InputError, match="212 labels of type float64 are no whole numbers"):
+        feature_episodes(features, LABELS + 0.5, **SETTINGS)
     for change, words in (
         (lambda x: x.astype(np.float64) + 1e9, "float32 cannot hold"),
         (lambda x: (100 * x).astype(np.int64) + 2**40, "float32 cannot hold"),

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from ncjax.eval import feature_episodes
-from ncjax.eval.intervals import class_jackknife_interval, mean_interval, t_quantile
+from ncjax.eval.intervals import _jackknife_error, _without_each_class, mean_interval, t_quantile
 
 DIM = 16
 
@@ -29,9 +29,10 @@ def test_class_jackknife():
     classes = np.stack([rng.permutation(9)[:4] for _ in range(400)])
     values = rng.random(400) + classes.sum(axis=1) / 50
     expected = oracles.jackknife_half_width(values, classes, 9, stats.t.ppf(0.975, 8))
-    assert class_jackknife_interval(values, classes, 9) == pytest.approx(expected, rel=1e-9)
+    error = _jackknife_error(_without_each_class(values, classes, 9))
+    assert t_quantile(8) * error == pytest.approx(expected, rel=1e-9)
     everyone = np.tile(np.arange(4), (10, 1))
-    assert np.isnan(class_jackknife_interval(values[:10], everyone, 4))
+    assert _without_each_class(values[:10], everyone, 4) is None
 
 
 def class_parameters(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
+from ncjax.checks import as_numpy, encode_labels, read_features, read_labels
 from ncjax.collapse.residuals import Head
 from ncjax.devices import data_mesh, sharded
 from ncjax.errors import InputError
-from ncjax.rounding import check_rounding
 
 _NAMED = 8
+checked_features = read_features  # the name by which this room calls it
 OVERFLOW = "features too large for float32: their squares overflow, scale the features down"
 
 
@@ -24,14 +25,14 @@ class Labels:
 
     Attributes:
         position: of each sample's class in `classes` [n], int32.
-        classes: the labels present, ascending [k].
+        classes: the labels present, numbers or names, ascending [k].
         counts: samples of each of them [k].
         absent: labels below `num_classes` without samples.
         num_classes: as given by the caller, or None.
     """
 
     position: Int[np.ndarray, "n"]
-    classes: Int[np.ndarray, "k"]
+    classes: Shaped[np.ndarray, "k"]
     counts: Int[np.ndarray, "k"]
     absent: Int[np.ndarray, "a"]
     num_classes: int | None
@@ -41,49 +42,35 @@ def checked_labels(labels: ArrayLike, num_classes: int | None, samples: int | No
     """The labels of `samples` rows, with two classes or more and two samples or more in each.
 
     Raises:
-        InputError: as `integer_labels` and `checked_counts` do, and for a number of labels that is not
+        InputError: as `read_labels`, `check_range` and `checked_counts` do, and for a number of labels that is not
             `samples`.
     """
-    values = integer_labels(labels, num_classes)
-    if samples is not None and len(values) != samples:
-        raise InputError(f"{samples} rows of features but {len(values)} labels: give one label a row")
-    if len(values) == 0:
+    values = read_labels(labels)
+    if num_classes is not None:
+        check_range(values, num_classes)
+    classes, position, counts = encode_labels(values)
+    if samples is not None and len(position) != samples:
+        raise InputError(f"{samples} rows of features but {len(position)} labels: give one label a row")
+    if len(position) == 0:
         raise InputError("no samples: give features [n, d] and labels [n] of two classes or more")
-    low, high = int(values.min()), int(values.max())
-    if high - low < 1_000_000 + 8 * len(values):
-        histogram = np.bincount(values - low)
-        classes = np.flatnonzero(histogram)
-        counts = histogram[classes]
-        position = (np.cumsum(histogram > 0) - 1)[values - low]
-        classes = classes + low
-    else:
-        classes, position, counts = np.unique(values, return_inverse=True, return_counts=True)
     checked_counts(classes, counts)
     absent = np.array([], np.int64) if num_classes is None else np.setdiff1d(np.arange(num_classes), classes)
-    return Labels(position.astype(np.int32), classes, counts, absent, num_classes)
+    return Labels(position, classes, counts, absent, num_classes)
 
 
-def integer_labels(labels: ArrayLike, num_classes: int | None) -> Int[np.ndarray, "n"]:
-    """The labels on the host.
-
-    Raises:
-        InputError: for labels that are not a vector of integers, or that lie outside 0..num_classes-1.
-    """
-    values = np.asarray(labels)
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        raise InputError(f"labels are {values.dtype} of shape {values.shape}: give integers of shape [n]")
-    values = values.astype(np.int64)
-    if num_classes is not None and len(values):
-        outside = np.flatnonzero((values < 0) | (values >= num_classes))
-        if len(outside):
-            raise InputError(
-                f"{len(outside)} labels lie outside 0..{num_classes - 1}, the first {values[outside[0]]} in "
-                f"row {outside[0]}: raise num_classes={num_classes}, or leave it out to take any label"
-            )
-    return values
+def check_range(labels: Shaped[np.ndarray, "n"], num_classes: int) -> None:
+    """Raises InputError for names, and for labels outside 0..num_classes-1."""
+    if labels.dtype.kind in "US":
+        raise InputError(f"num_classes={num_classes} with names as labels: leave it out, or give 0..{num_classes - 1}")
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(outside):
+        raise InputError(
+            f"{len(outside)} labels lie outside 0..{num_classes - 1}, the first {labels[outside[0]]} in "
+            f"row {outside[0]}: raise num_classes={num_classes}, or leave it out to take any label"
+        )
 
 
-def checked_counts(classes: Int[np.ndarray, "k"], counts: Int[np.ndarray, "k"]) -> None:
+def checked_counts(classes: Shaped[np.ndarray, "k"], counts: Int[np.ndarray, "k"]) -> None:
     """Raises InputError for fewer than two classes, and for a class of one sample, which has no variance."""
     if len(classes) < 2:
         raise InputError(f"only class {named(classes)} has samples: collapse is between two classes or more")
@@ -93,21 +80,6 @@ def checked_counts(classes: Int[np.ndarray, "k"], counts: Int[np.ndarray, "k"]) 
             f"one sample only of class {named(single)}: a within-class variance takes two, add samples or "
             "leave the class out"
         )
-
-
-def checked_features(features: ArrayLike) -> jax.Array | np.ndarray:
-    """Features as an array [n, d] of numbers, wherever they are.
-
-    Raises:
-        InputError: for another shape, no numbers, and numbers on the host that float32 cannot tell apart.
-    """
-    array = features if isinstance(features, jax.Array) else np.asarray(features)
-    real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
-    if array.ndim != 2 or array.shape[1] == 0 or not real:
-        raise InputError(f"features are {array.dtype} of shape {array.shape}: give real numbers of shape [n, d]")
-    if isinstance(array, np.ndarray):
-        check_rounding(array)
-    return array
 
 
 def checked_head(weights: ArrayLike | None, bias: ArrayLike | None, classes: Labels, dim: int) -> Head | None:
@@ -121,7 +93,7 @@ def checked_head(weights: ArrayLike | None, bias: ArrayLike | None, classes: Lab
         if bias is not None:
             raise InputError("a bias without weights: give weights [k, d] too")
         return None
-    w = np.asarray(weights).astype(np.float32)
+    w = as_numpy("weights", weights).astype(np.float32)
     k = len(classes.classes) if classes.num_classes is None else classes.num_classes
     if w.shape != (k, dim):
         hint = "give one row a class"
@@ -130,7 +102,7 @@ def checked_head(weights: ArrayLike | None, bias: ArrayLike | None, classes: Lab
         elif classes.num_classes is None and w.ndim == 2 and w.shape[0] > k:
             hint = f"for a head of more classes than have samples, give num_classes={w.shape[0]}"
         raise InputError(f"weights of shape {w.shape} for {k} classes and features of {dim} dimensions: {hint}")
-    b = np.zeros(k, np.float32) if bias is None else np.asarray(bias).astype(np.float32)
+    b = np.zeros(k, np.float32) if bias is None else as_numpy("values of bias", bias).astype(np.float32)
     if b.shape != (k,):
         raise InputError(f"bias of shape {b.shape} for {k} classes: give shape ({k},)")
     if not (np.isfinite(w).all() and np.isfinite(b).all()):
@@ -174,7 +146,7 @@ def not_finite(features: ArrayLike) -> InputError:
     )
 
 
-def named(classes: Int[np.ndarray, "k"]) -> str:
+def named(classes: Shaped[np.ndarray, "k"]) -> str:
     """The classes for a message: all of a few, the first of many."""
     names = ", ".join(str(c) for c in classes[:_NAMED])
     return names if len(classes) <= _NAMED else f"{names} … ({len(classes)} in all)"

@@ -7,7 +7,7 @@ a class with itself.
 
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from ncjax.collapse.measure import summary_of_samples
 from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
 from ncjax.collapse.residuals import Frame, Head, residual_sums
 from ncjax.errors import InputError
+from ncjax.interval import Interval
 from ncjax.progress import progress
 
 _RATIOS = ("cdnv", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient")
@@ -37,21 +38,6 @@ _NO_INTERVAL = {
     "cdnv_median": "no interval: a median of pairs that share classes is not smooth, and the jackknife fails for it",
     "cdnv_worst": "no interval: neither jackknife nor bootstrap holds for the largest of the pairs",
 }
-
-
-class Interval(NamedTuple):
-    """From `low` to `high`, neither past what the metric can be.
-
-    Attributes:
-        low: lower end.
-        high: upper end.
-        estimate: what it is built around: over samples, of CDNV and NC1 the jackknife estimate, free of the
-            bias of order 1/n that the plain value has; otherwise the plain value.
-    """
-
-    low: float
-    high: float
-    estimate: float
 
 
 @dataclass(frozen=True)
@@ -102,6 +88,9 @@ def intervals(
     seed: int = 0,
 ) -> CollapseIntervals:
     """Intervals for the means and accuracies that `measure` returns for the same arguments.
+
+    Over samples, those of CDNV and NC1 are built around the jackknife estimate, which is free of the bias of order 1/n
+    that the plain value has; all others around the plain value.
 
     Over samples: the samples of each class are divided at random into the same number of groups, 40 at most,
     such that the groups of a class differ least in size; one group of all classes is left out at a time. The

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ncjax.collapse import geometry
 from ncjax.collapse.cdnv import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
@@ -68,11 +68,11 @@ class Collapse:
     cdnv: float
     cdnv_median: float
     cdnv_worst: float
-    worst_pair: tuple[int, int]
+    worst_pair: tuple[Any, Any]
     cdnv_pairs: Float[np.ndarray, "k k"]
-    coincident_pairs: Int[np.ndarray, "m 2"]
+    coincident_pairs: Shaped[np.ndarray, "m 2"]
     debiased_cdnv: float
-    unresolved_pairs: Int[np.ndarray, "u 2"]
+    unresolved_pairs: Shaped[np.ndarray, "u 2"]
     directional_cdnv: float | None
     directional_cdnv_pairs: Float[np.ndarray, "k k"] | None
     nc1: float | None
@@ -85,7 +85,7 @@ class Collapse:
     ncc_accuracy: float | None
     k: int
     d: int
-    classes: Int[np.ndarray, "k"]
+    classes: Shaped[np.ndarray, "k"]
     counts: Int[np.ndarray, "k"]
     absent: Int[np.ndarray, "a"]
     missing: str = ""
@@ -134,8 +134,9 @@ def measure(
     of `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
 
     Args:
-        features: of any real dtype, on the host or on devices; float64 is rounded to float32.
-        labels: any integers. With `num_classes` they must lie in 0..num_classes-1.
+        features: of any real dtype, on the host or on devices, a torch tensor too; what is wider than float32 is
+            rounded to it.
+        labels: integers, or names. With `num_classes` they must lie in 0..num_classes-1.
         num_classes: classes there may be; those without samples are left out, and listed in `absent`.
         weights: the head's rows, one for each of `num_classes`, or where that is None one for each label
             present, in ascending order. A Flax Dense kernel is the transpose. Rows of absent classes are
@@ -144,8 +145,8 @@ def measure(
 
     Raises:
         InputError: features that are not finite, or that float32 cannot tell apart or hold, lengths that differ, labels
-            that are not integers or lie outside num_classes, fewer than two classes, a class of one sample, a
-            head of another shape.
+            that are neither integers nor names or lie outside num_classes, fewer than two classes, a class of one
+            sample, a head of another shape.
 
     Examples:
         >>> features = [[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]]
@@ -183,7 +184,7 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
         directional_mean = float(directional.sum(dtype=np.float64) / (k * (k - 1)))
         np.fill_diagonal(directional, np.nan)
 
-    def labels_of(where: Bool[np.ndarray, "k k"]) -> Int[np.ndarray, "m 2"]:
+    def labels_of(where: Bool[np.ndarray, "k k"]) -> Shaped[np.ndarray, "m 2"]:
         return labels.classes[np.argwhere(where & upper)]
 
     def number(name: str) -> float | None:
@@ -196,7 +197,7 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
         cdnv=float(values.mean(dtype=np.float64)),
         cdnv_median=float(np.median(values)),
         cdnv_worst=float(values.max()),
-        worst_pair=(int(labels.classes[worst[0]]), int(labels.classes[worst[1]])),
+        worst_pair=(labels.classes[worst[0]].item(), labels.classes[worst[1]].item()),
         cdnv_pairs=pairs,
         coincident_pairs=labels_of(np.isinf(pairs)),
         debiased_cdnv=float(debiased[upper].mean(dtype=np.float64)),
@@ -263,7 +264,7 @@ def summary_of_samples(
 _measured = partial(jax.jit, static_argnames="num_classes")(summary_of_samples)
 
 
-def _pairs_note(pairs: Int[np.ndarray, "m 2"], what: str) -> str:
+def _pairs_note(pairs: Shaped[np.ndarray, "m 2"], what: str) -> str:
     if len(pairs) == 0:
         return ""
     names = ", ".join(f"{i}–{j}" for i, j in pairs[:4]) + (" …" if len(pairs) > 4 else "")

@@ -88,7 +88,7 @@ def predict(
     for_classes, for_draws = jax.random.split(key)
     order = jax.vmap(lambda key: jax.random.permutation(key, k)[:ways])(jax.random.split(for_classes, tasks))
     others = np.array([[j for j in range(ways) if j != i] for i in range(ways)])
-    z = jax.random.normal(for_draws, (tasks, ways, draws, ways))
+    z = jax.random.normal(for_draws, (tasks, ways, draws, ways), jnp.float32)
 
     def wrong(
         of: Int[Array, ""], others: Int[Array, "w"], z: Float[Array, "t w"], root: Float[Array, "w w"], n: Array

@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
+from ncjax.checks import as_numpy, read_labels
 from ncjax.collapse.inputs import (
     OVERFLOW,
     Labels,
+    check_range,
     checked_counts,
     checked_features,
     checked_head,
-    integer_labels,
     on_mesh,
 )
 from ncjax.collapse.measure import Collapse, collapse_of, summary
@@ -77,12 +78,13 @@ def _first_pass(batches: Iterable[Batch], num_classes: int | None) -> tuple[Clas
     """The moments of the classes present, in the order of their labels."""
     # The labels whose moments are kept, in the order of the rows of `moments`: that of arrival where the
     # classes are not known beforehand.
-    known = np.arange(num_classes or 0)
+    known: np.ndarray = np.arange(num_classes or 0)
     moments: ClassMoments | None = None
     fault = (jnp.int32(0), jnp.int32(0))
     rows = 0
     for features, values, counts, n in _checked(batches, num_classes):
         if num_classes is None:
+            known = known if len(known) else values[:0]
             known = np.append(known, np.setdiff1d(values[counts], known))
         if moments is None:
             moments = ClassMoments.empty(max(len(known), 2), features.shape[1])
@@ -124,9 +126,9 @@ def _second_pass(batches: Iterable[Batch], frame: Frame, labels: Labels) -> Resi
 
 def _checked(
     batches: Iterable[Batch], num_classes: int | None
-) -> Iterator[tuple[jax.Array | np.ndarray, Int[np.ndarray, "m"], np.ndarray, int]]:
+) -> Iterator[tuple[jax.Array | np.ndarray, Shaped[np.ndarray, "m"], np.ndarray, int]]:
     """Features, labels, mask and number of rows of each batch; one smaller than one before is padded to m rows."""
-    largest, width = 0, None
+    largest, width, kind = 0, None, None
     for number, batch in enumerate(batches):
         features = checked_features(batch[0])
         n = features.shape[0]
@@ -136,22 +138,28 @@ def _checked(
                 f"batch {number} has features of {features.shape[1]} dimensions, those before of {width}: give batches "
                 "of one encoder"
             )
-        mask = np.ones(n, bool) if len(batch) == 2 else np.asarray(batch[2]).astype(bool)
-        values = np.asarray(batch[1])
+        mask = np.ones(n, bool) if len(batch) == 2 else as_numpy("the mask's values", batch[2]).astype(bool)
+        values = read_labels(batch[1])
         if values.shape != (n,) or mask.shape != (n,):
             raise InputError(
                 f"batch {number} has {n} rows of features, labels of shape {values.shape} and a mask of "
                 f"shape {mask.shape}: give one label a row"
             )
-        values = np.where(mask, integer_labels(values, None), 0)
-        integer_labels(values[mask], num_classes)
+        if num_classes is not None:
+            check_range(values[mask], num_classes)
+        kind = values.dtype.kind if kind is None else kind
+        if values.dtype.kind != kind:
+            raise InputError(f"batch {number} has labels of type {values.dtype}, unlike those before: give one kind")
         largest = max(largest, n)
         pad = jnp.pad if isinstance(features, jax.Array) else np.pad
         features = features if n == largest else pad(features, ((0, largest - n), (0, 0)))
-        yield features, np.pad(values, (0, largest - n)), np.pad(mask, (0, largest - n)), n
+        values = np.concatenate([values, np.zeros(largest - n, values.dtype)])
+        yield features, values, np.pad(mask, (0, largest - n)), n
 
 
-def _positions(values: Int[np.ndarray, "n"], counts: np.ndarray, known: Int[np.ndarray, "k"]) -> Int[np.ndarray, "n"]:
+def _positions(
+    values: Shaped[np.ndarray, "n"], counts: np.ndarray, known: Shaped[np.ndarray, "k"]
+) -> Int[np.ndarray, "n"]:
     """Where in `known` each label is; `_PADDING` for rows that do not count."""
     order = np.argsort(known)
     position = np.full(len(values), _PADDING, np.int32)

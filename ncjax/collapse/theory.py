@@ -10,12 +10,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from ncjax import keys
+from ncjax.checks import whole_number
 from ncjax.collapse.bounds import galanti_2022, luthra_2025, luthra_2026
 from ncjax.collapse.class_geometry import ClassGeometry
 from ncjax.collapse.inputs import check_spread
 from ncjax.collapse.prediction import predict, predict_two_way
 from ncjax.errors import InputError
-from ncjax.eval.sampling import whole_number
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def theory(
         raise InputError(f"shots={tuple(shots)}: each must be at least 1")
     check_spread(float(jnp.sqrt(jnp.mean(geometry.variance) + jnp.mean(geometry.squared_distance) / 2)))
     numbers = jnp.asarray(shots, jnp.float32)
-    values = jax.device_get(_theory(geometry, jax.random.key(seed), numbers, ways))
+    values = jax.device_get(_theory(geometry, keys.root(seed), numbers, ways))
     return Theory(ways=ways, shots=np.asarray(shots), k=geometry.num_classes, d=geometry.dim, **values)
 
 

@@ -23,11 +23,11 @@ def augment(key: jax.Array, images: jax.Array, kind: str) -> jax.Array:
     n, height, width, _ = images.shape
     pad = height // 8
     crop_key, flip_key = jax.random.split(key)
-    offset = jax.random.randint(crop_key, (n, 2), 0, 2 * pad + 1)
-    column = jnp.broadcast_to(jnp.arange(width), (n, width))
+    offset = jax.random.randint(crop_key, (n, 2), 0, 2 * pad + 1, jnp.int32)
+    column = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (n, width))
     if kind == "crop_flip":
-        column = jnp.where(jax.random.bernoulli(flip_key, 0.5, (n, 1)), column[:, ::-1], column)
-    rows = offset[:, :1] + jnp.arange(height)
+        column = jnp.where(jax.random.bernoulli(flip_key, jnp.float32(0.5), (n, 1)), column[:, ::-1], column)
+    rows = offset[:, :1] + jnp.arange(height, dtype=jnp.int32)
     columns = offset[:, 1:] + column
     # Two batched gathers: on CPU over ten times faster than dynamic_slice under vmap, and they stay parallel on a
     # GPU and over a sharded batch, unlike a loop over images.

@@ -8,6 +8,7 @@ from ncjax.eval.intervals import COVERS
 from ncjax.eval.report import EpisodeReport, EpisodeSettings, PairedDifference
 from ncjax.eval.sampling import EpisodePlan
 from ncjax.eval.tuning import feature_tune
+from ncjax.interval import Interval
 
 __all__ = [
     "COVERS",
@@ -15,6 +16,7 @@ __all__ = [
     "EpisodePlan",
     "EpisodeReport",
     "EpisodeSettings",
+    "Interval",
     "PairedDifference",
     "curve",
     "episodes",

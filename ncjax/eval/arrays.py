@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ncjax.checks import as_numpy, check_squares, read_features
 from ncjax.devices import data_mesh
 from ncjax.errors import InputError, first_line
 from ncjax.eval import heads
@@ -16,7 +16,6 @@ from ncjax.eval.engine import Episodes
 from ncjax.eval.report import EpisodeReport
 from ncjax.eval.sampling import EpisodePlan, Queries
 from ncjax.eval.transforms import TRANSFORMS, transform_features
-from ncjax.rounding import check_rounding
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("features", "center"), meta_fields=("transform",))
@@ -41,29 +40,16 @@ class FeatureSource:
         return self.features[rows]
 
 
-def check_features(features: Any, labels: Any) -> np.ndarray:
+def check_features(features: Any, labels: Any) -> Float[np.ndarray, "n d"]:
     """The features as float32 [n,d] on the host.
 
     Raises:
-        InputError: Not a matrix of real numbers with one row a label, not finite, or of values that float32 cannot
-            tell apart.
+        InputError: As `ncjax.checks.read_features`; also for another number of rows than labels, and values that are
+            not finite, or of which all squares vanish, in float32.
     """
-    try:
-        array = np.asarray(features)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"features are no array ({first_line(error)}); give numbers [n, d], of torch .detach().numpy()"
-        ) from None
-    if not (np.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating) or array.dtype == bool):
-        hint = "; NumPy's files do not keep bfloat16: save float32" if array.dtype.kind == "V" else ""
-        raise InputError(f"features have type {array.dtype}; give real numbers [n, d]{hint}")
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise InputError(f"features have shape {array.shape}; give one row an image, [n, d]")
+    array = np.asarray(read_features(features)).astype(np.float32, copy=False)
     if len(array) != len(labels):
         raise InputError(f"{len(array)} rows of features but {len(labels)} labels; give one label a row")
-    given = array
-    with np.errstate(over="ignore"):  # what overflows is told below
-        array = array.astype(np.float32, copy=False)
     # the largest is NaN where any is: two passes without a copy
     largest = max(array.max(initial=0.0), -array.min(initial=0.0))
     if not np.isfinite(largest):
@@ -72,9 +58,7 @@ def check_features(features: Any, labels: Any) -> np.ndarray:
             f"{len(bad)} of {len(array)} rows of features are not finite in float32 (the first is row {bad[0]}); "
             "leave them out, or mend the encoder"
         )
-    if 0 < largest < 1e-15:
-        raise InputError(f"no feature is larger than {largest:.1g}, and squares vanish in float32: multiply them")
-    check_rounding(given)
+    check_squares(float(largest))
     return array
 
 
@@ -90,10 +74,11 @@ def check_transform(transform: str, center: Any, width: int) -> np.ndarray | Non
         return None
     if center is None:
         raise InputError('transform="centered_l2" needs center=, the mean [d] of the source-train features')
+    center = as_numpy("values of center", center)
     try:
-        center = np.asarray(center, np.float32)
+        center = center.astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise InputError(f"center is no array ({first_line(error)}); give a vector [{width}]") from None
+        raise InputError(f"center is no array of numbers ({first_line(error)}); give a vector [{width}]") from None
     if center.shape != (width,):
         raise InputError(f"center has shape {center.shape}, the features are [n, {width}]; give a vector [{width}]")
     if not np.isfinite(center).all():

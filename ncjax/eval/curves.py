@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ncjax.checks import encode_labels, whole_number
 from ncjax.errors import InputError
 from ncjax.eval.arrays import feature_episodes
 from ncjax.eval.intervals import COVERS
 from ncjax.eval.report import EpisodeReport, percent
-from ncjax.eval.sampling import encode_labels, settle_queries, whole_number
+from ncjax.eval.sampling import settle_queries
 
 Over = Literal["shots", "ways"]
 SHOTS = (1, 2, 5, 10, 20, 50)
@@ -40,6 +41,11 @@ class AccuracyCurve:
         """[v], half widths of "ci95", "same_classes_ci95" or "target_ci95"."""
         return np.array([getattr(report, name) for report in self.reports])
 
+    def ends(self, name: str) -> np.ndarray:
+        """[v,2], lower and upper ends of the same, within 0 to 1; NaN where there is none."""
+        found = [report.intervals[name] for report in self.reports]
+        return np.array([(np.nan, np.nan) if one is None else (one.low, one.high) for one in found])
+
     def __str__(self) -> str:
         """A line for each value with its intervals, under a line that says what they cover."""
         covers = [f"± {name}: {what}" for name, what in COVERS.items()]
@@ -61,7 +67,7 @@ def trace_curve(
         raise InputError(f"{over}= is what the curve goes over; give values= instead")
     if settings.get("plan") is not None:
         raise InputError("a plan has one number of ways and of shots, a curve several: leave plan= out")
-    size = np.bincount(encode_labels(labels)[1])
+    _, _, size = encode_labels(labels)
     if not len(size):
         raise InputError("there are no labels: a curve needs images")
     queries = settle_queries(settings.get("queries", 15))

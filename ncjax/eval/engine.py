@@ -10,9 +10,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
+from ncjax.checks import encode_labels
 from ncjax.devices import data_mesh, replicated, sharded
 from ncjax.errors import InputError
-from ncjax.eval.intervals import ImageSums, class_jackknife_interval, mean_interval, same_classes_interval
+from ncjax.eval.intervals import ImageSums, longer_side, mean_interval, same_classes_interval, target_interval
 from ncjax.eval.report import EpisodeReport, EpisodeSettings
 from ncjax.eval.sampling import (
     ClassTable,
@@ -21,8 +22,8 @@ from ncjax.eval.sampling import (
     check_settings,
     class_table,
     draw_episode,
-    encode_labels,
     episode_key,
+    largest_class,
     plan_hash,
     settle,
 )
@@ -43,13 +44,28 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """The static part of an evaluation: another one compiles again."""
+    """The static part of an evaluation: another one compiles again.
+
+    Attributes:
+        ways: Classes in an episode.
+        shots: Support images of a class.
+        queries: Query images of a class, or "all".
+        largest: Images of the largest class with ``queries="all"``, else 0: no shape depends on it.
+        chunk: Episodes at a time.
+        count_pairs: Whether the confusion of all classes is counted on the devices, k² int32 on each; else each
+            query's predicted way comes back, and the host counts.
+    """
 
     ways: int
     shots: int
     queries: Queries
     largest: int
     chunk: int
+    count_pairs: bool
+
+
+MOST_CLASSES_COUNTED_ON_DEVICES = 2048
+"""More classes than these, of 16 MB a device, leave the counting of confusions to the host."""
 
 
 class Given(NamedTuple):
@@ -123,8 +139,6 @@ def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tu
         way = jnp.arange(shape.ways, dtype=jnp.int32)
         real = (work[0] < given.total)[:, None, None]
         present = query >= 0
-        taken_for = (predicted[..., None] == way) & present[..., None]
-        confusion = jnp.sum(taken_for & real[..., None], axis=2, dtype=jnp.int32)
         correct = (predicted == way[:, None]) & present
         accuracy = jnp.mean(
             jnp.sum(correct, axis=2, dtype=jnp.float32) / jnp.sum(present, axis=2, dtype=jnp.float32), axis=1
@@ -132,8 +146,15 @@ def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tu
         # Padded episodes and padded queries are sent to a row that is not there.
         served = jnp.where(real, support, rows)
         asked = jnp.where(real & present, query, rows)
-        sums = {
-            "confusion": sums["confusion"].at[episode_classes[:, :, None], episode_classes[:, None, :]].add(confusion),
+        if shape.count_pairs:
+            taken_for = (predicted[..., None] == way) & (present & real)[..., None]
+            pairs = jnp.sum(taken_for, axis=2, dtype=jnp.int32)
+            pairs = sums["confusion"].at[episode_classes[:, :, None], episode_classes[:, None, :]].add(pairs)
+            counted = {"confusion": pairs}
+        else:
+            narrow = jnp.int8 if shape.ways <= 128 else jnp.int16 if shape.ways <= 2**15 else jnp.int32
+            counted, kept = {}, kept | {"predicted": jnp.where(present, predicted, -1).astype(narrow)}
+        sums = counted | {
             "support_accuracy": sums["support_accuracy"].at[served].add(accuracy[:, None, None], mode="drop"),
             "support_count": sums["support_count"].at[served].add(1, mode="drop"),
             "query_correct": sums["query_correct"].at[asked].add(correct.astype(jnp.int32), mode="drop"),
@@ -141,8 +162,8 @@ def _evaluate_part(given: Given, work: tuple[Array, ...], *, shape: Shape) -> tu
         }
         return sums, {"accuracy": accuracy, "classes": episode_classes} | kept
 
-    zero = {
-        "confusion": jnp.zeros((classes, classes), jnp.int32),
+    zero = {"confusion": jnp.zeros((classes, classes), jnp.int32)} if shape.count_pairs else {}
+    zero |= {
         "support_accuracy": jnp.zeros(rows, jnp.float32),
         "support_count": jnp.zeros(rows, jnp.int32),
         "query_correct": jnp.zeros(rows, jnp.int32),
@@ -162,6 +183,18 @@ def _checked(scored: Any, shape: tuple[int, int], head: Any) -> tuple[Array, Any
     if jnp.shape(scored[0]) != shape:
         raise InputError(f"head {head} returned scores of shape {jnp.shape(scored[0])}; a head returns {wanted}")
     return scored
+
+
+def _confusion(
+    predicted: Int[np.ndarray, "E W Q"], classes: Int[np.ndarray, "E W"], num_classes: int
+) -> Int[np.ndarray, "k k"]:
+    """Queries of class i taken for class j, from the way predicted for each; -1 where there is no query."""
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    for start in range(0, len(predicted), 4096):
+        ways, rows = predicted[start : start + 4096], classes[start : start + 4096]
+        episode, way, query = np.nonzero(ways >= 0)
+        np.add.at(counts, (rows[episode, way], rows[episode, ways[episode, way, query]]), 1)
+    return counts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,7 +229,7 @@ class Episodes:
             InputError: The classes are too few or too small, a setting is out of range, or the plan is of other
                 labels, or no longer what its seed draws.
         """
-        names, codes = encode_labels(labels)
+        names, codes, _ = encode_labels(labels)
         table = class_table(codes, len(names))
         if plan is not None:
             if not isinstance(plan, EpisodePlan):
@@ -254,7 +287,14 @@ class Episodes:
         sums, kept = _evaluate(
             jax.device_put(given, replicated(mesh)),
             jax.device_put(work, sharded(mesh)),
-            shape=Shape(self.ways, self.shots, self.queries, int(self.table.size.max()), chunk),
+            shape=Shape(
+                self.ways,
+                self.shots,
+                self.queries,
+                largest=largest_class(self.table, self.queries),
+                chunk=chunk,
+                count_pairs=len(self.names) <= MOST_CLASSES_COUNTED_ON_DEVICES,
+            ),
             mesh=mesh,
         )
         sums = {name: np.asarray(value) for name, value in sums.items()}
@@ -267,16 +307,19 @@ class Episodes:
                 "where they are extracted in the episodes, not finite"
             )
         per_episode, classes = kept["accuracy"], kept["classes"]
-        confusion = sums.pop("confusion").astype(np.int64)
-        count = confusion.sum(axis=1)
         num_classes = len(self.names)
+        if "confusion" in sums:
+            confusion = sums.pop("confusion").astype(np.int64)
+        else:
+            confusion = _confusion(kept["predicted"], classes, num_classes)
+        count = confusion.sum(axis=1)
         return EpisodeReport(
             accuracy=float(per_episode.mean(dtype=np.float64)),
             ci95=mean_interval(per_episode),
             same_classes_ci95=same_classes_interval(
                 per_episode, classes, ImageSums(**sums), self.codes, num_classes, self.shots
             ),
-            target_ci95=class_jackknife_interval(per_episode, classes, num_classes),
+            target_ci95=longer_side(target_interval(per_episode, classes, num_classes)),
             per_episode=per_episode,
             classes=classes,
             per_class=np.divide(confusion.diagonal(), count, out=np.full(num_classes, np.nan), where=count > 0),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
+from ncjax.checks import whole_number
 from ncjax.classifier import Classifier, extract
 from ncjax.classifier import features as extract_features
 from ncjax.data import Benchmark, Split
@@ -21,7 +22,7 @@ from ncjax.eval.arrays import FeatureSource, check_features, check_transform, ch
 from ncjax.eval.curves import AccuracyCurve, Over, trace_curve
 from ncjax.eval.engine import Episodes
 from ncjax.eval.report import EpisodeReport
-from ncjax.eval.sampling import EpisodePlan, Queries, whole_number
+from ncjax.eval.sampling import EpisodePlan, Queries
 from ncjax.eval.transforms import transform_features
 from ncjax.eval.tuning import feature_tune, tunable
 

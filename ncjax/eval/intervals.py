@@ -1,10 +1,13 @@
 """95 % intervals of few-shot accuracy, each named by what it covers. NumPy, float64, on the host."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import expit, stdtrit
+
+from ncjax.interval import Interval
 
 COVERS = {
     "ci95": "other episodes from these same images",
@@ -12,6 +15,13 @@ COVERS = {
     "target_ci95": "new classes and new images from the same population",
 }
 """What each interval of an `EpisodeReport` covers, for the labels of tables and figures."""
+
+WITHOUT = {
+    "ci95": "there is one episode",
+    "same_classes_ci95": "episodes are too few to tell what images add, or images add nothing",
+    "target_ci95": "every episode holds every class, or accuracy is the same whichever class is left out",
+}
+"""Why an interval may be missing."""
 
 
 def t_quantile(df: int) -> float:
@@ -27,32 +37,112 @@ def mean_interval(values: np.ndarray) -> float:
     return t_quantile(count - 1) * float(np.std(values, ddof=1, dtype=np.float64)) / math.sqrt(count)
 
 
-def class_jackknife_interval(per_episode: np.ndarray, classes: np.ndarray, num_classes: int) -> float:
-    """Half width for new classes and new images from the population that these classes are a sample of.
+def around(value: float, half_width: float, low: float = 0.0, high: float = 1.0) -> Interval | None:
+    """The interval of that half width, within `low` to `high`; None for a half width of NaN."""
+    if math.isnan(half_width):
+        return None
+    return Interval(max(value - half_width, low), min(value + half_width, high), value)
+
+
+def target_interval(per_episode: np.ndarray, classes: np.ndarray, num_classes: int) -> Interval | None:
+    """Of an accuracy, for new classes and new images from the population that these classes are a sample of.
 
     Few-shot accuracy is a U-statistic over classes, and over images within them. Its variance by the
     delete-one-class jackknife (Arvesen 1969), with t(k-1): the replicate without class c is the mean of those
     episodes that do not hold c, so that one set of episodes gives them all. Images belong to classes, so that what
     they add is in it already; so is, k-1 times over and more, the drawing of episodes: few episodes widen it.
 
+    Jackknife and t interval are on the scale of log odds, where the accuracy of few classes is less skewed, around the
+    jackknife estimate there (Tukey 1958); half a query is added to the right and to the wrong ones, since a replicate
+    may have none wrong.
+
+    In simulations of 5-way 1-shot NCC (Gaussian classes in 16 dimensions, of one variance or of log-normal ones; 6 or 8
+    classes of 30 images, accuracies 0.32 to 0.997; 300 draws of classes for each) it covered in 92 to 99 % of the draws
+    that gave one with 2,000 episodes, and in 94 to 100 % with 400. It covers less often where most draws of so few
+    classes hold none of what makes errors: of classes from 30 groups, alike within a group and far apart otherwise, 6
+    and 8 at 94 % covered in 92 and 87 % of draws.
+
     Args:
-        per_episode: Accuracies [E], or paired differences of accuracies.
+        per_episode: Accuracies [E].
         classes: int [E,W], the classes of each episode.
         num_classes: k.
 
     Returns:
-        The half width; NaN where no episode leaves some class out (as many ways as classes).
+        The interval, which holds the accuracy itself; None where no episode leaves some class out (as many ways as
+        classes), or where nothing varies with the class left out, as at 100 %.
     """
     values = np.asarray(per_episode, np.float64)
+    shares = np.concatenate([values, 1 - values])
+    half_query = 0.5 * float(shares[shares > 1e-6].min()) / len(values)
+
+    def log_odds(share: np.ndarray) -> np.ndarray:
+        return np.log((share + half_query) / (1 - share + half_query))
+
+    return _jackknife_interval(values, classes, num_classes, log_odds, expit)
+
+
+def difference_interval(differences: np.ndarray, classes: np.ndarray, num_classes: int) -> Interval | None:
+    """`target_interval` of a difference of accuracies, from paired differences [E].
+
+    The scale is asinh(difference/c), c three quarters of the mean size of an episode's difference: a straight line for
+    differences of either sign, and a logarithm where nearly all have one sign, as of heads near 100 %, and are skewed.
+    In simulations as of `target_interval` (NCC on all dimensions and on three quarters of them, 400 episodes, 150 draws
+    of 6 or 8 classes, accuracies 0.80 to 0.997) it covered in 94 to 98 % of draws, the plain t interval in 78 to 96 %.
+
+    Returns:
+        The interval, within -1 to 1; None as of `target_interval`.
+    """
+    values = np.asarray(differences, np.float64)
+    unit = 0.75 * float(np.abs(values).mean())
+    if unit == 0:
+        return None
+    most = math.asinh(1 / unit)
+
+    def unscaled(value: float) -> float:
+        return max(-1.0, min(1.0, unit * math.sinh(max(-most, min(most, value)))))
+
+    return _jackknife_interval(values, classes, num_classes, lambda value: np.arcsinh(value / unit), unscaled)
+
+
+def longer_side(interval: Interval | None) -> float:
+    """From the estimate to the end that is further away; NaN without an interval."""
+    return math.nan if interval is None else max(interval.estimate - interval.low, interval.high - interval.estimate)
+
+
+def _jackknife_interval(
+    values: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
+    scale: Callable[[np.ndarray], np.ndarray],
+    inverse: Callable[[float], float],
+) -> Interval | None:
+    """The t interval of the mean of values [E] by leaving out each class, made on a scale."""
+    replicates = _without_each_class(values, classes, num_classes)
+    if replicates is None:
+        return None
+    whole, left = float(scale(values.mean())), scale(replicates)
+    centre = num_classes * whole - (num_classes - 1) * float(left.mean())
+    reach = t_quantile(num_classes - 1) * _jackknife_error(left)
+    mean = float(values.mean())
+    return Interval(min(float(inverse(centre - reach)), mean), max(float(inverse(centre + reach)), mean), mean)
+
+
+def _without_each_class(values: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """The mean of the episodes that do not hold class c, for each c [k]; None where one has none, or all are equal."""
     count = len(values) - np.bincount(classes.ravel(), minlength=num_classes)
     if count.min() == 0:
-        return math.nan
+        return None
     # Deviations from the mean are summed, since total less class sum would cancel.
     deviation = values - values.mean()
     held = np.bincount(classes.ravel(), np.repeat(deviation, classes.shape[1]), minlength=num_classes)
-    replicates = -held / count
-    variance = (num_classes - 1) / num_classes * np.sum((replicates - replicates.mean()) ** 2)
-    return t_quantile(num_classes - 1) * math.sqrt(variance)
+    replicates = values.mean() - held / count
+    return replicates if np.ptp(replicates) > 1e-12 else None
+
+
+def _jackknife_error(replicates: np.ndarray) -> float:
+    """The standard error from the values [k] with one part of k left out in turn."""
+    k = len(replicates)
+    return math.sqrt((k - 1) / k * float(np.sum((replicates - replicates.mean()) ** 2)))
 
 
 class ImageSums(NamedTuple):
@@ -151,6 +241,6 @@ def same_classes_interval(
     influence = (query_variance + weight**2 * support_variance + 2 * weight * covariance) / num_classes**2
     influence /= (1 - shots / size) ** 2  # a class has at least one image more than shots
     of_images, of_episodes = float(np.sum(influence / size)), float(values.var(ddof=1)) / episodes
-    if of_images <= 0 < of_episodes:
+    if of_images <= 0:
         return math.nan
-    return t_quantile(episodes - 1) * math.sqrt(max(of_images, 0.0) + of_episodes)
+    return t_quantile(episodes - 1) * math.sqrt(of_images + of_episodes)

@@ -6,8 +6,17 @@ from typing import Any
 import numpy as np
 
 from ncjax.errors import InputError
-from ncjax.eval.intervals import COVERS, class_jackknife_interval, mean_interval
+from ncjax.eval.intervals import (
+    COVERS,
+    WITHOUT,
+    around,
+    difference_interval,
+    longer_side,
+    mean_interval,
+    target_interval,
+)
 from ncjax.eval.sampling import Queries
+from ncjax.interval import Interval
 
 
 def percent(half_width: float, digits: int) -> str:
@@ -36,14 +45,22 @@ class PairedDifference:
     Attributes:
         difference: Mean of the paired differences, a fraction.
         ci95: Half width of the t interval over the paired episodes.
-        target_ci95: Half width for new classes and images, by the jackknife of `EpisodeReport.target_ci95`.
+        target_ci95: For new classes and images, the longer side of `target_interval`. NaN, in text a dash, without it.
         episodes: The number of pairs.
+        target_interval: See `ncjax.eval.intervals.difference_interval`; None where every episode holds every class, or
+            nothing varies with the class left out.
     """
 
     difference: float
     ci95: float
     target_ci95: float
     episodes: int
+    target_interval: Interval | None = None
+
+    @property
+    def intervals(self) -> dict[str, Interval | None]:
+        """The ends of "ci95" and "target_ci95", within -1 to 1; None where there is none."""
+        return {"ci95": around(self.difference, self.ci95, low=-1.0), "target_ci95": self.target_interval}
 
     def __str__(self) -> str:
         return (
@@ -63,13 +80,14 @@ class EpisodeReport:
             images, and nothing else: it shrinks to zero with more episodes.
         same_classes_ci95: Half width for new images of these same classes; see
             `ncjax.eval.intervals.same_classes_interval`. NaN, in tables a dash, where episodes are too few for it.
-        target_ci95: Half width for new classes and new images from the same population; see
-            `ncjax.eval.intervals.class_jackknife_interval`. NaN, in tables a dash, where every episode holds every
-            class.
+        target_ci95: For new classes and new images from the same population, the longer side of an interval that is
+            not symmetric, whose ends `intervals` gives; see `ncjax.eval.intervals.target_interval`. NaN, in tables a
+            dash, where every episode holds every class, or nothing varies with the class left out, as at 100 %.
         per_episode: float32 [E].
         classes: int32 [E,W], the classes of each episode, as rows of `class_names`.
         per_class: [k], the share of a class's queries classified rightly; NaN for a class never drawn.
-        confusion: int64 [k,k], queries of class i taken for class j (in episodes that hold both).
+        confusion: int64 [k,k], queries of class i taken for class j (in episodes that hold both); 800 MB on the host
+            for 10,000 classes.
         class_names: The k labels, in the order of `per_class` and `confusion`.
         info: The head's diagnostics, each with a leading axis [E].
         settings: What was evaluated.
@@ -101,6 +119,15 @@ class EpisodeReport:
         return text + (f"; {self.not_converged} did not converge" if self.not_converged else "")
 
     @property
+    def intervals(self) -> dict[str, Interval | None]:
+        """The ends of each interval by its name, within 0 to 1; None where there is none."""
+        return {
+            "ci95": around(self.accuracy, self.ci95),
+            "same_classes_ci95": around(self.accuracy, self.same_classes_ci95),
+            "target_ci95": target_interval(self.per_episode, self.classes, len(self.class_names)),
+        }
+
+    @property
     def not_converged(self) -> int:
         """Episodes whose head says that it did not converge."""
         converged = self.info.get("converged") if isinstance(self.info, dict) else None
@@ -116,7 +143,11 @@ class EpisodeReport:
 
     def summary(self) -> str:
         """The accuracy with its three intervals, each beside what it covers; several lines."""
-        rows = [f"  ± {percent(getattr(self, name), 6)}  {name:<17}  {covers}" for name, covers in COVERS.items()]
+        rows = []
+        for name, covers in COVERS.items():
+            half = getattr(self, name)
+            missing = f"; none, since {WITHOUT[name]}" if np.isnan(half) else ""
+            rows.append(f"  ± {percent(half, 6)}  {name:<17}  {covers}{missing}")
         if not np.isnan(self.largest_gradient_norm):
             rows.append(f"  largest relative gradient {self.largest_gradient_norm:.1g}")
         return "\n".join([str(self), *rows])
@@ -141,9 +172,11 @@ class EpisodeReport:
                 "no pairs; compare the accuracies themselves"
             )
         difference = self.per_episode.astype(np.float64) - other.per_episode
+        target = difference_interval(difference, self.classes, len(self.class_names))
         return PairedDifference(
             difference=float(difference.mean()),
             ci95=mean_interval(difference),
-            target_ci95=class_jackknife_interval(difference, self.classes, len(self.class_names)),
+            target_ci95=longer_side(target),
             episodes=len(difference),
+            target_interval=target,
         )

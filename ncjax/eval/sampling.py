@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import operator
 import os
-import zlib
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
+from ncjax import keys
+from ncjax.checks import encode_labels, whole_number
 from ncjax.errors import UNREADABLE_NPZ, InputError
 
 SAMPLER_VERSION = 1
@@ -29,21 +29,6 @@ class ClassTable(NamedTuple):
     size: Int[Array | np.ndarray, "k"]
 
 
-def encode_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct labels in order [k], and each row's position among them, int32 [n]."""
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise InputError(f"labels have shape {labels.shape}; give one label a row, [n]")
-    whole = labels.dtype.kind in "biuUS" or (
-        labels.dtype.kind == "O"
-        and (all(isinstance(x, str) for x in labels) or all(isinstance(x, int | np.integer) for x in labels))
-    )
-    if not whole:
-        raise InputError(f"labels have type {labels.dtype}; give integers or names, one kind for all")
-    values, codes = np.unique(labels, return_inverse=True)
-    return values, codes.astype(np.int32)
-
-
 def class_table(codes: np.ndarray, num_classes: int) -> ClassTable:
     """The table of labels 0..k-1 [n], on the host."""
     size = np.bincount(codes, minlength=num_classes).astype(np.int32)
@@ -51,19 +36,9 @@ def class_table(codes: np.ndarray, num_classes: int) -> ClassTable:
     return ClassTable(np.argsort(codes, kind="stable").astype(np.int32), start, size)
 
 
-def whole_number(name: str, value: Any) -> int:
-    """The setting as an int.
-
-    Raises:
-        InputError: It is no whole number; 1e4 and True are none either.
-    """
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        hint = f", {name}={int(value)}" if isinstance(value, float) and value.is_integer() else ""
-        raise InputError(f"{name}={value!r}: give a whole number{hint}") from None
+def largest_class(table: ClassTable, queries: Queries) -> int:
+    """Images of the largest class where shapes depend on it, which is with ``queries="all"``; else 0."""
+    return int(np.max(table.size)) if queries == "all" else 0
 
 
 def check_settings(
@@ -123,10 +98,7 @@ def settle_queries(queries: Any) -> Queries:
 
 def episode_key(seed: int, stream: str) -> Key[Array, ""]:
     """The key of a named stream of random numbers; episode e uses ``fold_in(key, e)``."""
-    # The generator is named, so that another default one does not change which episodes a seed means.
-    return jax.random.fold_in(
-        jax.random.key(np.uint32(seed), impl="threefry2x32"), np.uint32(zlib.crc32(stream.encode()))
-    )
+    return keys.named(seed, stream)
 
 
 def _draw(bits: UInt32[Array, "... t"], size: Int[Array, "..."]) -> Int[Array, "... t"]:
@@ -231,7 +203,7 @@ class EpisodePlan:
             >>> plan.support_index.shape, plan.query_index.shape
             ((100, 5, 2), (100, 5, 15))
         """
-        names, codes = encode_labels(labels)
+        names, codes, _ = encode_labels(labels)
         table = class_table(codes, len(names))
         ways, shots, queries, episodes, seed = settle(ways, shots, queries, episodes, seed)
         check_settings(names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)
@@ -242,7 +214,7 @@ class EpisodePlan:
             ways=ways,
             shots=shots,
             queries=queries,
-            largest=int(table.size.max()),
+            largest=largest_class(table, queries),
         )
         return cls(np.asarray(support), np.asarray(query), codes, seed, queries)
 

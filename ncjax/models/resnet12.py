@@ -31,10 +31,10 @@ def drop_block(key: Array, x: Float[Array, "n h w c"], rate: float, size: int) -
     valid = (height - size + 1) * (width - size + 1)
     density = rate / size**2 * (height * width / valid)
     corners = (x.shape[0], height - size + 1, width - size + 1, x.shape[3])
-    seeds = jax.random.bernoulli(key, density, corners).astype(jnp.float32)
+    seeds = jax.random.bernoulli(key, jnp.float32(density), corners).astype(jnp.float32)
     # a corner drops the square that it opens: a pixel falls where any of the squares over it does
     padding = ((0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0))
-    dropped = jax.lax.reduce_window(seeds, 0.0, jax.lax.max, (1, size, size, 1), (1, 1, 1, 1), padding)
+    dropped = jax.lax.reduce_window(seeds, jnp.float32(0), jax.lax.max, (1, size, size, 1), (1, 1, 1, 1), padding)
     keep = (1 - dropped).astype(x.dtype)
     return x * keep * (keep.size / jnp.maximum(jnp.sum(keep, dtype=jnp.float32), 1)).astype(x.dtype)
 

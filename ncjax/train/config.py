@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ncjax.checks import whole_number
 from ncjax.errors import InputError
-from ncjax.eval.sampling import whole_number
 from ncjax.train.losses import Objective
 
 

@@ -48,7 +48,7 @@ def mixup(
     Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
     """
     weight_key, order_key = jax.random.split(key)
-    weight = jax.random.beta(weight_key, alpha, alpha)
+    weight = jax.random.beta(weight_key, alpha, alpha, dtype=jnp.float32)
     order = jax.random.permutation(order_key, len(images))
 
     def mix(x: Array) -> Array:
@@ -60,7 +60,7 @@ def mixup(
 
 def dropout(key: Key[Array, ""], features: Float[Array, "n d"], rate: float) -> Float[Array, "n d"]:
     """Features set to 0 with probability `rate`, the others scaled by 1 / (1 − rate)."""
-    keep = jax.random.bernoulli(key, 1 - rate, features.shape)
+    keep = jax.random.bernoulli(key, jnp.float32(1 - rate), features.shape)
     return jnp.where(keep, features / (1 - rate), 0)
 
 

@@ -1,0 +1,200 @@
+"""The one place that reads and checks numbers, features and labels, whatever library they come from."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from ncjax.errors import InputError, first_line
+
+
+def whole_number(name: str, value: Any) -> int:
+    """The setting as an int.
+
+    Raises:
+        InputError: It is no whole number; 1e4 and True are none either.
+    """
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        hint = f", {name}={int(value)}" if isinstance(value, float) and value.is_integer() else ""
+        raise InputError(f"{name}={value!r}: give a whole number{hint}") from None
+
+
+def as_numpy(name: str, values: Any) -> np.ndarray:
+    """The values on the host; of a torch tensor also where it needs a gradient, lies on a GPU, or is bfloat16.
+
+    Raises:
+        InputError: NumPy makes no array of them, or some of them are masked.
+    """
+    try:
+        if hasattr(values, "detach") and hasattr(values, "numpy"):
+            values = _of_torch(values)
+        if np.ma.is_masked(values):
+            raise InputError(f"{name} have masked values: leave those rows out, and give a plain array")
+        return np.asarray(values)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} are no array ({first_line(error)}): give a NumPy array, or what it reads") from None
+
+
+def _of_torch(tensor: Any) -> np.ndarray:
+    """Without importing torch; `force` detaches and moves to the host. NumPy has no bfloat16, which float32 holds."""
+    try:
+        return tensor.numpy(force=True)
+    except TypeError:
+        if not tensor.is_floating_point():
+            raise
+        return tensor.float().numpy(force=True)
+
+
+def read_features(features: Any) -> Float[jax.Array | np.ndarray, "n d"]:
+    """Features as float32, or in a narrower real type, wherever they are.
+
+    A JAX array of float32 or less stays on its devices; everything wider is read to the host, checked and rounded.
+
+    Raises:
+        InputError: No matrix of real numbers, or values that float32 cannot tell apart.
+    """
+    array = features if isinstance(features, jax.Array) else as_numpy("features", features)
+    kind = array.dtype.kind
+    # ml_dtypes' bfloat16 and its like are of kind V, and for NumPy alone timedelta64 is an integer
+    real = kind in "biuf" or (kind == "V" and any(jnp.issubdtype(array.dtype, t) for t in (jnp.floating, jnp.integer)))
+    if array.ndim != 2 or array.shape[1] == 0 or not real:
+        hint = "; NumPy's files do not keep bfloat16: save float32" if kind == "V" and not real else ""
+        raise InputError(
+            f"features have type {array.dtype} and shape {array.shape}: give real numbers of shape [n, d]{hint}"
+        )
+    if kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype == np.float32 or array.dtype.itemsize < 4:
+        return array.astype(array.dtype.newbyteorder("="), copy=False) if isinstance(array, np.ndarray) else array
+    if isinstance(array, jax.Array):
+        if not array.is_fully_addressable:
+            raise InputError(f"features have type {array.dtype} and lie on several hosts: give float32")
+        array = np.asarray(array)
+    check_rounding(array)
+    with np.errstate(over="ignore"):  # what overflows is infinite, as the caller finds
+        return array.astype(np.float32)
+
+
+def check_rounding(features: Shaped[np.ndarray, "n d"]) -> None:
+    """Checks that float32, in which everything is computed, holds what tells these wider numbers apart.
+
+    Raises:
+        InputError: Rounding to float32 is more than a thousandth of their spread, under a large common offset; or
+            they are so small that their squares vanish.
+    """
+    if features.size == 0:
+        return
+    with np.errstate(all="ignore"):  # what is not finite is the caller's to say
+        low, high = features.min(), features.max()
+        if features.dtype.kind in "iu":
+            largest = float(max(int(high), -int(low)))
+            if largest <= 2**24:
+                return
+            # exact, since differences of 64 bits are taken modulo 2**64; float64 may merge such numbers
+            above = features.astype(np.uint64) - features.min(axis=0).astype(np.uint64)
+            spread = float(above.astype(np.float64).std(axis=0).max())
+            exact = features.astype(np.float64)
+            equal = spread == 0
+        else:
+            exact = features.astype(np.result_type(features.dtype.newbyteorder("="), np.float64), copy=False)
+            largest = float(max(high, -low))
+            spread = float(exact.std(axis=0).max())
+            # what rounding in their own type spreads is no spread: these rows are equal
+            equal = spread <= 8 * float(np.finfo(exact.dtype).eps) * largest
+        rounding = float(np.abs(exact - exact.astype(np.float32)).max())
+    check_squares(largest)
+    if largest > 2**53 and features.dtype.kind in "iu":
+        rounding = max(rounding, largest * 2.0**-24)  # float64 rounded them too
+    if np.isfinite(rounding) and not equal and rounding > 1e-3 * spread:
+        raise InputError(
+            f"features spread by {spread:.2g} about an offset of up to {largest:.2g}: float32 cannot hold both; "
+            "subtract the mean of the columns first, under which distances between features do not change"
+        )
+
+
+def check_squares(largest: float) -> None:
+    """Raises InputError where no value is larger in size than `largest`, and squares of such vanish in float32."""
+    if 0 < largest < 1e-15:
+        raise InputError(f"no feature is larger than {largest:.1g}, and squares vanish in float32: multiply them")
+
+
+def read_labels(labels: Any) -> Shaped[np.ndarray, "n"]:
+    """Labels on the host: int64 (uint64 where they take it), or names as NumPy's str or bytes.
+
+    Floats that are whole numbers are read as these numbers, and booleans as 0 and 1.
+
+    Raises:
+        InputError: No vector; neither whole numbers nor names, or both; or floats so large that their type does not
+            tell neighbouring whole numbers apart.
+    """
+    array = as_numpy("labels", labels)
+    if array.ndim != 1:
+        raise InputError(f"labels have shape {array.shape}: give one label a row, of shape [n]")
+    if array.dtype.kind in "OT":
+        array = _of_objects(array)
+    if array.dtype.kind in "US":
+        return array
+    if array.dtype.kind in "biu":
+        large = array.dtype.kind == "u" and array.max(initial=0) >= 2**63
+        return array.astype(np.uint64 if large else np.int64, copy=False)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise _no_labels(array)
+    whole = array.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(whole) & (whole == np.floor(whole))))
+    if len(bad):
+        raise InputError(
+            f"{len(bad)} labels of type {array.dtype} are no whole numbers, the first {whole[bad[0]]} in row {bad[0]}: "
+            "give integers or names"
+        )
+    most = 2.0 ** min(jnp.finfo(array.dtype).nmant + 1, 53)
+    if np.abs(whole).max(initial=0.0) > most:
+        raise InputError(f"{array.dtype} does not tell whole numbers beyond {most:.0f} apart: give integers as labels")
+    return whole.astype(np.int64)
+
+
+def _of_objects(array: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
+    """Python objects as an array of names or of numbers, one kind for all."""
+    values = array.tolist()
+    if all(isinstance(value, str) for value in values):
+        return array.astype(np.str_)
+    if all(isinstance(value, int | np.integer) for value in values):
+        for kind in (np.int64, np.uint64):
+            if all(np.iinfo(kind).min <= value <= np.iinfo(kind).max for value in values):
+                return array.astype(kind)
+    if all(isinstance(value, int | float | np.integer | np.floating) for value in values):
+        return array.astype(np.float64)
+    raise _no_labels(array)
+
+
+def _no_labels(array: np.ndarray) -> InputError:
+    return InputError(f"labels have type {array.dtype}: give integers or names, one kind for all")
+
+
+def encode_labels(
+    labels: Any,
+) -> tuple[Shaped[np.ndarray, "k"], Int[np.ndarray, "n"], Int[np.ndarray, "k"]]:
+    """The distinct labels in order [k], each row's position among them, int32 [n], and the rows of each [k].
+
+    Raises:
+        InputError: As `read_labels`.
+    """
+    values = read_labels(labels)
+    if len(values) and values.dtype.kind in "iu":
+        low, high = int(values.min()), int(values.max())
+        if high - low < 1_000_000 + 8 * len(values):
+            above = (values - values.min()).astype(np.int64)
+            histogram = np.bincount(above)
+            present = np.flatnonzero(histogram)
+            position = np.cumsum(histogram > 0, dtype=np.int32) - np.int32(1)
+            return present.astype(values.dtype) + values.min(), position[above], histogram[present]
+    classes, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return classes, position.astype(np.int32), counts
