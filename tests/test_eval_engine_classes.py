@@ -6,6 +6,8 @@ import pytest
 
 from ncjax.eval import engine, feature_episodes
 
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+
 
 def labelled(sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     labels = np.repeat(np.arange(len(sizes)), sizes)

@@ -11,6 +11,8 @@ from ncjax.eval import feature_curve, feature_episodes
 from ncjax.eval.intervals import difference_interval, target_interval
 from ncjax.interval import Interval
 
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+
 
 def draws_of_classes(classes: int, scale: float, draws: int, episodes: int, uneven: bool = False):
     """Accuracies [draws, E] of 5-way 1-shot NCC, and their classes [draws, E, 5]: new Gaussian classes in each draw."""

@@ -14,6 +14,8 @@ from ncjax.models.resnet12 import drop_block
 from ncjax.train import losses
 from ncjax.train.step import epoch_order
 
+pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+
 SETTINGS = [
     ("jax_threefry_partitionable", False),
     ("jax_default_prng_impl", "rbg"),
@@ -55,7 +57,7 @@ def drawn() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def expected() -> list[np.ndarray]:
+def expected(compiled_cheaply: None) -> list[np.ndarray]:
     return drawn()
 
 
