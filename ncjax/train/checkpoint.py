@@ -242,7 +242,8 @@ def load_newest(
     checkpoint that cannot be read is named in a warning, and the one before it is tried.
 
     Raises:
-      InputError: if there are checkpoints and none can be read, or they are of another network.
+      InputError: if there are checkpoints and none can be read, they are of another network, or the seeds have been
+        trained and have none of the same step.
     """
     for step in sorted(set().union(*(one.steps for one in checkpoints.values())), reverse=True):
         loaded = {}
@@ -253,9 +254,14 @@ def load_newest(
         diverged = {int(seed) for _, progress in loaded.values() for seed in progress.get("diverged", {})}
         if loaded and checkpoints.keys() <= loaded.keys() | diverged:
             return loaded
+    folders = [one.folder for one in checkpoints.values()]
     if any(one.damaged for one in checkpoints.values()):
-        folder = next(iter(checkpoints.values())).folder
-        raise InputError(f"no checkpoint in {folder} can be read; delete the run's folder to start again")
+        raise InputError(f"no checkpoint in {folders[0]} can be read; delete the run's folder to start again")
+    if any(step > 0 for one in checkpoints.values() for step in one.steps):
+        raise InputError(
+            f"no step has a checkpoint in each of {', '.join(map(str, folders))}, and seeds are trained together: "
+            "bring back the checkpoints that are gone, or delete the folder of all seeds to train anew"
+        )
     return None
 
 

@@ -445,13 +445,6 @@ class _Run:
         like = [trainer.one_seed(trainer.initial, i) for i in range(len(self.configs))]
         loaded = load_newest({lane.index: lane.checkpoints for lane in _sound(lanes)}, like)
         if loaded is None:
-            for lane in lanes:
-                if any(step > 0 for step in lane.checkpoints.steps):
-                    raise Refused(
-                        f"the seeds in {lane.workdir.parent} have no checkpoint of the same step, and are trained "
-                        f"together: bring back the checkpoints that are gone, or delete {lane.workdir.parent} to train "
-                        "anew"
-                    )
             return trainer.initial, 0
         newest_state, newest = next(iter(loaded.values()))
         for lane in _sound(lanes):
