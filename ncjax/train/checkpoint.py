@@ -5,8 +5,8 @@ import json
 import re
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,11 +50,11 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with closing(self._manager):
+            with self._named(), closing(self._manager):
                 self.wait()
-        except Exception as failure:
+        except InputError:
             if error is None:
-                raise _not_written(self.folder, failure) from failure
+                raise
 
     @property
     def folder(self) -> Path:
@@ -83,15 +83,13 @@ class Checkpoints:
         text = json.dumps(progress)
         parts: dict[str, Any] = {"variables": state.variables, "optimizer": state.optimizer}
         parts["progress"] = {"json": text, "checksums": _checksums(parts, text)}
-        try:
-            self.wait()
+        self.wait()
+        with self._named():
             self._pending = self._manager.save_checkpointables_async(
                 step, parts, force=True, overwrite=step in self.damaged
             )
-            if wait or is_first:
-                self.wait()
-        except Exception as error:  # what is wrong with the disk comes in many kinds too, here or one save later
-            raise _not_written(self.folder, error) from error
+        if wait or is_first:
+            self.wait()
         self.damaged.discard(step)
         if is_first:
             self._read_back(step, state)
@@ -110,13 +108,27 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Waits for the checkpoint that is still being written; raises what went wrong with it.
+        """Waits for the checkpoint that is still being written.
 
         Only the result of orbax's response ends the thread, and closes the three files, that each response holds.
+
+        Raises:
+          InputError: if it could not be written.
         """
         if self._pending is not None:
             pending, self._pending = self._pending, None
-            pending.result()
+            with self._named():
+                pending.result()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turns what is wrong with the disk, which orbax and tensorstore say in many kinds of error, into one line."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            raise _not_written(self.folder, error) from error
 
     def load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The checkpoint at `step`, in the shapes, types and placement of `like`.
@@ -315,7 +327,7 @@ def _not_written(folder: Path, error: Exception) -> InputError:
 def _errno(error: BaseException | None) -> int | None:
     """The system's number of what went wrong, which orbax wraps in other exceptions and tensorstore in text."""
     while error is not None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             return error.errno
         if found := re.search(r"(?:os_error_code='|OS error )(\d+)", str(error)):
             return int(found[1])

@@ -46,9 +46,9 @@ def located(config: Config, data_fingerprint: Callable[[], str], *, own_data: bo
       own_data: whether that is the caller's own benchmark.
     """
     named = default_workdir(config)
-    if named.exists() or not named.parent.is_dir():
+    if named.exists() or not os.access(named.parent, os.R_OK | os.X_OK):
         return named
-    for folder in sorted(named.parent.iterdir()):
+    for folder in sorted(named.parent.glob("*")):
         if not folder.name.startswith(f"{config.dataset}-{config.network}-"):
             continue
         found = _same_run(folder, config)
@@ -61,7 +61,7 @@ def located(config: Config, data_fingerprint: Callable[[], str], *, own_data: bo
 
 def _same_run(folder: Path, config: Config) -> dict[str, Any] | None:
     """What config.json says of the run of these settings, or its first seed, in this folder; None of another one."""
-    with suppress(InputError):
+    with suppress(InputError, OSError):
         if config.seeds > 1:
             if _read_seeds(folder) != config.seeds:
                 return None

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,6 +76,7 @@ def _placed(config: Config, known: "_Source | None") -> Config:
     if config.workdir is not None:
         return dataclasses.replace(config, workdir=config.workdir.expanduser())
 
+    @cache
     def data_fingerprint() -> str:
         return fingerprint(load_benchmark(config)) if known is None else known.fingerprint
 
