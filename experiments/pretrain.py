@@ -7,6 +7,7 @@ python experiments/pretrain.py --dataset=cifar_fs --preset=paper --precision=bfl
 The same command continues an interrupted run; a finished run prints its table again.
 """
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,17 @@ import tyro
 
 from ncjax import cli, plots, runs
 from ncjax.errors import InputError
-from ncjax.train import Config, Diverged, pretrain, read_config, read_records, resolve, seeds_table, table
+from ncjax.train import (
+    CheckpointsGone,
+    Config,
+    Diverged,
+    pretrain,
+    read_config,
+    read_records,
+    resolve,
+    seeds_table,
+    table,
+)
 from ncjax.train.hosts import leads
 
 
@@ -26,12 +37,12 @@ def show(workdir: Path) -> None:
     plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
 
 
-def show_all(config: Config) -> None:
-    """Prints the tables of a run, or of those of its seeds that came to their end."""
+def show_all(config: Config) -> bool:
+    """Prints the tables of a run, or of those of its seeds that came to their end; whether all did."""
     assert config.workdir is not None
     if config.seeds == 1:
         show(config.workdir)
-        return
+        return runs.read(config.workdir).finished
     finished = []
     for i in range(config.seeds):
         with suppress(InputError):  # a seed that was never measured
@@ -41,6 +52,7 @@ def show_all(config: Config) -> None:
         show(one.folder)
     if len(finished) > 1:
         print(f"\n{seeds_table([one.records[-1] for one in finished])}")
+    return len(finished) == config.seeds
 
 
 def main() -> None:
@@ -57,6 +69,12 @@ def main() -> None:
             if leads() and config.seeds > 1:
                 show_all(config)
             raise
+        except CheckpointsGone as error:
+            if not error.finished or (leads() and not show_all(config)):
+                raise
+            if leads():
+                print(f"note: {error}", file=sys.stderr)
+            return
         if leads():
             show_all(config)
 

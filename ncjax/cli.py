@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -107,8 +107,9 @@ def join_processes() -> None:
 def one_line_errors() -> Iterator[None]:
     """Turns mistakes and interruptions into one line on standard error and an exit code: 2, 130 or 75.
 
-    One of several processes ends at once, whatever was raised: the ordinary way out would wait for the others, and they
-    for this one.
+    An interrupted process ends at once: the ordinary way out takes the backend down under the programs that are still
+    running, and crashes (jaxlib 0.10). So does one of several processes, whatever was raised: it would wait for the
+    others, and they for this one.
     """
     try:
         yield
@@ -124,10 +125,12 @@ def one_line_errors() -> Iterator[None]:
             code = 1
         else:
             message, code = explained
-            print(message, file=sys.stderr)
-        if several:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):  # a terminal that is gone
+                print(message, file=sys.stderr)
+        if several or isinstance(error, KeyboardInterrupt):
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
             os._exit(code)
         raise SystemExit(code) from error
 
@@ -137,7 +140,7 @@ def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
     if isinstance(error, InputError):
         return f"error: {error}", EXIT_USAGE
     if isinstance(error, Interrupted):
-        return str(error), EXIT_TERMINATED if error.signal == signal.SIGTERM else EXIT_CTRL_C
+        return str(error), EXIT_CTRL_C if error.signal == signal.SIGINT else EXIT_TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_CTRL_C
     if isinstance(error, jax.errors.JaxRuntimeError) and _OF_CUDA_GRAPHS.search(str(error)):

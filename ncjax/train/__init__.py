@@ -1,12 +1,13 @@
 """Pretraining on source classes: settings, the compiled step, checkpoints, and measurement on the way."""
 
-from ncjax.train.config import Config, resolve
+from ncjax.train.config import Config
 from ncjax.train.folder import fingerprint
-from ncjax.train.loop import Diverged, load_benchmark, pretrain, restore
+from ncjax.train.loop import CheckpointsGone, Diverged, load_benchmark, pretrain, resolve, restore
 from ncjax.train.records import read_config, read_records, seeds_table, table
 from ncjax.train.signals import Interrupted
 
 __all__ = [
+    "CheckpointsGone",
     "Config",
     "Diverged",
     "Interrupted",

@@ -1,17 +1,19 @@
 """Checkpoints of a run: weights, optimiser and records together, through orbax."""
 
+import errno
 import json
+import re
 import warnings
 import zlib
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint.experimental import v1 as ocp
+from orbax.checkpoint import v1 as ocp
 
 from ncjax.errors import InputError, first_line
 from ncjax.train.hosts import agree
@@ -38,6 +40,7 @@ class Checkpoints:
         self._manager = ocp.training.Checkpointer(
             folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
         )
+        self._pending: ocp.AsyncResponse[bool] | None = None
         self.damaged: set[int] = set()
 
     def __enter__(self) -> "Checkpoints":
@@ -47,10 +50,11 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._manager.close()  # waits for what is still being written
-        except Exception as failure:
+            with self._named(), closing(self._manager):
+                self.wait()
+        except InputError:
             if error is None:
-                raise _not_written(self._manager.directory, failure) from failure
+                raise
 
     @property
     def folder(self) -> Path:
@@ -65,22 +69,66 @@ class Checkpoints:
     def save(self, state: TrainState, progress: dict[str, Any], *, wait: bool = False) -> None:
         """Writes a checkpoint of `state`, in the background unless `wait`.
 
-        One of the same step is left as it is, unless it could not be read.
+        One of the same step is left as it is, unless it could not be read. The first in a folder is written at once and
+        read back, so that a disk that does not keep it is found out before hours of training.
+
+        Raises:
+          InputError: if this one, or the one before it, could not be written or read back.
         """
         step = int(state.step)
         if step in self.steps and step not in self.damaged:
             return
+        is_first = not self.steps
         # as text, since orbax's own JSON does not keep the order of keys
         text = json.dumps(progress)
         parts: dict[str, Any] = {"variables": state.variables, "optimizer": state.optimizer}
         parts["progress"] = {"json": text, "checksums": _checksums(parts, text)}
-        try:
-            pending = self._manager.save_checkpointables_async(step, parts, force=True, overwrite=step in self.damaged)
-            if wait and pending is not None:
-                pending.result()
-        except Exception as error:  # what is wrong with the disk comes in many kinds too, here or one save later
-            raise _not_written(self._manager.directory, error) from error
+        self.wait()
+        with self._named():
+            self._pending = self._manager.save_checkpointables_async(
+                step, parts, force=True, overwrite=step in self.damaged
+            )
+        if wait or is_first:
+            self.wait()
         self.damaged.discard(step)
+        if is_first:
+            self._read_back(step, state)
+
+    def _read_back(self, step: int, state: TrainState) -> None:
+        reason = ""
+        try:
+            _load(self.folder, step, _abstract(state))
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            reason = _reason(error)
+        (lost,) = agree(bool(reason))
+        if lost:
+            raise InputError(
+                f"the first checkpoint in {self.folder} was written, but cannot be read back "
+                f"({reason or 'by another process'}); choose a --workdir on another disk"
+            )
+
+    def wait(self) -> None:
+        """Waits for the checkpoint that is still being written.
+
+        Only the result of orbax's response ends the thread, and closes the three files, that each response holds.
+
+        Raises:
+          InputError: if it could not be written.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            with self._named():
+                pending.result()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turns what is wrong with the disk, which orbax and tensorstore say in many kinds of error, into one line."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            raise _not_written(self.folder, error) from error
 
     def load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The checkpoint at `step`, in the shapes, types and placement of `like`.
@@ -90,11 +138,9 @@ class Checkpoints:
         Raises:
           InputError: if it is of another network or optimiser.
         """
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
-        wanted = {"variables": abstract.variables, "optimizer": abstract.optimizer}
         found = None
         try:
-            found = _load(self.folder, step, wanted)
+            found = _load(self.folder, step, _abstract(like))
         except InputError:
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
@@ -112,7 +158,14 @@ class Checkpoints:
         return TrainState(step_array, parts["variables"], parts["optimizer"]), progress
 
 
-def _steps(folder: Path) -> list[int]:
+def _abstract(state: TrainState) -> dict[str, Any]:
+    """The arrays of a checkpoint of `state`, by shape, type and placement."""
+    arrays = {"variables": state.variables, "optimizer": state.optimizer}
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), arrays)
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have a checkpoint in a folder, ascending; none if there is no such folder."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
@@ -122,7 +175,7 @@ def find(folder: Path, step: int | None = None) -> int:
     Raises:
       InputError: if there is no such checkpoint.
     """
-    steps = _steps(folder)
+    steps = steps_in(folder)
     if not steps:
         raise InputError(f"no checkpoint in {folder}: has the run been started?")
     if step is not None and step not in steps:
@@ -146,9 +199,22 @@ def load_variables(folder: Path, abstract: Any, step: int) -> tuple[dict[str, An
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
         raise InputError(
             f"the checkpoint of step {step} in {folder} cannot be read ({_reason(error)}); "
-            f"there are those of {', '.join(map(str, _steps(folder)))}"
+            f"there are those of {', '.join(map(str, steps_in(folder)))}"
         ) from error
     return parts["variables"], progress
+
+
+def read_progress(folder: Path, step: int) -> dict[str, Any]:
+    """The progress alone of the checkpoint at `step`; a process reads it by itself.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    try:
+        with _only_this_process():
+            return _load(folder, step, {})[1]
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+        raise InputError(f"the checkpoint of step {step} in {folder} cannot be read ({_reason(error)})") from error
 
 
 def _load(folder: Path, step: int, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -180,26 +246,33 @@ class _Altered(Exception):
 
 
 def load_newest(
-    checkpoints: Sequence[Checkpoints], like: Sequence[TrainState]
-) -> list[tuple[TrainState, dict[str, Any]] | None] | None:
-    """The newest step of which the checkpoint of every seed can be read; None if there are none yet.
+    checkpoints: Mapping[int, Checkpoints], like: Sequence[TrainState]
+) -> dict[int, tuple[TrainState, dict[str, Any]]] | None:
+    """The newest step of which the checkpoint of every seed can be read, by seed; None if there is none.
 
-    A seed that the others' progress lists as diverged by then has no checkpoint of that step, and None is in its place.
-    A checkpoint that cannot be read is named in a warning, and the one before it is tried.
+    A seed that the others' progress lists as diverged by then has no checkpoint of that step, and is left out. A
+    checkpoint that cannot be read is named in a warning, and the one before it is tried.
 
     Raises:
-      InputError: if there are checkpoints and none can be read, or they are of another network.
+      InputError: if there are checkpoints and none can be read, they are of another network, or the seeds have been
+        trained and have none of the same step.
     """
-    for step in sorted(set().union(*(one.steps for one in checkpoints)), reverse=True):
-        loaded = [
-            one.load(step, shape) if step in one.steps else None for one, shape in zip(checkpoints, like, strict=True)
-        ]
-        diverged = {seed for found in loaded if found is not None for seed in found[1].get("diverged", {})}
-        if all(found is not None or str(i) in diverged for i, found in enumerate(loaded)):
+    for step in sorted(set().union(*(one.steps for one in checkpoints.values())), reverse=True):
+        loaded = {}
+        for seed, one in checkpoints.items():
+            found = one.load(step, like[seed]) if step in one.steps else None
+            if found is not None:
+                loaded[seed] = found
+        diverged = {int(seed) for _, progress in loaded.values() for seed in progress.get("diverged", {})}
+        if loaded and checkpoints.keys() <= loaded.keys() | diverged:
             return loaded
-    if any(one.damaged for one in checkpoints):
+    folders = [one.folder for one in checkpoints.values()]
+    if any(one.damaged for one in checkpoints.values()):
+        raise InputError(f"no checkpoint in {folders[0]} can be read; delete the run's folder to start again")
+    if any(step > 0 for one in checkpoints.values() for step in one.steps):
         raise InputError(
-            f"no checkpoint in {checkpoints[0].folder} can be read; delete the run's folder to start again"
+            f"no step has a checkpoint in each of {', '.join(map(str, folders))}, and seeds are trained together: "
+            "bring back the checkpoints that are gone, or delete the folder of all seeds to train anew"
         )
     return None
 
@@ -235,8 +308,28 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, _Altered) else type(error).__name__
 
 
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on the disk"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR), "move away what stands in its place"),
+    errno.EFBIG: "allow larger files (ulimit -f)",
+}
+
+
 def _not_written(folder: Path, error: Exception) -> InputError:
     return InputError(
         f"a checkpoint in {folder} could not be written ({first_line(error)[:200]}); the older ones are whole: "
-        "make room on the disk, and the same command continues"
+        f"{_ADVICE.get(_errno(error) or 0, 'see to that')}, and the same command continues"
     )
+
+
+def _errno(error: BaseException | None) -> int | None:
+    """The system's number of what went wrong, which orbax wraps in other exceptions and tensorstore in text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        if found := re.search(r"(?:os_error_code='|OS error )(\d+)", str(error)):
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return None

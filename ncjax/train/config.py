@@ -3,9 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from ncjax.checks import whole_number
 from ncjax.errors import InputError
@@ -125,8 +130,8 @@ _OF_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-def resolve(config: Config) -> Config:
-    """Fills in what the preset decides, makes data_dir absolute and names the workdir.
+def fill(config: Config) -> Config:
+    """Checks every value and fills in what the preset decides; makes data_dir absolute.
 
     Whoever gives the number of epochs gets that many, without the preset's floor in steps.
 
@@ -135,46 +140,62 @@ def resolve(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise InputError(f"config is a {type(config).__name__}: give a Config, for example Config(dataset='glyphs')")
-    _check_types(config)
+    config = _plain(config)
     _check_choices(config)
     if config.epochs is not None and config.min_steps is None:
         config = dataclasses.replace(config, min_steps=0)
     if config.data_dir is not None:
         config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
+    config = _with_preset(config)
+    _check(config)
+    return config
+
+
+def _with_preset(config: Config) -> Config:
     preset = _EVERY_PRESET | _PRESETS[config.preset] | _OF_DATASET.get((config.preset, config.dataset), {})
     network = config.network or preset["network"]
     for (name, start), changes in _OF_NETWORK.items():
         if name == config.preset and network.startswith(start):
             preset |= changes
-    config = dataclasses.replace(config, **{k: v for k, v in preset.items() if getattr(config, k) is None})
-    _check(config)
-    if config.workdir is None:
-        digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
-        return dataclasses.replace(config, workdir=Path("runs") / f"{config.dataset}-{config.network}-{digest}")
-    return dataclasses.replace(config, workdir=Path(config.workdir).expanduser())
+    return dataclasses.replace(config, **{k: v for k, v in preset.items() if getattr(config, k) is None})
 
 
-# By the type in a field's hint; beside whole numbers, and choices, which `_check_choices` looks at.
-_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {
-    float: ((float, int), "a Python number"),
-    bool: ((bool,), "True or False"),
-    str: ((str,), "a string"),
-    Path: ((str, Path), "a path"),
-}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def _check_types(config: Config) -> None:
-    for name, hint in get_type_hints(Config).items():
-        value = getattr(config, name)
-        kinds = {hint, *get_args(hint)}
-        if value is None and type(None) in kinds:
-            continue
-        if int in kinds:
-            whole_number(name, value)
-        for kind in kinds & _TYPES.keys():
-            types, asked = _TYPES[kind]
-            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-                raise InputError(f"{name}={value!r}: give {asked}")
+def _plain(config: Config) -> Config:
+    """The same with values of Python's own types, so that 1, 1.0 and np.float64(1) are one learning rate."""
+    return dataclasses.replace(
+        config,
+        **{name: _plain_value(name, getattr(config, name), hint) for name, hint in get_type_hints(Config).items()},
+    )
+
+
+def _plain_value(name: str, value: Any, hint: Any) -> Any:
+    kinds = {hint, *get_args(hint)}
+    is_flag = isinstance(value, bool | np.bool_)
+    if value is None and type(None) in kinds:
+        return None
+    if int in kinds:
+        return whole_number(name, value)
+    if float in kinds:
+        if is_flag or not isinstance(value, Real):
+            raise InputError(f"{name}={value!r}: give a Python number")
+        return float(value)
+    if bool in kinds:
+        if not is_flag:
+            raise InputError(f"{name}={value!r}: give True or False")
+        return bool(value)
+    if Path in kinds or name == "data_dir":
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(path, str):
+            raise InputError(f"{name}={value!r}: give a path")
+        if Path in kinds and _URL.match(path):
+            raise InputError(f"{name}={path}: a run is written to a folder of this machine; give its path")
+        return Path(path) if Path in kinds else path
+    if str in kinds and not isinstance(value, str):
+        raise InputError(f"{name}={value!r}: give a string")
+    return value
 
 
 def _check_choices(config: Config) -> None:
@@ -219,17 +240,54 @@ def objective(config: Config) -> Objective:
 
 # Rendered, or read from official archives whose checksums are compared: the same images from any folder.
 _FIXED_DATA = ("glyphs", "cifar_fs", "fc100", "cifar100", "cifar10", "omniglot")
+# A preset has become the settings that it stands for; the others change no number.
+_NO_PART = ("workdir", "preset", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed")
+
+
+def has_fixed_data(config: Config) -> bool:
+    """Whether the settings alone say which images are read."""
+    return config.dataset in _FIXED_DATA
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """What makes two runs the same run: every setting that can change a number in the record.
+    """The settings that can change a number in the record, without those that have `Config`'s default.
 
-    The folder that the data comes from counts unless a checksum fixes what is read there.
+    Hence a setting that a later version adds leaves older runs what they were. The folder that the data comes from is
+    among them unless a checksum fixes what is read there: it takes part in the name of a run's folder. Whether two runs
+    are the same is told by the fingerprint of their data instead (`differences`).
     """
-    fields = dataclasses.asdict(config)
-    # a preset has become the settings that it stands for
-    for name in ("workdir", "preset", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed"):
-        del fields[name]
-    if config.dataset in _FIXED_DATA:
+    default = Config()
+    fields = {name: value for name, value in vars(config).items() if name not in _NO_PART}
+    if has_fixed_data(config):
         del fields["data_dir"]
-    return fields
+    return {name: value for name, value in fields.items() if value != getattr(default, name)}
+
+
+def identity_of(described: dict[str, Any]) -> dict[str, Any]:
+    """The identity, as this version of ncjax has it, of the run that a config.json describes.
+
+    A setting that config.json lacks, since it is newer than the run, has its default, or what the preset says.
+    """
+    names = {field.name for field in dataclasses.fields(Config)}
+    settings = Config(**{name: value for name, value in described["config"].items() if name in names})
+    unknown = {name: value for name, value in described.get("identity", {}).items() if name not in names}
+    return identity(_with_preset(settings) if settings.preset in _PRESETS else settings) | unknown
+
+
+def differences(described: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """The settings in which the run that a config.json describes is another one than that of identity `here`.
+
+    Where the data is read from is none of them: what is in the data is compared by its fingerprint.
+    """
+    there, default = identity_of(described), vars(Config())
+    return [
+        f"{name} {old!r} there, {new!r} here"
+        for name in sorted((there.keys() | here.keys()) - {"data_dir"})
+        if (old := there.get(name, default.get(name))) != (new := here.get(name, default.get(name)))
+    ]
+
+
+def default_workdir(config: Config) -> Path:
+    """runs/<dataset>-<network>-<digest of the identity>."""
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    return Path("runs") / f"{config.dataset}-{config.network}-{digest}"

@@ -1,13 +1,15 @@
 """A run's folder: whether it holds this run, another one or none, and the lock on it."""
 
+import dataclasses
 import fcntl
 import json
 import os
+import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.train import records as files
+from ncjax.train.config import Config, default_workdir, differences, has_fixed_data, identity
 from ncjax.train.hosts import leads
 
 _LOCK = ".lock"
@@ -29,6 +32,51 @@ class Refused(InputError):
 
 class Taken(Refused):
     """A folder in which another process is at work."""
+
+
+def located(config: Config, data_fingerprint: Callable[[], str], *, own_data: bool) -> Path:
+    """The run's default folder, or the one beside it that holds the same run under another name.
+
+    That is a run of an earlier version of ncjax, which named it otherwise, or one whose data was read from another
+    folder. Data is read for this only where such a run is found and its settings do not say which images it saw.
+
+    Args:
+      config: the settings, filled in.
+      data_fingerprint: reads the data of this run.
+      own_data: whether that is the caller's own benchmark.
+    """
+    named = default_workdir(config)
+    if named.exists() or not os.access(named.parent, os.R_OK | os.X_OK):
+        return named
+    for folder in sorted(named.parent.glob("*")):
+        if not folder.name.startswith(f"{config.dataset}-{config.network}-"):
+            continue
+        found = _same_run(folder, config)
+        if found is not None and (
+            not (own_data or reads_other_data(found, config)) or found["data"].get("fingerprint") == data_fingerprint()
+        ):
+            return folder
+    return named
+
+
+def _same_run(folder: Path, config: Config) -> dict[str, Any] | None:
+    """What config.json says of the run of these settings, or its first seed, in this folder; None of another one."""
+    with suppress(InputError, OSError):
+        if config.seeds > 1:
+            if _read_seeds(folder) != config.seeds:
+                return None
+            folder, config = folder / "seed_0", dataclasses.replace(config, seeds=1)
+        found = files.read_config(folder)
+        if not differences(found, identity(config)):
+            return found
+    return None
+
+
+def reads_other_data(described: dict[str, Any], config: Config) -> bool:
+    """Whether the run that a config.json describes may have seen other data, so that fingerprints must tell."""
+    if described["data"].get("name") != config.dataset:
+        return True  # a caller's own benchmark
+    return not has_fixed_data(config) and described["config"].get("data_dir") != config.data_dir
 
 
 def described(workdir: Path, identity: dict[str, Any], data: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -48,12 +96,23 @@ def described(workdir: Path, identity: dict[str, Any], data: dict[str, Any] | No
             _check_free(workdir)
             return None
         found = files.read_config(workdir)
-        _same_settings(found, identity, workdir)
-        if data is not None:
-            _same_data(found, data, workdir)
+        _check_same(found, identity, data, workdir)
         return found
     except OSError as error:
         raise Refused(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from None
+
+
+# orbax looks for what it has written by a pattern that begins with the folder's path, and takes gs: for a bucket
+_NO_PATH_FOR_ORBAX = re.compile(r"[*?\\]|\[[^/]+\]|(^|/)[A-Za-z][A-Za-z0-9+.-]+:(/|$)|[\ud800-\udfff]")
+
+
+def check_path(workdir: Path) -> None:
+    """Raises Refused where checkpoints could be written, and not read."""
+    if found := _NO_PATH_FOR_ORBAX.search(str(workdir.absolute())):
+        raise Refused(
+            f"checkpoints cannot be kept in {str(workdir.absolute())!r}: orbax does not read paths with {found[0]!r}; "
+            "rename that folder or choose another --workdir"
+        )
 
 
 def _check_free(workdir: Path) -> None:
@@ -69,26 +128,17 @@ def _check_free(workdir: Path) -> None:
         raise Refused(f"cannot write to {workdir}: no permission in {above}; choose another --workdir")
 
 
-def _same_settings(old: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
-    before = old.get("identity", {})
-    differs = [
-        f"{key} {before.get(key)!r} there, {now.get(key)!r} here"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+def _check_same(old: dict[str, Any], identity: dict[str, Any], data: dict[str, Any] | None, workdir: Path) -> None:
+    """Raises Refused if config.json is that of a run of other settings or, where `data` says of which, other data."""
+    differs = differences(old, identity)
+    if not differs and data is not None:
+        before = old["data"]
+        if before.get("fingerprint") != data["fingerprint"]:
+            differs = ["other images or labels"]
+        elif before.get("augmentation") != data["augmentation"]:
+            differs = [f"augmentation {before.get('augmentation')!r} there, {data['augmentation']!r} here"]
     if differs:
         raise Refused(f"{workdir} holds another run ({'; '.join(differs)}); choose another --workdir")
-
-
-def _same_data(old: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
-    before = old.get("data", {})
-    if before.get("fingerprint") != now["fingerprint"]:
-        raise Refused(f"{workdir} holds another run (other images or labels); choose another --workdir")
-    if before.get("augmentation") != now["augmentation"]:
-        raise Refused(
-            f"{workdir} holds another run (augmentation {before.get('augmentation')!r} there, "
-            f"{now['augmentation']!r} here); choose another --workdir"
-        )
 
 
 def fingerprint(benchmark: Benchmark) -> str:
@@ -188,7 +238,41 @@ def claim(workdir: Path, description: dict[str, Any]) -> Iterator[None]:
             )
         if (workdir / "config.json").exists():
             found = files.read_config(workdir)  # another process may have begun a run since `described` looked
-            _same_settings(found, description["identity"], workdir)
-            _same_data(found, description["data"], workdir)
+            _check_same(found, description["identity"], description["data"], workdir)
+            description = description | {"executions": executions(found)}
         files.write_atomically(workdir / "config.json", json.dumps(description, indent=2) + "\n")
         yield
+
+
+def executions(described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where and how a run was computed: one entry an execution, with the "first_step" that it did.
+
+    A run of a version that kept no such list has one entry, of what it said last.
+    """
+    return list(described.get("executions", [{"first_step": 0, **described.get("versions", {})}]))
+
+
+# What may differ between two executions of a run without a change to its numbers.
+_HARMLESS = ("first_step", "ncjax", "python")
+
+
+def add_execution(workdir: Path, execution: dict[str, Any]) -> None:
+    """Notes in config.json that the run goes on, and warns where that is otherwise than before.
+
+    Entries whose steps are all done again are dropped.
+    """
+    described = files.read_config(workdir)
+    before = [entry for entry in executions(described) if entry["first_step"] < execution["first_step"]]
+    changed = [
+        f"{name} {before[-1][name]}, now {value}"
+        for name, value in execution.items()
+        if before and name not in _HARMLESS and name in before[-1] and before[-1][name] != value
+    ]
+    if changed:
+        warnings.warn(
+            f"{workdir} goes on at step {execution['first_step']} otherwise than before ({'; '.join(changed)}): its "
+            'numbers may differ from those of an uninterrupted run; config.json lists both under "executions"',
+            stacklevel=2,
+        )
+    described["executions"] = [*before, execution]
+    files.write_atomically(workdir / "config.json", json.dumps(described, indent=2) + "\n")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ from ncjax.progress import seconds_between_updates
 from ncjax.train import events, folder, speed, streaming
 from ncjax.train import measurement as measuring
 from ncjax.train import records as files
-from ncjax.train.checkpoint import Checkpoints, find, load_newest, load_variables
-from ncjax.train.config import Config, identity, objective, resolve
+from ncjax.train.checkpoint import Checkpoints, find, load_newest, load_variables, read_progress, steps_in
+from ncjax.train.config import Config, fill, identity, objective
 from ncjax.train.folder import Refused, fingerprint
 from ncjax.train.hosts import agree, leads, together
 from ncjax.train.measurement import Measurement, Record
@@ -36,10 +36,51 @@ from ncjax.train.trainer import Setup, States, Trainer, local_rows, resident_tra
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
+_WRITTEN_AT_ONCE = 8  # seeds; each that is still being written holds some open files
 
 
 class Diverged(InputError):
     """The loss, the weights or the measured features were not finite."""
+
+
+class CheckpointsGone(Refused):
+    """A run that has records and no checkpoints: it can neither be continued nor be read back.
+
+    Attributes:
+      finished: whether its records are complete.
+    """
+
+    def __init__(self, workdir: Path, *, finished: bool) -> None:
+        super().__init__(
+            f"the run in {workdir} {'is finished' if finished else 'has begun'}, but its checkpoints are gone: "
+            f"{'its records stay, and no classifier can be read back' if finished else 'it cannot be continued'}; "
+            f"bring back {workdir / 'checkpoints'}, or delete the folder to train anew"
+        )
+        self.finished = finished
+
+
+def resolve(config: Config) -> Config:
+    """Fills in what the preset decides, makes data_dir absolute and names the workdir.
+
+    Whoever gives the number of epochs gets that many, without the preset's floor in steps. Where no workdir is given
+    and a folder beside the default one holds the same run, begun by another version or from data in another place, it
+    is that one; to tell, the data may be read.
+
+    Raises:
+      InputError: for a value outside its range; the message names the setting.
+    """
+    return _placed(fill(config), None)
+
+
+def _placed(config: Config, known: "_Source | None") -> Config:
+    if config.workdir is not None:
+        return dataclasses.replace(config, workdir=config.workdir.expanduser())
+
+    @cache
+    def data_fingerprint() -> str:
+        return fingerprint(load_benchmark(config)) if known is None else known.fingerprint
+
+    return dataclasses.replace(config, workdir=folder.located(config, data_fingerprint, own_data=known is not None))
 
 
 def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifier:
@@ -58,17 +99,17 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifie
 
     Raises:
       InputError: for a setting that cannot be, a folder that holds another run, data that cannot be read.
+      CheckpointsGone: for a run whose records are there and whose checkpoints are not; nothing is changed.
       Diverged: if the loss, the weights or the features stop being finite; the last good checkpoint stays. Of many
         seeds, the others are finished first.
-      Interrupted: after SIGINT or SIGTERM, once the state is saved.
+      Interrupted: after SIGINT, SIGTERM or SIGHUP, once the state is saved.
     """
     with signals() as stop:
         return _pretrain(config, benchmark, stop)
 
 
 def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classifier:
-    config = resolve(config)
-    assert config.workdir is not None
+    config = fill(config)
     if config.distributed and not jax.distributed.is_initialized():
         raise InputError(
             "distributed=True, but this process has not joined others: call jax.distributed.initialize() before "
@@ -77,9 +118,15 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
     if config.tensorboard:
         events.check_installed()
     with together():
-        each = _seeds(config)
         known = None if benchmark is None else _Source.of(benchmark)
-        done = [_finished(one, known) for one in each]  # says of every folder what is wrong with it
+        config = _placed(config, known)
+        assert config.workdir is not None
+        each = _seeds(config)
+        begun = [_described(one, known) for one in each]  # says of every folder what is wrong with it
+        if known is None and any(one is not None and folder.reads_other_data(one, config) for one in begun):
+            known = _Source.of(load_benchmark(config))
+            begun = [_described(one, known) for one in each]
+        done = [_finished(one, described) for one, described in zip(each, begun, strict=True)]
         first = _read_finished(each[0], done[0])
         lost = [first is None] + [_read_finished(*one) is None for one in zip(each[1:], done[1:], strict=True)]
     unfinished = list(agree(*lost))
@@ -89,11 +136,12 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
             tqdm.write("the run is finished: no steps are left to profile", file=sys.stderr)
         return first
     with together():
+        folder.check_path(config.workdir)
         source = known or _Source.of(load_benchmark(config))
         # a stream of images feeds one seed at a time
         apart = not isinstance(source.benchmark.source_train.images, np.ndarray)
-        left = [one for one, is_left in zip(each, unfinished, strict=True) if is_left]
-        runs = [_Run(configs, source) for configs in ([[one] for one in left] if apart else [each])]
+        left = [i for i, is_left in enumerate(unfinished) if is_left]
+        runs = [_Run([each[i]], source) for i in left] if apart else [_Run(each, source, left)]
         if config.seeds > 1:
             folder.write_seeds(config.workdir, config.seeds)
     diverged = []
@@ -166,8 +214,8 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     )
 
 
-def _finished(config: Config, known: "_Source | None") -> int | None:
-    """The last step of a run that has nothing left to do; None for any other.
+def _described(config: Config, known: "_Source | None") -> dict[str, Any] | None:
+    """What config.json says of the run that was begun in the folder; None where there is none yet.
 
     Raises:
       Refused: if the folder holds another run, or nothing can be written where it should be.
@@ -176,17 +224,28 @@ def _finished(config: Config, known: "_Source | None") -> int | None:
     data = None
     if known is not None:
         data = {"fingerprint": known.fingerprint, "augmentation": known.augmentation(config)}
+    return folder.described(config.workdir, identity(config), data)
+
+
+def _finished(config: Config, described: dict[str, Any] | None) -> int | None:
+    """The last step of a run that has nothing left to do; None for any other.
+
+    Raises:
+      CheckpointsGone: if the run has records after its first step that no checkpoint is left to continue.
+    """
+    assert config.workdir is not None
+    metrics = config.workdir / "metrics.jsonl"
+    if described is None or not metrics.exists() or metrics.stat().st_size == 0:
+        return None
     try:
-        described = folder.described(config.workdir, identity(config), data)
-        if described is None:
-            return None
-        last: int = described["total_steps"]
-        recorded = files.read_records(config.workdir)[-1].get("step") == last
-    except Refused:
-        raise
+        reached = files.read_records(config.workdir)[-1].get("step")
     except InputError:
-        return None  # a run that has only begun, or whose records are damaged: a checkpoint continues
-    return last if recorded and (config.workdir / "checkpoints" / str(last)).is_dir() else None
+        reached = None  # damaged: a checkpoint has them too
+    last: int = described["total_steps"]
+    steps = steps_in(config.workdir / "checkpoints")
+    if not steps and reached != 0:  # the first record is written before the first checkpoint
+        raise CheckpointsGone(config.workdir, finished=reached == last)
+    return last if reached == last and last in steps else None
 
 
 def _read_finished(config: Config, step: int | None) -> Classifier | None:
@@ -255,10 +314,14 @@ def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Lane:
-    """One seed of a run: its folder, its checkpoints and its records, and the step at which it diverged, if it did."""
+    """One seed of a run: its folder, its checkpoints and its records, and the step at which it diverged, if it did.
 
-    def __init__(self, config: Config, kept: Sequence[int]) -> None:
+    `index` is its place among the seeds of the program.
+    """
+
+    def __init__(self, index: int, config: Config, kept: Sequence[int]) -> None:
         assert config.workdir is not None
+        self.index = index
         self.config = config
         self.workdir = config.workdir
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", kept)
@@ -281,10 +344,15 @@ class _Lane:
 
 
 class _Run:
-    """One run, of one seed or of many at once: what stays the same from its first step to its last."""
+    """One run, of one seed or of many at once: what stays the same from its first step to its last.
 
-    def __init__(self, configs: Sequence[Config], source: _Source) -> None:
+    The seeds that are not `left`, all by default, are finished, and their folders stay as they are. They take part in
+    the program again, since in one of fewer seeds the others would not come to the same numbers bit by bit.
+    """
+
+    def __init__(self, configs: Sequence[Config], source: _Source, left: Sequence[int] | None = None) -> None:
         config, benchmark = configs[0], source.benchmark
+        self.left = list(range(len(configs)) if left is None else left)
         self.source = source
         self.benchmark = benchmark
         self.configs = configs
@@ -334,7 +402,7 @@ class _Run:
     def train(self, stop: Stop) -> list[Classifier]:
         with ExitStack() as stack:
             with together():
-                for one in self.configs:
+                for one in (self.configs[i] for i in self.left):
                     assert one.workdir is not None
                     stack.enter_context(folder.claim(one.workdir, self._describe(one)))
             return self._train(stop)
@@ -342,34 +410,49 @@ class _Run:
     def _train(self, stop: Stop) -> list[Classifier]:
         with ExitStack() as stack:
             lanes = []
-            for config in self.configs:
-                lanes.append(_Lane(config, self.marks if config.keep_checkpoints else ()))
+            for i in self.left:
+                config = self.configs[i]
+                lanes.append(_Lane(i, config, self.marks if config.keep_checkpoints else ()))
                 stack.enter_context(lanes[-1].checkpoints)
                 if lanes[-1].events is not None:
                     stack.enter_context(closing(lanes[-1].events))
             with together():
                 self._check_space(lanes)
+                self._look_for_diverged(lanes)
             trainer = self._trainer()
             states, step = self._resumed(trainer, lanes)
             trainer = dataclasses.replace(trainer, initial=())  # as large as the states, and needed no more
             with together():
                 for lane in _sound(lanes):
+                    if leads():
+                        folder.add_execution(lane.workdir, {"first_step": step, **self._versions(), **_jax_settings()})
                     lane.write_records()
             with stop.deferred():
                 return self._loop(trainer, lanes, states, step, stop)
 
+    def _look_for_diverged(self, lanes: list[_Lane]) -> None:
+        """Notes what the finished seeds say of the others; raises Diverged if nothing is left to train."""
+        for i in sorted(set(range(len(self.configs))) - set(self.left)):
+            workdir = self.configs[i].workdir
+            assert workdir is not None
+            diverged = read_progress(workdir / "checkpoints", self.total_steps).get("diverged", {})
+            for lane in lanes:
+                lane.diverged_at = diverged.get(str(lane.index), lane.diverged_at)
+        if not _sound(lanes):
+            raise self._diverged(lanes)
+
     def _resumed(self, trainer: Trainer, lanes: list[_Lane]) -> tuple[States, int]:
         """The states to go on from, and their step; the lanes get back what the checkpoints hold of them."""
-        like = [trainer.one_seed(trainer.initial, i) for i in range(len(lanes))]
-        loaded = load_newest([lane.checkpoints for lane in lanes], like)
+        like = [trainer.one_seed(trainer.initial, i) for i in range(len(self.configs))]
+        loaded = load_newest({lane.index: lane.checkpoints for lane in _sound(lanes)}, like)
         if loaded is None:
             return trainer.initial, 0
-        newest = next(one for one in loaded if one is not None)
-        for i, (lane, one) in enumerate(zip(lanes, loaded, strict=True)):
-            lane.diverged_at = newest[1].get("diverged", {}).get(str(i))
-            lane.records = [] if one is None else one[1]["records"]
-        states = trainer.join([one[0] if one is not None else like[i] for i, one in enumerate(loaded)])
-        return states, int(newest[0].step)
+        newest_state, newest = next(iter(loaded.values()))
+        for lane in _sound(lanes):
+            lane.diverged_at = newest.get("diverged", {}).get(str(lane.index))
+            lane.records = loaded[lane.index][1]["records"] if lane.index in loaded else []
+        states = trainer.join([loaded[i][0] if i in loaded else like[i] for i in range(len(like))])
+        return states, int(newest_state.step)
 
     def _check_space(self, lanes: list[_Lane]) -> None:
         """Three checkpoints are kept while a fourth is written, with keep_checkpoints also those of measurements."""
@@ -432,7 +515,7 @@ class _Run:
                         if signal and step < self.total_steps:  # the last step is saved by `_finish` alone
                             _save(trainer, lanes, states, wait=True)
                             raise Interrupted(signal, f"after step {step}; saved")
-                        state = trainer.one_seed(states, lanes.index(lane))
+                        state = trainer.one_seed(states, lane.index)
                         try:
                             lane.records.append(self._measure(state, step))
                         except measuring.NotFinite as error:
@@ -451,9 +534,9 @@ class _Run:
                 calls += 1
                 with speed.trace(lanes[0].workdir / "profile", when=self.config.profile and calls == 2 and leads()):
                     states, step, chunk, first_bad = self._advance(trainer, states, step, chunk, bar)
-                for lane, bad in zip(lanes, first_bad, strict=True):
-                    if bad >= 0 and lane.diverged_at is None:
-                        lane.diverged_at = int(bad)
+                for lane in lanes:
+                    if first_bad[lane.index] >= 0 and lane.diverged_at is None:
+                        lane.diverged_at = int(first_bad[lane.index])
                 if not _sound(lanes):
                     raise self._diverged(lanes)
                 if step == self.total_steps:
@@ -472,7 +555,7 @@ class _Run:
         return classifiers
 
     def _finish(self, trainer: Trainer, lanes: list[_Lane], states: States, lane: _Lane) -> Classifier:
-        state = trainer.one_seed(states, lanes.index(lane))
+        state = trainer.one_seed(states, lane.index)
         classifier = self._classifier(state)
         found, _ = measuring.features_and_logits(classifier, self.benchmark.source_train)
         mean = found.mean(0, dtype=np.float64).astype(np.float32)
@@ -488,7 +571,8 @@ class _Run:
             for lane in lanes
             if lane.diverged_at is not None
         ]
-        others = f"; the other {len(_sound(lanes))} seeds are finished" if _sound(lanes) else ""
+        finished = len(self.configs) - len(where)
+        others = f"; the other {finished} seeds are finished" if finished else ""
         return Diverged(f"{'; '.join(where)}{others}; try a lower learning_rate in a new workdir")
 
     def _advance(
@@ -514,9 +598,11 @@ class _Run:
             "step_seconds": seconds / count,
             "images_per_second": images / seconds,
         }
-        sound = np.maximum(np.sum(seen.first_bad_step < 0), 1)
-        loss = np.sum(seen.loss, where=seen.first_bad_step < 0) / sound
-        shown = f"loss {loss / count:.3f}, accuracy {seen.correct.sum() / images:.3f}"
+        shown_seeds = [i for i in self.left if seen.first_bad_step[i] < 0]
+        shown = ", ".join(
+            f"{name} {np.sum(values[shown_seeds]) / max(len(shown_seeds), 1) / per:.3f}"
+            for name, values, per in (("loss", seen.loss, count), ("accuracy", seen.correct, count * batch))
+        )
         shown += f", {images / seconds:.0f} images/s, {1000 * seconds / count:.3g} ms a step"
         flops, peak = self._flops_and_peak
         if flops is not None and peak is not None:
@@ -538,9 +624,10 @@ class _Run:
 
     def _log(self, entry: dict[str, Any]) -> None:
         if leads():
-            for config in self.configs:
-                assert config.workdir is not None
-                files.append_timing(config.workdir, entry)
+            for i in self.left:
+                workdir = self.configs[i].workdir
+                assert workdir is not None
+                files.append_timing(workdir, entry)
 
     def _classifier(self, state: TrainState) -> Classifier:
         return Classifier(
@@ -577,17 +664,26 @@ class _Run:
                 "images": {name: len(split.labels) for name, split in splits.items() if split is not None},
                 "classes": {name: len(split.class_names) for name, split in splits.items() if split is not None},
             },
-            "versions": {
-                "ncjax": _version(),
-                "python": platform.python_version(),
-                "jax": jax.__version__,
-                "flax": flax.__version__,
-                "numpy": np.__version__,
-                "backend": jax.default_backend(),
-                "devices": self.mesh.size,
-                "processes": jax.process_count(),
-            },
+            "versions": self._versions(),
         }
+
+    def _versions(self) -> dict[str, Any]:
+        return {
+            "ncjax": _version(),
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "numpy": np.__version__,
+            "backend": jax.default_backend(),
+            "devices": self.mesh.size,
+            "processes": jax.process_count(),
+        }
+
+
+def _jax_settings() -> dict[str, Any]:
+    """JAX's own settings under which the same program gives other numbers."""
+    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable")
+    return {name: getattr(jax.config, name) for name in names}
 
 
 def _version() -> str:
@@ -603,11 +699,15 @@ def _sound(lanes: Sequence[_Lane]) -> list[_Lane]:
 
 
 def _save(trainer: Trainer, lanes: list[_Lane], states: States, *, wait: bool = False) -> None:
+    saved: list[_Lane] = []
     for lane in _sound(lanes):
-        lane.checkpoints.save(trainer.one_seed(states, lanes.index(lane)), _progress(lanes, lane), wait=wait)
+        if len(saved) >= _WRITTEN_AT_ONCE:
+            saved[-_WRITTEN_AT_ONCE].checkpoints.wait()
+        saved.append(lane)
+        lane.checkpoints.save(trainer.one_seed(states, lane.index), _progress(lanes, lane), wait=wait)
 
 
 def _progress(lanes: list[_Lane], lane: _Lane, feature_mean: list[float] | None = None) -> dict[str, Any]:
     """What a checkpoint of a seed holds beside its arrays; the diverged seeds have no checkpoint of that step."""
-    diverged = {str(i): one.diverged_at for i, one in enumerate(lanes) if one.diverged_at is not None}
+    diverged = {str(one.index): one.diverged_at for one in lanes if one.diverged_at is not None}
     return {"records": lane.records, "feature_mean": feature_mean} | ({"diverged": diverged} if diverged else {})

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,15 +122,9 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
 
     Raises:
       NotFinite: if the features of some image, or their squares, are not finite; then there is nothing to measure.
+      InputError: if images cannot be read.
     """
-    try:
-        return _measure(params, measurement, {"step": step, "epoch": epoch})
-    except InputError as error:  # the settings were checked by `plan`
-        reason = re.split("[:;]", str(error))[0]  # what it advises is not for this case
-        raise NotFinite(f"the features could not be measured ({reason})") from error
-
-
-def _measure(params: Classifier, measurement: Measurement, record: Record) -> Record:
+    record: Record = {"step": step, "epoch": epoch}
     weights, bias = map(np.asarray, params.network.head(params.variables))
     for name, subset in measurement.sets.items():
         labels = subset.split.labels[subset.rows]
@@ -136,19 +132,31 @@ def _measure(params: Classifier, measurement: Measurement, record: Record) -> Re
         if name == "target":
             # every target image takes part in episodes; collapse is measured on as many as in the other sets
             all_features, _ = features_and_logits(params, subset.split)
-            found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
+            with _named_not_finite():
+                found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
         else:
             features, logits = features_and_logits(params, subset.split.images[subset.rows])
             if subset.clusters:
-                found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
+                with _named_not_finite():
+                    found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
             if name == "source_train":
                 record["loss"] = _finite(_cross_entropy(logits, labels))
             record[f"{name}/accuracy"] = float(np.mean(logits.argmax(-1) == labels))
         if subset.clusters:
             record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
-    with each_by_itself():
+    with each_by_itself(), _named_not_finite():
         record |= _few_shot(all_features, measurement)
     return record
+
+
+@contextmanager
+def _named_not_finite() -> Iterator[None]:
+    """What the rooms of arrays refuse of a network's features is their values: `plan` has checked all else."""
+    try:
+        yield
+    except InputError as error:
+        reason = re.split("[:;]", str(error))[0]  # what it advises is not for this case
+        raise NotFinite(f"the features could not be measured ({reason})") from error
 
 
 def features_and_logits(params: Classifier, images_or_split: Split | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -70,7 +70,11 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     first = Path(workdir) / "seed_0"
     if first.is_dir() and not (Path(workdir) / "config.json").exists():
         raise InputError(f"{workdir} holds runs of many seeds; give one of them, for example {first}")
-    return _read(workdir, "config.json", json.loads)
+    described = _read(workdir, "config.json", json.loads)
+    parts = ("config", "data", "versions")
+    if not isinstance(described, dict) or not all(isinstance(described.get(name), dict) for name in parts):
+        raise InputError(f"{Path(workdir) / 'config.json'} is not that of a run: it lacks one of {', '.join(parts)}")
+    return described
 
 
 def _read(workdir: str | Path, name: str, parse: Callable[[str], Any]) -> Any:

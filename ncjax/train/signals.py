@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to save and stop."""
+"""SIGINT, SIGTERM and SIGHUP as a request to save and stop."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop (Ctrl-C, SIGTERM); what it did is saved, and the same call continues it.
+    """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP); what it did is saved, and the same call continues it.
 
     Not an Exception, as KeyboardInterrupt is not, so that no handler of errors on its way takes it for one.
 
@@ -52,16 +52,16 @@ class Stop:
 
 @contextmanager
 def signals() -> Iterator[Stop]:
-    """Collects SIGINT and SIGTERM, instead of dying of them; a second one does kill.
+    """Collects SIGINT, SIGTERM and SIGHUP, instead of dying of them; a second one of a kind does kill.
 
     Only the main thread may do so; elsewhere nothing is collected. A signal that the process was started to ignore, as
-    a shell's background jobs ignore SIGINT, stays ignored.
+    a shell's background jobs ignore SIGINT and those of nohup SIGHUP, stays ignored.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
