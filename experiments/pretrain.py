@@ -7,10 +7,9 @@ python experiments/pretrain.py --dataset=cifar_fs --preset=paper --precision=bfl
 The same command continues an interrupted run; a finished run prints its table again.
 """
 
+import sys
 from contextlib import suppress
 from pathlib import Path
-
-import tyro
 
 from ncjax import cli, plots, runs
 from ncjax.errors import InputError
@@ -19,11 +18,14 @@ from ncjax.train.hosts import leads
 
 
 def show(workdir: Path) -> None:
-    """Prints the table of a finished run and draws its figure."""
+    """Prints the table of a finished run and draws its figure, where one can be written."""
     records = read_records(workdir)
     print(table(records, read_config(workdir)["data"].get("measured_per_class")))
     print(f"\nrun     {workdir}")
-    plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
+    try:
+        plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
+    except InputError as error:
+        print(f"no figure: {error}", file=sys.stderr)
 
 
 def show_all(config: Config) -> None:
@@ -45,11 +47,9 @@ def show_all(config: Config) -> None:
 
 def main() -> None:
     """Runs what the command line says."""
-    config = tyro.cli(Config, description=__doc__, use_underscores=True)
-    cli.prepare_backend()
+    config = cli.read_options(Config, __doc__)
     with cli.one_line_errors():
-        if config.distributed or cli.one_of_several():
-            cli.join_processes()
+        cli.start_backend(several=config.distributed or cli.one_of_several())
         config = resolve(config)
         try:
             pretrain(config)

@@ -4,9 +4,9 @@ The images are rendered, not collected: a class is one character, an image one r
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
@@ -16,6 +16,9 @@ from ncjax.data.benchmark import ClassImages, DataSet, Request, random_class_spl
 NUM_TARGET, NUM_VALIDATION, NUM_SOURCE = 20, 16, 64
 SIZE = 28
 IMAGES_PER_CLASS, TEST_PER_CLASS = 150, 50
+
+# matplotlib is not imported for them: it cannot be under an MPLBACKEND that it does not know.
+_FONTS = Path(str(find_spec("matplotlib").origin)).parent / "mpl-data" / "fonts" / "ttf"  # type: ignore[union-attr]
 
 # Faces that matplotlib ships and that all have every one of CHARACTERS.
 FACES = (
@@ -116,6 +119,6 @@ def draw(character: str, count: int, seed: int = 0) -> np.ndarray:
 
 def font(face: str, size: int) -> ImageFont.FreeTypeFont:
     """A face that matplotlib ships."""
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
+    path = _FONTS / f"{face}.ttf"
     # Pillow's other layout moves some characters by a pixel, and is there only where the system has FriBidi.
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)

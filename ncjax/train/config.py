@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ncjax.errors import InputError
 from ncjax.eval.sampling import whole_number
+from ncjax.files import expand
 from ncjax.train.losses import Objective
 
 
@@ -140,7 +141,7 @@ def resolve(config: Config) -> Config:
     if config.epochs is not None and config.min_steps is None:
         config = dataclasses.replace(config, min_steps=0)
     if config.data_dir is not None:
-        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
+        config = dataclasses.replace(config, data_dir=str(expand(config.data_dir).absolute()))
     preset = _EVERY_PRESET | _PRESETS[config.preset] | _OF_DATASET.get((config.preset, config.dataset), {})
     network = config.network or preset["network"]
     for (name, start), changes in _OF_NETWORK.items():
@@ -151,7 +152,7 @@ def resolve(config: Config) -> Config:
     if config.workdir is None:
         digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
         return dataclasses.replace(config, workdir=Path("runs") / f"{config.dataset}-{config.network}-{digest}")
-    return dataclasses.replace(config, workdir=Path(config.workdir).expanduser())
+    return dataclasses.replace(config, workdir=expand(config.workdir))
 
 
 # By the type in a field's hint; beside whole numbers, and choices, which `_check_choices` looks at.
