@@ -98,7 +98,7 @@ def write(path: Path, content: str | bytes) -> None:
       InputError: it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_parent(path)
         files.write_atomically(path, content)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {_where(error)}; choose another --out") from None

@@ -53,9 +53,9 @@ def on_data_mesh(function: Callable[P, R]) -> Callable[P, R]:
 
 def _on_auto_axes(leaf: Any) -> Any:
     sharding = getattr(leaf, "sharding", None)
-    if not isinstance(leaf, jax.Array) or not isinstance(sharding, NamedSharding):
-        return leaf
-    return jax.device_put(leaf, NamedSharding(_auto(sharding.mesh), sharding.spec))
+    if isinstance(leaf, jax.Array) and isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return jax.device_put(leaf, NamedSharding(_auto(sharding.mesh), sharding.spec))
+    return leaf
 
 
 def _auto(mesh: Mesh) -> Mesh:

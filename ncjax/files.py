@@ -79,6 +79,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             raise
 
 
+def make_parent(path: Path) -> None:
+    """Makes the folder that `write_atomically` needs: of what the path's links lead to."""
+    Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+
+
 def is_replaceable(path: Path) -> bool:
     """Whether `path` is a file or free for one, and so has a place beside it; false for devices and pipes."""
     old = _stat(path)

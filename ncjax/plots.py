@@ -15,7 +15,7 @@ import numpy as np
 from ncjax.collapse import Theory
 from ncjax.errors import InputError
 from ncjax.eval import COVERS, AccuracyCurve
-from ncjax.files import expand, write_atomically
+from ncjax.files import expand, make_parent, write_atomically
 from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
@@ -65,7 +65,7 @@ def _import_matplotlib() -> None:
         try:
             matplotlib.rcParams["backend"] = chosen
         except ValueError:
-            warnings.warn(f"MPLBACKEND={chosen} is no backend of matplotlib's: ignored; unset it", stacklevel=3)
+            print(f"MPLBACKEND={chosen} is no backend of matplotlib's: ignored; unset it", file=sys.stderr)
 
 
 def plot_run(records: Sequence[Record], title: str = "") -> Figure:
@@ -192,7 +192,7 @@ def save(figure: Figure, path: str | Path) -> None:
     except ValueError as error:
         raise InputError(f"{path} cannot be drawn: {error}; let its name end in .png") from None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(path)
         write_atomically(path, image.getvalue())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.filename}: {error.strerror}") from None

@@ -60,12 +60,13 @@ def _umask() -> int:
 @pytest.mark.parametrize("exists", [True, False])
 def test_links_are_followed(exists: bool, tmp_path: Path) -> None:
     real = tmp_path / "elsewhere" / "real.json"
-    real.parent.mkdir()
     if exists:
+        real.parent.mkdir()
         real.write_text("old")
     (tmp_path / "first.json").symlink_to(real)
     (tmp_path / "second.json").symlink_to("first.json")
     files.check_place(tmp_path / "second.json")
+    files.make_parent(tmp_path / "second.json")
     write_atomically(tmp_path / "second.json", "new")
     assert real.read_text() == "new"
     assert (tmp_path / "first.json").is_symlink()
