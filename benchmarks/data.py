@@ -36,6 +36,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ncjax.files import expand
+
 LOAD = """
 import sys, time
 import tensorflow_datasets  # which ncjax.data imports when it is needed
@@ -95,7 +97,7 @@ def row(name: str, seconds: tuple[float, float], loop: tuple[str, float] | None)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=Path, help="holds CIFAR-100 and EMNIST")
+    parser.add_argument("--data_dir", type=expand, help="holds CIFAR-100 and EMNIST")
     parser.add_argument("--images", type=int, default=10_000, help="in the folder of JPEG images")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

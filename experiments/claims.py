@@ -500,9 +500,9 @@ def as_json(claims: Sequence[Claim], runs: Sequence[Run], unfinished: Sequence[s
 
 def main() -> None:
     """Runs what the command line says."""
-    options = tyro.cli(Options, description=__doc__, use_underscores=True)
-    cli.prepare_backend()
+    options = cli.read_options(Options, __doc__)
     with cli.one_line_errors():
+        cli.start_backend()
         if not options.runs:
             raise InputError("give the folder of a run of pretrain.py, or several")
         if options.bounds and options.episodes < 2:

@@ -1,14 +1,12 @@
 """What the figures draw: panels of means over runs with their intervals, and the same as tables."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 from stats import Mean
 from sweep import Figures, Outcome
 
@@ -16,10 +14,15 @@ from ncjax import plots
 from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS
 from ncjax.train.measurement import Record
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
 
 def panels(count: int, width: float = 5.2, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     """A figure of panels in a row."""
-    figure = Figure(figsize=(width * count, height), layout="constrained")
+    figure = plots.new_figure(width * count, height)
     axes = list(figure.subplots(1, count, squeeze=False)[0])
     for one in axes:
         _plain_axes(one)
@@ -38,6 +41,8 @@ def legend_below(axes: Axes) -> None:
 
 def log_ticks(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis with ticks at these values."""
+    from matplotlib.ticker import NullLocator
+
     axes.set_xscale("log")
     axes.set_xticks(sorted(set(values)), [f"{v:g}" for v in sorted(set(values))])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -45,6 +50,8 @@ def log_ticks(axes: Axes, values: Sequence[float]) -> None:
 
 def log_scale(axes: Axes, which: str) -> None:
     """Makes axis "x" or "y" logarithmic, with plain numbers at 1, 2 and 5 times powers of ten."""
+    from matplotlib.ticker import LogLocator
+
     getattr(axes, f"set_{which}scale")("log")
     axis: Axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -109,7 +116,7 @@ def few_shot(record: Record) -> list[tuple[str, str, str]]:
 def draw_against(figures: Figures, x_label: str, title: str) -> None:
     """CDNV of the three sets and few-shot accuracy against the numbers `x` of the points, a row for each group."""
     groups = figures.groups()
-    figure = Figure(figsize=(10.4, 5.2 * len(groups)), layout="constrained")
+    figure = plots.new_figure(10.4, 5.2 * len(groups))
     for row, (name, outcomes) in zip(figure.subplots(len(groups), 2, squeeze=False), groups.items(), strict=True):
         x = [o.point.x for o in outcomes]
         plot_collapse(row[0], outcomes, x)
@@ -155,7 +162,7 @@ def draw_settings(
         more: added to the numbers.
     """
     outcomes = figures.finished if outcomes is None else outcomes
-    figure = Figure(figsize=(15.6 if scatter else 10.4, max(4.2, 2.4 + 0.36 * len(outcomes))), layout="constrained")
+    figure = plots.new_figure(15.6 if scatter else 10.4, max(4.2, 2.4 + 0.36 * len(outcomes)))
     axes = list(figure.subplots(1, 3 if scatter else 2))
     record = outcomes[0].runs[0].records[0]
     shots = few_shot(record)

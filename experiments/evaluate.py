@@ -6,16 +6,18 @@ of theory beside the measured error, and collapse at every depth.
 python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and `labels` [n], from any encoder.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
-import tyro
 
 import ncjax
 from ncjax import cli, collapse, plots, runs
@@ -24,8 +26,13 @@ from ncjax.data import Split
 from ncjax.errors import UNREADABLE_NPZ, InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
 from ncjax.eval.tuning import GRID, feature_tune
+from ncjax.files import is_replaceable
 from ncjax.progress import progress
 from ncjax.train import read_config
+from ncjax.train.checkpoint import find
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
 
@@ -72,21 +79,52 @@ class Options:
     """CDNV and nearest-class-mean accuracy of every stage of the network; runs only."""
     out: Path | None = None
     """Where the JSON goes; by default evaluation.json in the run's folder (source_test.evaluation.json and so on for
-    other splits than target), or FILE.evaluation.json beside the features. Figures are named alike."""
+    other splits than target, step_0.evaluation.json and so on with --step), or FILE.evaluation.json beside the
+    features. Figures are named alike, in figures/; with --out they go beside that file: OUT.curves.png."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's, or that of the features."""
+        if self.run is not None:
+            return self.run
+        assert self.features is not None
+        return self.features.parent
+
+    @property
+    def prefix(self) -> str:
+        """What the names of files begin with, so that one evaluation leaves the files of another as they are."""
+        if self.features is not None:
+            return f"{self.features.stem}."
+        split = "" if self.split == "target" else f"{self.split}."
+        return split + ("" if self.step is None else f"step_{self.step}.")
+
+    @property
+    def json_file(self) -> Path:
+        """Where the numbers go."""
+        return self.out or self.folder / f"{self.prefix}evaluation.json"
+
+    def figure_file(self, name: str) -> Path | None:
+        """Where a figure goes; None where --out is a device or a pipe, which have no place beside them."""
+        if self.out is None:
+            return self.folder / "figures" / f"{self.prefix}{name}.png"
+        if not is_replaceable(self.out):
+            return None
+        return self.out.with_name(f"{self.out.name.removesuffix('.json')}.{name}.png")
+
+    def check_places(self) -> None:
+        """Raises InputError where a file that is asked for cannot be written."""
+        figures = [name for name in ("curves", "theory") if getattr(self, name)]
+        cli.check_out(self.json_file, *map(self.figure_file, figures))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Features to evaluate, and the model behind them where there is one.
-
-    What is written about it goes into `folder`, under names that begin with `prefix`.
-    """
+    """Features to evaluate, and the model behind them where there is one; `step` is its checkpoint."""
 
     name: str
     features: np.ndarray
     labels: np.ndarray
-    folder: Path
-    prefix: str
+    step: int | None = None
     params: ncjax.Classifier | None = None
     split: Split | None = None
     validation: Split | None = None
@@ -114,7 +152,9 @@ def load_run(options: Options) -> Subject:
     """
     assert options.run is not None
     described = read_config(options.run)
-    params = ncjax.restore(options.run, options.step)
+    options.check_places()
+    step = find(options.run / "checkpoints", options.step)
+    params = ncjax.restore(options.run, step)
     benchmark = runs.open_benchmark(described, options.data_dir)
     split = getattr(benchmark, options.split)
     if split is None:
@@ -123,11 +163,10 @@ def load_run(options: Options) -> Subject:
         raise InputError("--transform=centered_l2 takes the mean feature at the end of training: leave out --step")
     head = params.network.head(params.variables) if options.split.startswith("source") else (None, None)
     return Subject(
-        f"{options.split}, all images, of {options.run}",
+        f"{options.split}, all images, of {options.run}" + ("" if options.step is None else f", step {step}"),
         ncjax.features(params, split),
         split.labels,
-        options.run,
-        "" if options.split == "target" else f"{options.split}.",
+        step,
         params,
         split,
         benchmark.validation,
@@ -161,12 +200,15 @@ def load_features(options: Options) -> Subject:
     labels = found["labels"]
     if labels.ndim != 1:
         raise InputError(f"labels of {path} have shape {labels.shape}; give one label a row of features, [n]")
-    return Subject(str(path), found["features"], labels, path.parent, f"{path.stem}.")
+    options.check_places()
+    return Subject(str(path), found["features"], labels)
 
 
-def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
-    """Prints the tables and returns what they hold."""
-    result: dict[str, Any] = {"subject": subject.name, "options": json.loads(json.dumps(vars(options), default=str))}
+def evaluate(options: Options, subject: Subject) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Prints the tables; returns what they hold, and the figures by their names."""
+    chosen = json.loads(json.dumps(vars(options), default=str))
+    result: dict[str, Any] = {"subject": subject.name, "step": subject.step, "options": chosen}
+    figures: dict[str, Figure] = {}
     print(f"{subject.name}: {len(subject.labels)} images\n")
     measured = collapse.measure(subject.features, subject.labels, weights=subject.weights, bias=subject.bias)
     print(measured, "\n")
@@ -195,17 +237,12 @@ def evaluate(options: Options, subject: Subject) -> dict[str, Any]:
             one.over: [as_json(r) | {one.over: v} for v, r in zip(one.values, one.reports, strict=True)]
             for one in traced
         }
-        plots.save(plots.plot_curves(traced, f"{name}, {subject.name}"), figure(subject, "curves"))
+        figures["curves"] = plots.plot_curves(traced, f"{name}, {subject.name}")
     if options.theory:
-        result["theory"] = theory(options, subject)
+        result["theory"], figures["theory"] = theory(options, subject)
     if options.layers:
         result["layers"] = layers(subject)
-    return result
-
-
-def figure(subject: Subject, name: str) -> Path:
-    """Where a figure goes."""
-    return subject.folder / "figures" / f"{subject.prefix}{name}.png"
+    return result, figures
 
 
 def head_of(options: Options, subject: Subject, head: str, shots: int) -> Any:
@@ -261,8 +298,8 @@ def curve(options: Options, subject: Subject, over: Any) -> AccuracyCurve:
     return feature_curve(subject.features, subject.labels, over=over, head=head, center=center, **settings)
 
 
-def theory(options: Options, subject: Subject) -> dict[str, Any]:
-    """Bounds and prediction beside the measured NCC error, on the features as they are."""
+def theory(options: Options, subject: Subject) -> tuple[dict[str, Any], Figure]:
+    """Bounds and prediction beside the measured NCC error, on the features as they are: numbers and figure."""
     plain = dataclasses.replace(options, transform="none", support_augmentations=0)
     fewest = int(np.unique(subject.labels, return_counts=True)[1].min())
     shots = [n for n in THEORY_SHOTS if n + options.queries <= fewest]
@@ -273,9 +310,9 @@ def theory(options: Options, subject: Subject) -> dict[str, Any]:
     found = collapse.theory(subject.features, subject.labels, ways=options.ways, shots=shots)
     errors = [1 - report(plain, subject, "ncc", n).accuracy for n in progress(shots, "measured error")]
     print(f"\n{found.table(errors)}")
-    plots.save(plots.plot_theory(found, errors, subject.name), figure(subject, "theory"))
     values = {name: [finite(v) for v in bound] for name, bound in found.bounds().items()}
-    return {"shots": shots, "bounds": values, "predicted": found.predicted.tolist(), "measured": errors}
+    numbers = {"shots": shots, "bounds": values, "predicted": found.predicted.tolist(), "measured": errors}
+    return numbers, plots.plot_theory(found, errors, subject.name)
 
 
 def layers(subject: Subject) -> list[dict[str, Any]]:
@@ -309,9 +346,9 @@ def finite(value: float) -> float | None:
 
 def main() -> None:
     """Runs what the command line says."""
-    options = tyro.cli(Options, description=__doc__, use_underscores=True)
-    cli.prepare_backend()
+    options = cli.read_options(Options, __doc__)
     with cli.one_line_errors():
+        cli.start_backend()
         if not options.heads or not options.shots:
             raise InputError("give at least one of --heads and one of --shots")
         if options.curves and options.support_augmentations:
@@ -320,14 +357,18 @@ def main() -> None:
             raise InputError(
                 "--tune chooses by the classes that --split=validation would report: leave one of them out"
             )
-        cli.check_out(options.out)
         if (options.run is None) == (options.features is None):
             raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
         subject = load_run(options) if options.run is not None else load_features(options)
-        result = evaluate(options, subject)
-        out = options.out or subject.folder / f"{subject.prefix}evaluation.json"
-        cli.write(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
-        print(f"\nwritten to {out}")
+        result, figures = evaluate(options, subject)
+        cli.write(options.json_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        print(f"\nwritten to {options.json_file}")
+        for name, figure in figures.items():
+            place = options.figure_file(name)
+            if place is None:
+                print(f"no figure of {name}: there is no place beside --out={options.out}", file=sys.stderr)
+            else:
+                plots.save(figure, place)
 
 
 if __name__ == "__main__":

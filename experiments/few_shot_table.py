@@ -24,7 +24,6 @@ paper: CIFAR-FS, FC100 and EMNIST, and with --mini_imagenet=PATH of ImageNet's f
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import class_population
@@ -36,6 +35,7 @@ import sweep
 from ncjax import features
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes, feature_tune
+from ncjax.files import expand
 from ncjax.plots import SHOT_COLORS
 from ncjax.progress import progress
 from ncjax.runs import Run
@@ -89,9 +89,9 @@ def grid(options: Options) -> list[sweep.Point]:
 
 def place(options: Options, name: str) -> str | None:
     """Where a data set's archive is: a sub-folder of its name, or the folder itself."""
-    if options.data_dir is None or not (Path(options.data_dir) / name).is_dir():
+    if options.data_dir is None or not (expand(options.data_dir) / name).is_dir():
         return options.data_dir
-    return str(Path(options.data_dir) / name)
+    return str(expand(options.data_dir) / name)
 
 
 def evaluate(run: Run, episodes: int, data_dir: str | None = None) -> dict[str, Any]:

@@ -11,8 +11,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import tyro
-
 from ncjax import cli, plots, runs
 from ncjax.errors import InputError
 from ncjax.train import (
@@ -30,11 +28,14 @@ from ncjax.train.hosts import leads
 
 
 def show(workdir: Path) -> None:
-    """Prints the table of a finished run and draws its figure."""
+    """Prints the table of a finished run and draws its figure, where one can be written."""
     records = read_records(workdir)
     print(table(records, read_config(workdir)["data"].get("measured_per_class")))
     print(f"\nrun     {workdir}")
-    plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
+    try:
+        plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
+    except InputError as error:
+        print(f"no figure: {error}", file=sys.stderr)
 
 
 def show_all(config: Config) -> bool:
@@ -57,11 +58,9 @@ def show_all(config: Config) -> bool:
 
 def main() -> None:
     """Runs what the command line says."""
-    config = tyro.cli(Config, description=__doc__, use_underscores=True)
-    cli.prepare_backend()
+    config = cli.read_options(Config, __doc__)
     with cli.one_line_errors():
-        if config.distributed or cli.one_of_several():
-            cli.join_processes()
+        cli.start_backend(several=config.distributed or cli.one_of_several())
         config = resolve(config)
         try:
             pretrain(config)

@@ -66,14 +66,15 @@ def write(options: Options) -> None:
     text = report.page(found, detail, missing=missing)
     cli.write(options.out, text)
     count = "1 run" if len(found) == 1 else f"{len(found)} runs"
-    print(f"report  {options.out}  ({count}, {len(text.encode()) / 1e6:.1f} MB)")
+    size = len(text.encode("utf-8", "surrogateescape"))
+    print(f"report  {options.out}  ({count}, {size / 1e6:.1f} MB)")
 
 
 def main() -> None:
     """Runs what the command line says."""
-    options = tyro.cli(Options, description=__doc__, use_underscores=True)
-    cli.prepare_backend()
+    options = cli.read_options(Options, __doc__)
     with cli.one_line_errors():
+        cli.start_backend()
         write(options)
 
 

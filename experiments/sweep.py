@@ -5,6 +5,8 @@ in one folder, each under a name made of its settings, so that a run that two fi
 that is given again skips what is finished and continues what was killed.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
@@ -14,21 +16,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import tyro
-from matplotlib.figure import Figure
 from stats import Mean
 
 from ncjax import cli, plots, runs
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
+from ncjax.files import write_atomically
 from ncjax.runs import Run
 from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
 from ncjax.train.config import identity
 from ncjax.train.folder import Taken
-from ncjax.train.records import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _T = TypeVar("_T")
 
@@ -118,6 +121,11 @@ class Figures:
         return list({run.folder: run for outcome in self.outcomes for run in outcome.runs}.values())
 
     @property
+    def files(self) -> tuple[Path, Path]:
+        """Where its numbers and its picture go."""
+        return output_files(self.name, self.options)
+
+    @property
     def finished(self) -> list[Outcome]:
         """Points that have runs."""
         return [outcome for outcome in self.outcomes if outcome.runs]
@@ -140,10 +148,10 @@ class Figures:
     def save(self, figure: Figure, numbers: Any) -> None:
         """Writes the figure as PNG and its numbers as JSON; those that are not finite are null."""
         if self.missing:
-            figure.text(0.005, 0.005, f"drawn from {self.missing}", fontsize="x-small", color="C3")
-            print(f"drawn from {self.missing}")
-        stem = f"{self.name}-{self.options.preset}"
-        plots.save(figure, self.options.out / f"{stem}.png")
+            note = f"drawn from {self.missing}"
+            figure.text(0.005, 0.005, note, fontsize="x-small", color="C3", parse_math=False)
+            print(note)
+        numbers_file, figure_file = self.files
         content = {
             "figure": self.name,
             "preset": self.options.preset,
@@ -152,8 +160,15 @@ class Figures:
             "runs": [str(run.folder) for run in self.runs],
             "numbers": numbers,
         }
-        write_atomically(self.options.out / f"{stem}.json", json.dumps(plain(content), indent=2) + "\n")
-        print(f"numbers {self.options.out / f'{stem}.json'}")
+        cli.write(numbers_file, json.dumps(plain(content), indent=2) + "\n")
+        print(f"numbers {numbers_file}")
+        plots.save(figure, figure_file)
+
+
+def output_files(name: str, options: Options) -> tuple[Path, Path]:
+    """Where the numbers and the picture of a figure go."""
+    stem = f"{name}-{options.preset}"
+    return options.out / f"{stem}.json", options.out / f"{stem}.png"
 
 
 def reference(options: Options, **changes: Any) -> Config:
@@ -295,9 +310,9 @@ def main(
 ) -> None:
     """What `python experiments/FIGURE.py` does: read the command line, sweep the grid, draw the figure."""
     name = Path(sys.argv[0]).stem
-    chosen = tyro.cli(options, description=doc, use_underscores=True)
-    cli.prepare_backend()
+    chosen = cli.read_options(options, doc)
     with cli.one_line_errors():
+        cli.start_backend()
         make(name, chosen, grid, draw)
 
 
@@ -309,6 +324,7 @@ def make(name: str, options: Options, grid: Callable[[Any], list[Point]], draw: 
     """
     if options.seeds < 1:
         raise InputError(f"seeds={options.seeds}: it must be at least 1")
+    cli.check_out(*output_files(name, options))
     figures = Figures(name, options, sweep(grid(options), options))
     if not figures.runs:
         hint = f": {figures.missing}" if options.train else "; leave out --no-train"
@@ -321,13 +337,16 @@ def kept(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]
     """What `make` returns, from the file where that holds it of the same settings, else computed and written there."""
     wanted = json.loads(json.dumps(settings))  # as a file gives it back: tuples are lists
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"] == wanted:
             return dict(found["found"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # there is none, or it is of an older form
     made: dict[str, Any] = plain(make())
-    write_atomically(path, json.dumps({"settings": wanted, "found": made}) + "\n")
+    try:
+        write_atomically(path, json.dumps({"settings": wanted, "found": made}) + "\n")
+    except OSError as error:  # the figure can be drawn all the same
+        print(f"{path} could not be kept: {error.strerror}; it will be computed again", file=sys.stderr)
     return made
 
 

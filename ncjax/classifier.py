@@ -152,6 +152,7 @@ def _pixels(images_or_split: Split | np.ndarray | Array) -> np.ndarray | Array:
     return images
 
 
+@devices.on_data_mesh
 def outputs(
     params: Classifier,
     images_or_split: Split | np.ndarray | Array,

@@ -1,5 +1,6 @@
-"""What the command-line scripts share: the compilation cache, one-line errors, exit codes."""
+"""What the command-line scripts share: reading options, the backend and its cache, one-line errors, exit codes."""
 
+import dataclasses
 import errno
 import logging
 import os
@@ -10,13 +11,16 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
+import tyro
 
-from ncjax import devices
+from ncjax import devices, files, output
 from ncjax.errors import InputError, first_line
 from ncjax.train import Interrupted
-from ncjax.train.records import write_atomically
+
+_T = TypeVar("_T")
 
 EXIT_USAGE = 2
 EXIT_CTRL_C = 130
@@ -24,6 +28,34 @@ EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
 
 # What XLA says where a graph cannot be made or launched, also for want of memory.
 _OF_CUDA_GRAPHS = re.compile("(CUDA|instantiate) graph|stream.capture|command buffer", re.IGNORECASE)
+
+
+def read_options(options: type[_T], doc: str | None) -> _T:
+    """The command line as a dataclass of options, with `~` expanded in every path."""
+    output.prepare()
+    with one_line_errors():
+        chosen: Any = tyro.cli(options, description=doc, use_underscores=True)
+        paths = {field.name: _expanded(getattr(chosen, field.name)) for field in dataclasses.fields(chosen)}
+        replaced: _T = dataclasses.replace(chosen, **paths)
+    return replaced
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_expanded(one) for one in value)
+    return files.expand(value) if isinstance(value, Path) else value
+
+
+def start_backend(*, several: bool = False) -> None:
+    """Prepares and starts JAX's backend; `several` says that this process joins others first (`join_processes`).
+
+    Raises:
+      InputError: the backend cannot be started, or the other processes are not found.
+    """
+    prepare_backend()
+    if several:
+        join_processes()
+    devices.check_backend()
 
 
 def prepare_backend() -> None:
@@ -34,41 +66,46 @@ def prepare_backend() -> None:
     devices.use_all_cores()
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of its own ordinary doings
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = base / "ncjax" / "compiled"
         try:
+            folder = files.expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ncjax" / "compiled"
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if folder.stat().st_uid != os.getuid():
                 return  # what others may write into is not run
             folder.chmod(0o700)
-        except OSError:
+        except (OSError, InputError):
             return  # without a place to keep them, programs are compiled anew each time
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def check_out(path: Path | None) -> None:
-    """Raises InputError for an `--out` that is no file, before the work that it is for."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"--out={path} is a folder; name a file in it")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError(f"--out={path} cannot be written: {above} is no folder to write to")
+def check_out(*paths: Path | None) -> None:
+    """Raises InputError for places that cannot be written, before the work that they are for."""
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            files.check_place(path)
+        except IsADirectoryError:
+            raise InputError(f"--out={path} is a folder; name a file in it") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {_where(error)}; choose another --out") from None
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Writes what `--out` is for, and makes the folders above it.
 
     Raises:
       InputError: it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        files.make_parent(path)
+        files.write_atomically(path, content)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+        raise InputError(f"{path} cannot be written: {_where(error)}; choose another --out") from None
+
+
+def _where(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"
 
 
 def one_of_several() -> bool:
@@ -113,6 +150,9 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
+        lost = output.failure()
+        if lost is not None:
+            raise InputError(f"what was printed is lost: standard output cannot be written ({lost.strerror})")
     except SystemExit:
         raise
     except BaseException as error:

@@ -1,32 +1,88 @@
 """The device mesh that every front door shares, and what scripts set before the backend starts."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ncjax.errors import InputError
+from ncjax.errors import InputError, first_line
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def data_mesh() -> Mesh:
     """The one-dimensional ``("data",)`` mesh to run on.
 
-    The mesh set by the caller (``with jax.set_mesh(mesh): ...``) if it has an axis named ``"data"``, else all
-    devices of all processes. Setting a mesh is how a caller keeps ncjax to some of the devices.
+    The caller's (``with jax.set_mesh(mesh): ...``), which is how ncjax is kept to some of the devices; all devices of
+    all processes where none is set. Axes of other types than Auto, as `jax.make_mesh` makes them by default, become
+    Auto; a mesh without an axis named ``"data"`` becomes the one-dimensional mesh of its devices.
 
     Raises:
-        InputError: The mesh that was set has axes whose types are not Auto.
+        InputError: JAX's backend cannot be started.
     """
+    check_backend()
     current = jax.sharding.get_mesh()
-    if "data" in current.axis_names:
-        if set(current.axis_types) != {AxisType.Auto}:
-            raise InputError(
-                'the mesh has axes of another type than Auto; make it with jax.make_mesh((n,), ("data",), '
-                "axis_types=(jax.sharding.AxisType.Auto,))"
-            )
-        return current
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    if current.empty:
+        return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    if "data" not in current.axis_names:
+        return Mesh(current.devices.ravel(), ("data",), axis_types=(AxisType.Auto,))
+    return current if _is_auto(current) else _auto(current)
+
+
+def on_data_mesh(function: Callable[P, R]) -> Callable[P, R]:
+    """Lets a front door be called under any mesh: inside, `data_mesh()` is the mesh that is set.
+
+    JAX computes with arrays of Explicit axes under their own mesh alone: those among the arguments get Auto axes too.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        current = jax.sharding.get_mesh()
+        if current.empty or ("data" in current.axis_names and _is_auto(current)):
+            return function(*args, **kwargs)
+        with jax.set_mesh(data_mesh()):
+            args, kwargs = jax.tree.map(_on_auto_axes, (args, kwargs))
+            return function(*args, **kwargs)
+
+    return run
+
+
+def _on_auto_axes(leaf: Any) -> Any:
+    sharding = getattr(leaf, "sharding", None)
+    if isinstance(leaf, jax.Array) and isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return jax.device_put(leaf, NamedSharding(_auto(sharding.mesh), sharding.spec))
+    return leaf
+
+
+def _auto(mesh: Mesh) -> Mesh:
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def _is_auto(mesh: Mesh) -> bool:
+    return set(mesh.axis_types) <= {AxisType.Auto}
+
+
+def check_backend() -> None:
+    """Starts JAX's backend where it is not running.
+
+    Raises:
+        InputError: It cannot be started: JAX_PLATFORMS asks for devices that are not here, for example.
+    """
+    try:
+        jax.device_count()
+    except (RuntimeError, AssertionError) as error:  # jax 0.10 asserts where JAX_PLATFORMS=cuda lacks its plugin
+        chosen = jax.config.values["jax_platforms"]
+        if not chosen:
+            raise InputError(f"JAX finds no device to run on: {first_line(error)}") from None
+        reason = str(error) and f" ({first_line(error)})"
+        raise InputError(
+            f"JAX_PLATFORMS={chosen} asks for devices that JAX does not find here{reason}; unset it to run on what is "
+            'here, or install JAX for them, for example pip install -e ".[cuda]"'
+        ) from None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

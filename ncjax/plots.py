@@ -1,17 +1,27 @@
 """Figures of runs, of few-shot accuracy, and of theory beside measurement."""
 
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from ncjax.collapse import Theory
+from ncjax.errors import InputError
 from ncjax.eval import COVERS, AccuracyCurve
+from ncjax.files import expand, make_parent, write_atomically
 from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SETS = {
     "source_train": "source, training images",
@@ -26,6 +36,38 @@ SHOT_COLORS = ("#CC6677", "#332288", "#44AA99", "#999933")
 SET_MARKERS = {"source_train": "o", "source_test": "s", "target": "^"}
 
 
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """An empty figure that no window shows, of these inches; its title is no mathematics, whatever `$` it holds."""
+    _import_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    printable = title.encode("utf-8", "replace").decode()  # paths may hold bytes that are no text
+    figure.suptitle(printable, parse_math=False)
+    return figure
+
+
+def _import_matplotlib() -> None:
+    """Imports matplotlib under any MPLBACKEND: of one that it does not know it would refuse to be imported.
+
+    These figures need no backend, and where the variable was meant for another program, as in a process that a notebook
+    started, nobody can be asked to change it.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    chosen = os.environ.pop("MPLBACKEND", "")
+    try:
+        import matplotlib
+    finally:
+        if chosen:
+            os.environ["MPLBACKEND"] = chosen
+    if chosen:
+        try:
+            matplotlib.rcParams["backend"] = chosen
+        except ValueError:
+            print(f"MPLBACKEND={chosen} is no backend of matplotlib's: ignored; unset it", file=sys.stderr)
+
+
 def plot_run(records: Sequence[Record], title: str = "") -> Figure:
     """CDNV on the three sets over epochs, beside few-shot accuracy on the target classes.
 
@@ -36,7 +78,9 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
     Returns:
       A figure of two panels; save it with `figure.savefig(path)`.
     """
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = new_figure(11, 4.4, title)
+    from matplotlib.ticker import LogLocator, NullLocator
+
     left, right = figure.subplots(1, 2)
     epochs = [float(record["epoch"] or 0) for record in records]
     linear = min((e for e in epochs if e > 0), default=1.0)
@@ -79,7 +123,6 @@ def plot_run(records: Sequence[Record], title: str = "") -> Figure:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
     return figure
 
 
@@ -92,7 +135,7 @@ def plot_curves(curves: Sequence[AccuracyCurve], title: str = "") -> Figure:
       curves: what `ncjax.eval.curve` or `feature_curve` returns.
       title: what stands above the panels.
     """
-    figure = Figure(figsize=(5.5 * len(curves), 4.4), layout="constrained")
+    figure = new_figure(5.5 * len(curves), 4.4, title)
     for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
         accuracy, narrow = 100 * curve.accuracy, 100 * curve.ends("ci95").T
         bars = np.maximum([accuracy - narrow[0], narrow[1] - accuracy], 0.0)  # matplotlib refuses a rounding below 0
@@ -105,7 +148,6 @@ def plot_curves(curves: Sequence[AccuracyCurve], title: str = "") -> Figure:
         axes.set_ylabel("few-shot accuracy (%)")
         _log_axis(axes, curve.values)
         axes.legend(fontsize="small")
-    figure.suptitle(title)
     return figure
 
 
@@ -117,7 +159,7 @@ def plot_theory(theory: Theory, measured: Sequence[float], title: str = "") -> F
       measured: the measured error, a fraction for each number of shots.
       title: what stands above the panel.
     """
-    figure = Figure(figsize=(9.5, 4.8), layout="constrained")
+    figure = new_figure(9.5, 4.8, title)
     axes = figure.subplots()
     for number, (name, values) in enumerate(theory.bounds().items(), 2):
         axes.plot(theory.shots, values, ".--", color=f"C{number}", label=f"bound: {name.strip()}")
@@ -130,18 +172,34 @@ def plot_theory(theory: Theory, measured: Sequence[float], title: str = "") -> F
     axes.set_ylabel("NCC error")
     _log_axis(axes, theory.shots)
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    figure.suptitle(title)
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG, and the folder that it goes to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a figure, a PNG unless the path ends in another of matplotlib's formats, and the folder that it goes to.
+
+    Raises:
+      InputError: it cannot be written, or there is no such format.
+    """
+    path = expand(path)
+    image = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a title may hold names in any script
+            figure.savefig(image, dpi=150, format=path.suffix.removeprefix(".") or "png")
+    except ValueError as error:
+        raise InputError(f"{path} cannot be drawn: {error}; let its name end in .png") from None
+    try:
+        make_parent(path)
+        write_atomically(path, image.getvalue())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.filename}: {error.strerror}") from None
     print(f"figure  {path}")
 
 
 def _log_axis(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
+    from matplotlib.ticker import NullLocator
+
     axes.set_xscale("log")
     axes.set_xticks(values, [str(value) for value in values])
     axes.xaxis.set_minor_locator(NullLocator())

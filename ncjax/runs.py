@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
+from ncjax.files import expand
 from ncjax.train import Config, fingerprint, load_benchmark, read_config, read_records, restore
 from ncjax.train.measurement import Record
 
@@ -69,7 +69,7 @@ def find(*paths: str | Path) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        here = sorted(_below(Path(path)), key=lambda folder: [_natural(part) for part in folder.parts])
+        here = sorted(_below(expand(path)), key=lambda folder: [_natural(part) for part in folder.parts])
         if not here:
             raise InputError(
                 f"{path} holds no run: no config.json in it or in its folders; give what pretrain.py named"
@@ -80,12 +80,25 @@ def find(*paths: str | Path) -> list[Path]:
 
 
 def _below(path: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(path):
-        if "config.json" in files:
-            folders.clear()
-            yield Path(root)
-        else:
-            folders[:] = [name for name in folders if not name.startswith(".")]
+    """The runs at or below a folder, each once: those that only links lead to come last, by way of the link."""
+    seen: set[Path] = set()
+    folders, links = [path], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = folder.resolve()
+        if real in seen:  # or links in a circle would never end
+            continue
+        seen.add(real)
+        try:
+            inside = {entry.name: entry for entry in folder.iterdir()}
+            below = [entry for name, entry in inside.items() if entry.is_dir() and not name.startswith(".")]
+        except OSError:  # there is no such folder, or it may not be looked into
+            continue
+        if "config.json" in inside and inside["config.json"] not in below:
+            yield folder
+            continue
+        for entry in below:
+            (links if entry.is_symlink() else folders).append(entry)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -99,17 +112,18 @@ def read(folder: str | Path) -> Run:
     Raises:
       InputError: the folder holds no run, or its files are not those of one.
     """
+    folder = expand(folder)
     described, records = read_config(folder), read_records(folder)
     needed = {"config", "data", "total_steps", "versions"}
-    if not isinstance(described, dict) or not needed <= described.keys():
-        raise InputError(f"{Path(folder) / 'config.json'} is not that of a run: it lacks one of {sorted(needed)}")
-    if not isinstance(described["data"], dict) or not {"fingerprint", "num_source_classes"} <= described["data"].keys():
-        raise InputError(f"{Path(folder) / 'config.json'} is not that of a run: its data lack their description")
+    if not needed <= described.keys():
+        raise InputError(f"{folder / 'config.json'} is not that of a run: it lacks one of {sorted(needed)}")
+    if not {"fingerprint", "num_source_classes"} <= described["data"].keys():
+        raise InputError(f"{folder / 'config.json'} is not that of a run: its data lack their description")
     measured = {"target/cdnv"} | {key for record in records for key in record if key.endswith("/cdnv")}
     keys = {"step", "epoch", *measured, *(key.replace("/cdnv", "/debiased_cdnv") for key in measured)}
     if not all(keys <= record.keys() for record in records):
-        raise InputError(f"{Path(folder) / 'metrics.jsonl'} is not that of a run: a record lacks its measurement")
-    return Run(Path(folder), described, records)
+        raise InputError(f"{folder / 'metrics.jsonl'} is not that of a run: a record lacks its measurement")
+    return Run(folder, described, records)
 
 
 def _config(described: dict[str, Any]) -> Config:

@@ -2,15 +2,16 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ncjax import output
 from ncjax.data.archives import cache_dir
 from ncjax.data.benchmark import Split
 from ncjax.data.catalog import CATALOG, load, names
 from ncjax.errors import InputError
+from ncjax.files import expand
 
 
 def listing() -> str:
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image_size", type=int, help="side in pixels that images are resized to")
     parser.add_argument("--rotations", action="store_true", help="turned characters are further classes (omniglot)")
     parser.add_argument("--skip_corrupt", action="store_true", help="leave out images that cannot be read")
-    parser.add_argument("--output", type=Path, help="PNG file to write (default: <name>-<split>.png)")
+    parser.add_argument("--output", help="PNG file to write (default: <name>-<split>.png)")
     parser.add_argument(
         "--clean",
         action="store_true",
@@ -106,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         split = getattr(benchmark, options.split)
         if split is None:
             raise InputError(f"{options.preview} has no {options.split}; choose another --split")
-        path = options.output or Path(f"{options.preview}-{options.split}.png")
+        path = expand(options.output or f"{options.preview}-{options.split}.png")
         try:
             contact_sheet(split).save(path)
         except (OSError, ValueError) as error:
@@ -119,4 +120,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    output.prepare()
     sys.exit(main())

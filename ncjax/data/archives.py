@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ncjax.errors import InputError
+from ncjax.files import expand
 from ncjax.progress import progress_bar
 
 _ABANDONED_AFTER = 24 * 3600  # seconds
@@ -21,8 +22,11 @@ def cache_dir() -> Path:
     """Where downloads and prepared files are kept: NCJAX_CACHE_DIR, else ncjax/data in the user's cache folder."""
     chosen = os.environ.get("NCJAX_CACHE_DIR")
     if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax" / "data"
+        return expand(chosen)
+    try:
+        return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ncjax" / "data"
+    except InputError:
+        raise InputError("there is no home folder to keep data in: set HOME, or NCJAX_CACHE_DIR to a folder") from None
 
 
 def md5(path: Path) -> str:

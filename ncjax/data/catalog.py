@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ncjax.data.benchmark import Benchmark, Request, build
 from ncjax.errors import InputError
+from ncjax.files import expand
 
 
 @dataclass(frozen=True)
@@ -185,11 +186,10 @@ def load(
         if is_given and option not in entry.options:
             takers = ", ".join(n for n, e in CATALOG.items() if option in e.options)
             raise InputError(f"{name} takes no {option}; it is for {takers}")
-    if data_dir is not None and not Path(data_dir).exists():
+    folder = None if data_dir is None else expand(data_dir)
+    if folder is not None and not folder.exists():
         raise InputError(f"data_dir {str(data_dir)!r} does not exist")
-    request = Request(
-        name, None if data_dir is None else Path(data_dir), split_seed, image_size, rotations, skip_corrupt
-    )
+    request = Request(name, folder, split_seed, image_size, rotations, skip_corrupt)
     return build(
         name,
         import_module(f"ncjax.data.{entry.module}").open_data_set(request),

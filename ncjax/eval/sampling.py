@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, Key, UInt32
 from ncjax import keys
 from ncjax.checks import encode_labels, whole_number
 from ncjax.errors import UNREADABLE_NPZ, InputError
+from ncjax.files import expand
 
 SAMPLER_VERSION = 1
 """Part of every plan's hash; raised by any change after which a seed draws other episodes."""
@@ -259,7 +260,7 @@ class EpisodePlan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan to `path` as a compressed .npz file."""
-        with open(path, "wb") as file:
+        with open(expand(path), "wb") as file:
             np.savez_compressed(
                 file,
                 support_index=self.support_index,
@@ -279,7 +280,7 @@ class EpisodePlan:
         """
         try:
             # opened here, since np.load leaves open what it cannot read
-            with open(path, "rb") as opened, np.load(opened) as file:
+            with open(expand(path), "rb") as opened, np.load(opened) as file:
                 version = int(file["sampler_version"])
                 queries = int(file["queries"])
                 plan = cls(

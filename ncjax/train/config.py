@@ -14,6 +14,7 @@ import numpy as np
 
 from ncjax.checks import whole_number
 from ncjax.errors import InputError
+from ncjax.files import expand
 from ncjax.train.losses import Objective
 
 
@@ -145,7 +146,7 @@ def fill(config: Config) -> Config:
     if config.epochs is not None and config.min_steps is None:
         config = dataclasses.replace(config, min_steps=0)
     if config.data_dir is not None:
-        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
+        config = dataclasses.replace(config, data_dir=str(expand(config.data_dir).absolute()))
     config = _with_preset(config)
     _check(config)
     return config

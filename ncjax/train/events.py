@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ncjax.errors import InputError
+from ncjax.files import named
 from ncjax.train.measurement import Record
-from ncjax.train.records import named
 
 
 def check_installed() -> None:

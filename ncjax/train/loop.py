@@ -21,6 +21,7 @@ from ncjax import data, devices, models
 from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
+from ncjax.files import expand
 from ncjax.progress import seconds_between_updates
 from ncjax.train import events, folder, speed, streaming
 from ncjax.train import measurement as measuring
@@ -74,7 +75,7 @@ def resolve(config: Config) -> Config:
 
 def _placed(config: Config, known: "_Source | None") -> Config:
     if config.workdir is not None:
-        return dataclasses.replace(config, workdir=config.workdir.expanduser())
+        return dataclasses.replace(config, workdir=expand(config.workdir))
 
     @cache
     def data_fingerprint() -> str:
@@ -83,6 +84,7 @@ def _placed(config: Config, known: "_Source | None") -> Config:
     return dataclasses.replace(config, workdir=folder.located(config, data_fingerprint, own_data=known is not None))
 
 
+@devices.on_data_mesh
 def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifier:
     """Trains a classifier on the source classes and records its collapse on the way.
 
@@ -186,6 +188,7 @@ def load_benchmark(config: Config) -> Benchmark:
     )
 
 
+@devices.on_data_mesh
 def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     """The classifier of a run.
 
@@ -197,7 +200,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
       InputError: if the folder holds no run, or no checkpoint of that step.
     """
     described = files.read_config(workdir)
-    checkpoints = Path(workdir) / "checkpoints"
+    checkpoints = expand(workdir) / "checkpoints"
     step = find(checkpoints, step)
     network = models.create(described["config"]["network"], described["data"]["num_source_classes"])
     abstract = jax.eval_shape(lambda: network.init(jax.random.key(0), tuple(described["data"]["image_shape"])))

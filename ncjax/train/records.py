@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +10,10 @@ import numpy as np
 
 from ncjax.errors import InputError
 from ncjax.eval.intervals import mean_interval
+from ncjax.files import expand, named, write_atomically
 from ncjax.train.measurement import Record
 
 _SETS = ("source_train", "source_test", "target")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file whole: a reader, or a crash, sees the old one or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    with named(path):
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-
-@contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Errors of writing carry the name of the file, which the system leaves out once it is open."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_records(workdir: Path, records: Sequence[Record]) -> None:
@@ -57,7 +36,7 @@ def read_records(workdir: str | Path) -> list[Record]:
     """
     records = _read(workdir, "metrics.jsonl", lambda text: [dict(json.loads(line)) for line in text.splitlines()])
     if not records:
-        raise InputError(f"{Path(workdir) / 'metrics.jsonl'} is empty: the run has not yet been measured")
+        raise InputError(f"{expand(workdir) / 'metrics.jsonl'} is empty: the run has not yet been measured")
     return records
 
 
@@ -67,20 +46,21 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     Raises:
       InputError: if the folder holds no run, or many, or the file cannot be read.
     """
-    first = Path(workdir) / "seed_0"
-    if first.is_dir() and not (Path(workdir) / "config.json").exists():
+    folder = expand(workdir)
+    first, path = folder / "seed_0", folder / "config.json"
+    if first.is_dir() and not path.exists():
         raise InputError(f"{workdir} holds runs of many seeds; give one of them, for example {first}")
-    described = _read(workdir, "config.json", json.loads)
+    described = _read(folder, "config.json", json.loads)
     parts = ("config", "data", "versions")
     if not isinstance(described, dict) or not all(isinstance(described.get(name), dict) for name in parts):
-        raise InputError(f"{Path(workdir) / 'config.json'} is not that of a run: it lacks one of {', '.join(parts)}")
+        raise InputError(f"{path} is not that of a run: it lacks one of {', '.join(parts)}")
     return described
 
 
 def _read(workdir: str | Path, name: str, parse: Callable[[str], Any]) -> Any:
-    path = Path(workdir) / name
+    path = expand(workdir) / name
     try:
-        return parse(path.read_text())
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"{workdir} holds no run: there is no {name} in it; give the folder that pretrain.py named"

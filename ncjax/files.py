@@ -1,0 +1,137 @@
+"""Paths as users type them, and writes that leave either the old file or the whole new one."""
+
+import errno
+import os
+import secrets
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ncjax.errors import InputError
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path, a leading `~` or `~user` replaced by that user's home folder.
+
+    Raises:
+      InputError: it is no path, or there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except TypeError:
+        raise InputError(f"{path!r} is no path: give a string or a pathlib.Path") from None
+    except RuntimeError:
+        raise InputError(f"{path}: its ~ stands for no folder here; give the whole path, or set HOME") from None
+
+
+def check_place(path: Path) -> None:
+    """Tries whether a file can be written at `path`, and leaves nothing behind.
+
+    Raises:
+      OSError: it cannot; `filename` is what stands in the way.
+    """
+    with named(path):
+        old = _stat(path)
+    if old is not None:
+        _check_old(path, old)
+    if old is None or stat.S_ISREG(old.st_mode):
+        target = Path(os.path.realpath(path))
+        above = next(folder for folder in target.parents if _stat(folder) is not None)
+        with named(above), tempfile.TemporaryFile(dir=above):
+            pass
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file whole: a reader, or a crash, sees the old one or the new one; text is UTF-8.
+
+    A link is followed, and what is no regular file (a device, a pipe) is written into: neither is replaced. A file that
+    is replaced leaves its owner and permissions to the new one; its other hard links keep the old content.
+
+    Raises:
+      OSError: it cannot be written; `filename` is the path.
+    """
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    with named(path):
+        old = _stat(path)
+        if old is not None:
+            _check_old(path, old)
+            if not stat.S_ISREG(old.st_mode) or _is_output(old):
+                _write_into(path, old, data)
+                return
+        target = Path(os.path.realpath(path))
+        partial = target.with_name(f".{secrets.token_hex(4)}.partial")  # two processes may write the same file
+        try:
+            with partial.open("xb") as file:
+                if old is not None:
+                    with suppress(OSError):
+                        os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                    with suppress(OSError):
+                        os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def make_parent(path: Path) -> None:
+    """Makes the folder that `write_atomically` needs: of what the path's links lead to."""
+    Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether `path` is a file or free for one, and so has a place beside it; false for devices and pipes."""
+    old = _stat(path)
+    return old is None or (stat.S_ISREG(old.st_mode) and not _is_output(old))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Errors of writing carry the name of the file, which the system leaves out once it is open."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """What is at the end of the path's links; None where nothing is."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _check_old(path: Path, old: os.stat_result) -> None:
+    """Raises OSError for a folder, or what may not be written: a new file could replace it all the same."""
+    if stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def _is_output(old: os.stat_result) -> bool:
+    """Whether this is where standard output or error go, as /dev/stdout is under a redirection."""
+    return _output(old) is not None
+
+
+def _output(old: os.stat_result) -> int | None:
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), old):
+                return descriptor
+    return None
+
+
+def _write_into(path: Path, old: os.stat_result, data: bytes) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # what was printed first comes first
+    descriptor = _output(old)
+    with open(path if descriptor is None else descriptor, "wb", closefd=descriptor is None) as file:
+        file.write(data)
