@@ -76,7 +76,8 @@ def test_of_many_streamed_seeds_only_those_left_are_trained(
     )  # fmt: skip
     pretrain(config)
     shutil.copytree(tmp_path / "run", tmp_path / "whole")
-    shutil.rmtree(tmp_path / "run" / "seed_1" / "checkpoints")
+    last = max((tmp_path / "run" / "seed_1" / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    shutil.rmtree(last)
     trained = []
     original = _Run.train
 

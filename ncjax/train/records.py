@@ -51,9 +51,8 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     if first.is_dir() and not path.exists():
         raise InputError(f"{workdir} holds runs of many seeds; give one of them, for example {first}")
     described = _read(folder, "config.json", json.loads)
-    parts = ("config", "data", "versions")
-    if not isinstance(described, dict) or not all(isinstance(described.get(name), dict) for name in parts):
-        raise InputError(f"{path} is not that of a run: it lacks one of {', '.join(parts)}")
+    if not isinstance(described, dict) or not all(isinstance(described.get(name), dict) for name in ("config", "data")):
+        raise InputError(f"{path} is not that of a run: it lacks the run's settings or data; give another folder")
     return described
 
 
