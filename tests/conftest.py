@@ -8,7 +8,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,32 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 _COMPILED = pytest.StashKey[str]()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked cheap_compilation come last, so that a worker changes over once, and keeps its programs."""
+    items.sort(key=_is_cheap)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compiles as the test is marked: with few optimisations in less than half the time, to slightly other numbers.
+
+    The marker is for tests that compare runs with each other, or read their files; not for those that compare numbers
+    with an oracle.
+    """
+    few = _is_cheap(item)
+    if item.config.stash.get(_FEW_OPTIMISATIONS, False) != few:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", few)
+        item.config.stash[_FEW_OPTIMISATIONS] = few
+
+
+def _is_cheap(item: pytest.Item) -> bool:
+    return item.get_closest_marker("cheap_compilation") is not None
+
+
+_FEW_OPTIMISATIONS = pytest.StashKey[bool]()
+
+
 def make_mesh(count: int) -> Mesh:
     """The ("data",) mesh over the first `count` devices."""
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
@@ -62,28 +87,6 @@ def _one_device() -> Iterator[None]:
 def on_devices() -> Callable[[int], Mesh]:
     """`with jax.set_mesh(on_devices(8)): ...`"""
     return make_mesh
-
-
-@contextmanager
-def cheap_compilation() -> Iterator[None]:
-    """XLA optimises little, so that it compiles in less than half the time, to slightly other numbers.
-
-    For tests that compare runs with each other, or read their files; not for those that compare numbers with an oracle.
-    """
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-        jax.clear_caches()
-
-
-@pytest.fixture(scope="module")
-def compiled_cheaply() -> Iterator[None]:
-    """`cheap_compilation` for the tests of a file: ``pytestmark = pytest.mark.usefixtures("compiled_cheaply")``."""
-    with cheap_compilation():
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +113,7 @@ def ctrl_c_is_heard() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the tiny network that nothing interrupted; it may be read and copied, not changed."""
     workdir = tmp_path_factory.mktemp("run") / "whole"
-    with pytest.MonkeyPatch.context() as patch, cheap_compilation(), jax.set_mesh(make_mesh(1)):
+    with pytest.MonkeyPatch.context() as patch, jax.set_mesh(make_mesh(1)):
         patch.setattr(models, "create", tiny.create)
         tiny.run(workdir)
     return workdir

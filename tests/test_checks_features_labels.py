@@ -14,7 +14,7 @@ LABELS = np.repeat(np.arange(4), 12)
 X = (np.random.default_rng(0).integers(0, 9, (48, 6)) + 4 * np.eye(4, 6)[LABELS].astype(int)).astype(np.float32)
 SETTINGS = {"ways": 3, "shots": 2, "queries": 3, "episodes": 20}
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 class Tensor:

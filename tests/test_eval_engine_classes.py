@@ -6,7 +6,7 @@ import pytest
 
 from ncjax.eval import engine, feature_episodes
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 def labelled(sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:

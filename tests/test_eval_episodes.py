@@ -14,7 +14,7 @@ from ncjax.errors import InputError
 from ncjax.eval import EpisodePlan, curve, episodes, feature_episodes, feature_tune, tune
 from ncjax.eval.sampling import episode_key
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 SETTINGS = {"ways": 3, "shots": 2, "queries": 4, "episodes": 60}
 

@@ -10,7 +10,7 @@ from few_shot import LABELS, SETTINGS
 from ncjax.errors import InputError
 from ncjax.eval import EpisodePlan, feature_episodes
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 def test_features_and_labels_of_any_kind(features):

@@ -9,7 +9,7 @@ from few_shot import LABELS, SETTINGS
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes, heads
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 def test_new_contents_do_not_compile_again(features):

@@ -10,7 +10,7 @@ from few_shot import LABELS, SETTINGS
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes, heads
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 def test_text(features):

@@ -11,7 +11,7 @@ from ncjax.eval import feature_curve, feature_episodes
 from ncjax.eval.intervals import difference_interval, target_interval
 from ncjax.interval import Interval
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 def draws_of_classes(classes: int, scale: float, draws: int, episodes: int, uneven: bool = False):

@@ -18,7 +18,7 @@ PRETRAIN = (
     "--workdir=run", "--measure_episodes=100", "--measurements=0",
 )  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from ncjax.eval import feature_episodes
 from ncjax.runs import Run, find
 from ncjax.train import Config, resolve
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 STEPS = 100
 

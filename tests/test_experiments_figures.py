@@ -30,7 +30,7 @@ from ncjax.eval.heads import Linear
 from ncjax.runs import Run
 from ncjax.train import Config, read_records, resolve
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FIGURES = (

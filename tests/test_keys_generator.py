@@ -14,7 +14,7 @@ from ncjax.models.resnet12 import drop_block
 from ncjax.train import losses
 from ncjax.train.step import epoch_order
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 SETTINGS = [
     ("jax_threefry_partitionable", False),
@@ -57,7 +57,7 @@ def drawn() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def expected(compiled_cheaply: None) -> list[np.ndarray]:
+def expected() -> list[np.ndarray]:
     return drawn()
 
 

@@ -12,7 +12,7 @@ from ncjax.errors import InputError
 from ncjax.models.layers import batch_norm_act
 from ncjax.models.resnet12 import drop_block
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")  # networks are compared with themselves and by their sizes
+pytestmark = pytest.mark.cheap_compilation  # networks are compared with themselves and by their sizes
 
 # millions of parameters in Zagoruyko & Komodakis 2016 (CIFAR-10: 10 classes, 3 channels), tables 4 and 5
 PUBLISHED = {

@@ -25,12 +25,12 @@ from ncjax.train import Config
 
 report = pytest.importorskip("ncjax.report", reason="Bokeh is not installed", exc_type=ModuleNotFoundError)
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 HOSTILE = '</script><b>"&'
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, compiled_cheaply: None) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of a short run on images of one's own, one class with a name that is no HTML."""
     path = tmp_path_factory.mktemp("report")
     parts = [tiny.split(6, 24, seed=1), tiny.split(5, 22, seed=3)]

@@ -20,7 +20,7 @@ from ncjax.train.loop import _Run
 from ncjax.train.records import read_config
 from ncjax.train.step import TrainState
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 def state(step: int) -> TrainState:

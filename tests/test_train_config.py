@@ -11,7 +11,7 @@ import tiny
 from ncjax.errors import InputError
 from ncjax.train import Config, pretrain, resolve
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 def test_presets_and_what_a_user_says() -> None:

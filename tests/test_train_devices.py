@@ -19,7 +19,7 @@ from ncjax.train import streaming
 from ncjax.train.step import Batch, TrainState, initial_state, train_step
 from ncjax.train.trainer import _OPTIONS, local_rows, step_flops, streamed_trainer
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply")
+pytestmark = pytest.mark.cheap_compilation
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(2, marks=pytest.mark.slow)])

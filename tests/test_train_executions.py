@@ -29,7 +29,7 @@ from ncjax.train.records import read_config
 from ncjax.train.signals import signals
 from ncjax.train.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 HERE = {"jax": "0.10.2", "backend": "gpu", "devices": 2, "jax_enable_x64": False}
 

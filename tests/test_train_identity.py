@@ -16,7 +16,7 @@ from ncjax.train.config import default_workdir, differences, fill, identity
 from ncjax.train.loop import _Run
 from ncjax.train.records import read_config
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 def described(config: Config, **data: Any) -> dict[str, Any]:
@@ -172,5 +172,5 @@ def test_a_run_of_data_of_ones_own_is_not_taken_for_one_of_the_data_set(
 @pytest.mark.parametrize("content", ["[]", "5", "{}", '{"config": [], "data": {}, "versions": {}}'])
 def test_what_is_no_description_of_a_run_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(InputError, match=r"config\.json is not that of a run: it lacks one of config, data, versions"):
+    with pytest.raises(InputError, match=r"config\.json is not that of a run: it lacks the run.s settings or data"):
         tiny.run(tmp_path)

@@ -20,7 +20,7 @@ from ncjax.train.loop import _Run
 from ncjax.train.step import initial_state, optimizer
 from ncjax.train.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network", "ctrl_c_is_heard")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network", "ctrl_c_is_heard")]
 
 
 @pytest.mark.parametrize(("at", "number"), [(1, signal.SIGTERM), (8, signal.SIGINT), (13, signal.SIGTERM)])

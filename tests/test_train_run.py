@@ -20,7 +20,7 @@ from ncjax.train import Diverged, pretrain, read_records, resolve, streaming, ta
 from ncjax.train.loop import _Run
 from ncjax.train.measurement import plan, steps_to_measure
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 def test_the_record(finished: Path) -> None:

@@ -20,11 +20,11 @@ from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.loop import _Run
 from ncjax.train.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 @pytest.fixture(scope="module")
-def whole(compiled_cheaply: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds that nothing disturbed; they may be read, not changed."""
     workdir = tmp_path_factory.mktemp("seeds") / "whole"
     with pytest.MonkeyPatch.context() as patch, jax.set_mesh(make_mesh(1)):

@@ -18,7 +18,7 @@ from ncjax.train import Config, pretrain
 from ncjax.train.loop import _Run
 from ncjax.train.speed import stream_above
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from ncjax.train.loop import _Run
 from ncjax.train.records import append_timing, read_config
 from ncjax.train.signals import Stop
 
-pytestmark = pytest.mark.usefixtures("compiled_cheaply", "tiny_network")
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
