@@ -72,6 +72,8 @@ def integer_labels(labels: ArrayLike, num_classes: int | None) -> Int[np.ndarray
     values = np.asarray(labels)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"labels are {values.dtype} of shape {values.shape}: give integers of shape [n]")
+    if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
+        raise InputError(f"labels up to {values.max()}, more than int64 holds: number the classes from 0")
     values = values.astype(np.int64)
     if num_classes is not None and len(values):
         outside = np.flatnonzero((values < 0) | (values >= num_classes))

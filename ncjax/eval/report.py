@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ncjax.equality import EqualByValue
 from ncjax.errors import InputError
 from ncjax.eval.intervals import COVERS, class_jackknife_interval, mean_interval
 from ncjax.eval.sampling import Queries
@@ -53,7 +54,7 @@ class PairedDifference:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EpisodeReport:
+class EpisodeReport(EqualByValue):
     """Few-shot accuracy and what can be said about it. Accuracies and half widths are fractions.
 
     Attributes:
