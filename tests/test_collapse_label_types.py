@@ -14,39 +14,38 @@ from ncjax.train.losses import cdnv_penalty
 K, D = 300, 3
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    return jax.jit(cdnv, static_argnums=2), jax.jit(ClassMoments.update)
+VALUE, PENALTY = (jax.jit(f, static_argnums=2) for f in (cdnv, cdnv_penalty))
+UPDATE = jax.jit(ClassMoments.update)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int64"])
-def test_labels_of_any_type_are_the_same_classes(dtype, compiled):
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "uint32", "int64"])
+def test_labels_of_any_type_are_the_same_classes(dtype):
     classes = min(K, np.iinfo(dtype).max + 1)
     x = np.random.default_rng(0).normal(size=(2 * K, D)).astype(np.float32)
     wide = np.arange(2 * K, dtype=np.int32) % classes
-    value, update = compiled
-    labels = jnp.asarray(wide) if dtype == "int64" else jnp.asarray(wide.astype(dtype))
-    assert float(value(x, labels, K)) == pytest.approx(float(value(x, jnp.asarray(wide), K)), rel=1e-6)
-    np.testing.assert_array_equal(update(ClassMoments.empty(K, D), x, labels).count, np.bincount(wide, minlength=K))
-    assert float(cdnv_penalty(jnp.asarray(x), labels, K)) == pytest.approx(float(value(x, labels, K)), rel=1e-6)
-    assert checked_labels(wide.astype(dtype), K).counts.tolist() == np.bincount(wide).tolist()
+    labels = wide.astype(dtype)
+    value = float(VALUE(x, wide, K))
+    assert np.isfinite(value)
+    assert float(VALUE(x, labels, K)) == pytest.approx(value, rel=1e-6)
+    assert float(PENALTY(x, labels, K)) == pytest.approx(value, rel=1e-6)
+    np.testing.assert_array_equal(UPDATE(ClassMoments.empty(K, D), x, labels).count, np.bincount(wide, minlength=K))
+    assert checked_labels(labels, K).counts.tolist() == np.bincount(wide).tolist()
 
 
-def test_as_many_classes_as_the_type_has_values(compiled):
-    """num_classes itself does not fit into the type: 256 in uint8, 128 in int8."""
-    for dtype, k in (("uint8", 256), ("int8", 128)):
-        wide = np.arange(2 * k, dtype=np.int32) % k
-        x = np.random.default_rng(0).normal(size=(2 * k, D)).astype(np.float32)
-        want = float(compiled[0](x, wide, k))
-        assert np.isfinite(want)
-        assert float(compiled[0](x, wide.astype(dtype), k)) == pytest.approx(want, rel=1e-6)
+@pytest.mark.parametrize(("dtype", "k"), [("uint8", 256), ("int8", 128), ("uint16", 2**16)])
+def test_the_number_of_classes_may_be_more_than_the_type_holds(dtype, k):
+    wide = np.array([0, 1, 2, k - 1])
+    for labels in (wide.astype(dtype), jnp.asarray(wide, dtype)):
+        assert segments(labels, k).tolist() == wide.tolist()
+        assert segments(labels, k - 1).tolist() == [0, 1, 2, k - 1]
+        assert segments(labels, k, jnp.asarray([True, False, True, True])).tolist() == [0, k, 2, k - 1]
+    assert segments(np.array([-1, -128, 3], np.int8), 300).tolist() == [300, 300, 3]
 
 
 def test_wide_labels_outside_the_classes_do_not_count():
-    x = np.random.default_rng(0).normal(size=(6, D)).astype(np.float32)
     labels = np.array([0, 0, 1, 1, 2**32, 2**32 + 1], np.int64)
-    assert ClassMoments.empty(2, D).update(x, labels).count.tolist() == [2, 2]
-    assert ClassMoments.empty(2, D).update(x, labels.astype(np.uint64) | np.uint64(2**63)).count.tolist() == [0, 0]
+    assert segments(labels, 2).tolist() == [0, 0, 1, 1, 2, 2]
+    assert segments(labels.astype(np.uint64) | np.uint64(2**63), 2).tolist() == [2] * 6
     with jax.enable_x64(True):
         assert segments(jnp.asarray(labels), 2).tolist() == [0, 0, 1, 1, 2, 2]
 
