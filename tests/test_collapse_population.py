@@ -115,6 +115,18 @@ def test_intervals_over_samples_cover_where_noise_is_of_the_size_of_the_distance
     assert np.mean(np.concatenate(list(found.values()))) <= 0.97
 
 
+def test_equiangular_has_no_interval_where_noise_in_many_pairs_leaves_a_bias():
+    """Many pairs make the standard error small, and what is left of the bias of |z| shows: it covered .70 at CDNV 1."""
+    means = np.random.default_rng(0).normal(size=(64, 64))
+    y = np.repeat(np.arange(64), 8)
+    x = (means[y] + np.sqrt(2.0) * np.random.default_rng(1).normal(size=(len(y), 64))).astype(np.float32)
+    found = intervals(x, y)
+    assert 0.8 < found.cdnv.estimate < 1.2
+    assert found.nc2_equinorm is not None
+    assert found.nc2_equiangular is None
+    assert "depends on their number" in found.reasons["nc2_equiangular"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("k", "n", "d", "repeats"), [(5, 8, 16, 150), (10, 8, 64, 150), (20, 20, 64, 100), (5, 20, 640, 60)]

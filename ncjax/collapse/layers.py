@@ -68,8 +68,8 @@ def through_layers(
     """
     if getattr(stages, "ndim", 3) < 3 or not isinstance(stages, Iterable):
         raise InputError(
-            f"stages is a {type(stages).__name__} of shape {np.shape(stages)}: give a list of the features [n, d] of "
-            "each stage, the first one first"
+            f"stages is a {type(stages).__name__} of shape {getattr(stages, 'shape', ())}: give a list of the features "
+            "[n, d] of each stage, the first one first"
         )
     stages = list(stages)
     if not stages:

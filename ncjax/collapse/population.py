@@ -20,8 +20,9 @@ def covariance_products(
 ) -> Float[Array, "k k"]:
     """Unbiased estimates of tr(Σ_i Σ_j), from the means of the groups of samples of each class.
 
-    Off the diagonal the product of two independent unbiased estimates; on it formula (2.2) of Himeno, Yamada (Journal
-    of Multivariate Analysis, 2014), which takes four groups or more. Costs (k·groups)²·d.
+    Off the diagonal the product of two independent unbiased estimates; on it the estimate of Himeno, Yamada
+    ("Estimations for some functions of covariance matrix in high dimension under non-normality", 2014), unbiased for
+    every distribution, which takes four groups or more. Costs (k·groups)²·d.
     """
     counts = (position >= 0) & (position < num_classes)
     cell = jnp.where(counts, position * groups + group, num_classes * groups)
@@ -89,7 +90,7 @@ def population_estimates(
     nc1, nc1_noise = _nc1(residuals, segment, frame, noise, jnp.mean(products, axis=0) / n)
     return {
         "cdnv": _mean(debiased_cdnv_pairs(moments, frame.squared_distance), pair),
-        "directional_cdnv": jnp.where(jnp.all(positive | ~pair), _mean(along / safe**2, pair), jnp.inf),
+        "directional_cdnv": jnp.where(jnp.all(positive | ~pair), _mean(along / safe / safe, pair), jnp.inf),
         "nc1": nc1,
         "nc1_quotient": jnp.mean(variance) / jnp.maximum(jnp.mean(norms), 0.0),
         "squared_norms": norms,
