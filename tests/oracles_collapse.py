@@ -4,6 +4,8 @@ Every function takes features [n, d] of any dtype and labels [n] with two classe
 float64.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -141,6 +143,57 @@ def nc4(features, labels, weights, bias):
 
 def covariances(features, labels):
     return [(x - x.mean(0)).T @ (x - x.mean(0)) / len(x) for x in by_class(features, labels)]
+
+
+def covariance_products(features, labels):
+    """Unbiased estimates of tr(Σ_i Σ_j): those of one class as the mean over four different samples."""
+    classes = by_class(features, labels)
+    sigma = [np.cov(x.T) for x in classes]
+    out = np.array([[np.trace(a @ b) for b in sigma] for a in sigma])
+    for c, x in enumerate(classes):
+        fours = np.array(list(itertools.permutations(range(len(x)), 4)))
+        first, second = x[fours[:, 0]] - x[fours[:, 1]], x[fours[:, 2]] - x[fours[:, 3]]
+        out[c, c] = np.mean(np.sum(first * second, axis=1) ** 2) / 4
+    return out
+
+
+def population(features, labels, products):
+    """Estimates of what infinitely many samples would give, and of what few add to them."""
+    classes = by_class(features, labels)
+    means, k = np.stack([x.mean(0) for x in classes]), len(classes)
+    n, sigma = np.array([len(x) for x in classes]), [np.cov(x.T) for x in classes]
+    noise = np.array([np.trace(s) for s in sigma]) / n
+    centred, centring = means - means.mean(0), np.eye(k) - 1 / k
+    gram = centred @ centred.T - centring @ np.diag(noise) @ centring
+    norms, within = np.diag(gram), np.mean(sigma, axis=0)
+    cdnv, directional, distance_noise = [], [], []
+    for i in range(k):
+        for j in range(k):
+            if i != j:
+                delta = means[i] - means[j]
+                distance = delta @ delta - noise[i] - noise[j]
+                along = [delta @ sigma[c] @ delta - products[c, i] / n[i] - products[c, j] / n[j] for c in (i, j)]
+                cdnv.append((noise[i] * n[i] + noise[j] * n[j]) / (2 * distance))
+                directional.append(along[0] / distance**2)
+                quadratic = products[i, i] / n[i] ** 2 + products[j, j] / n[j] ** 2 + 2 * products[i, j] / n[i] / n[j]
+                variance = 4 * max(along[0] / n[i] + along[1] / n[j], 0) + 2 * quadratic
+                distance_noise.append(np.sqrt(variance) / distance)
+    if k - 1 <= len(means[0]):
+        of_within = np.diag(products.mean(0) / n)
+        inverse = np.linalg.pinv(gram, rcond=1e-10)
+        nc1 = np.trace((centred @ within @ centred.T - centring @ of_within @ centring) @ inverse @ inverse)
+    else:
+        added = (1 - 1 / k) * sum(s / m for s, m in zip(sigma, n, strict=True))
+        nc1 = np.trace(within @ np.linalg.inv(centred.T @ centred - added))
+    return {
+        "cdnv": np.mean(cdnv),
+        "directional_cdnv": np.mean(directional),
+        "nc1": nc1,
+        "nc1_quotient": np.trace(within) / norms.mean(),
+        "squared_norms": norms,
+        "cosines": (gram / np.sqrt(np.outer(norms, norms)))[np.triu_indices(k, 1)],
+        "distance_noise": max(distance_noise),
+    }
 
 
 def geometry(means, sigma, fourth):

@@ -17,7 +17,7 @@ _einsum = partial(jnp.einsum, precision=HIGHEST)
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassGeometry:
     """The moments of k classes that bounds and prediction are made of.
 

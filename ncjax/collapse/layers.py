@@ -1,6 +1,6 @@
 """Collapse through the layers of a network: the depth at which it appears."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from ncjax.collapse.measure import Collapse, measure
+from ncjax.equality import EqualByValue
 from ncjax.errors import InputError
 
 
-@dataclass(frozen=True)
-class LayerCollapse:
+@dataclass(frozen=True, eq=False)
+class LayerCollapse(EqualByValue):
     """Collapse of every stage of a network, the first one first.
 
     Galanti, Galanti, Ben-Shaul, "On the Implicit Bias Towards Minimal Depth of Deep Neural Networks" (2022,
@@ -63,8 +64,14 @@ def through_layers(
     """`measure` of the pooled features [n, d_s] of every stage, all of the same samples.
 
     Raises:
-        InputError: as `measure` does; also without stages.
+        InputError: as `measure` does; also without stages, and for the features of one stage that are not in a list.
     """
+    if getattr(stages, "ndim", 3) < 3 or not isinstance(stages, Iterable):
+        raise InputError(
+            f"stages is a {type(stages).__name__} of shape {getattr(stages, 'shape', ())}: give a list of the features "
+            "[n, d] of each stage, the first one first"
+        )
+    stages = list(stages)
     if not stages:
         raise InputError("no stages: give the pooled features of one stage or more, the first one first")
     measured = tuple(measure(stage, labels, num_classes=num_classes) for stage in stages)

@@ -26,11 +26,14 @@ from ncjax.collapse.inputs import (
 )
 from ncjax.collapse.moments import moments_of_batch, segments
 from ncjax.collapse.residuals import Frame, Head, ResidualSums, mean_along, nc1, residual_sums
+from ncjax.equality import EqualByValue
 
 
-@dataclass(frozen=True)
-class Collapse:
+@dataclass(frozen=True, eq=False)
+class Collapse(EqualByValue):
     """How far features have collapsed. Numbers on the host; classes without samples are left out of all.
+
+    Two are equal where all their numbers are, NaN too.
 
     Class means μ_c, their mean μ_G, class covariances Σ_c divided by n_c, Var_c = tr Σ_c.
 

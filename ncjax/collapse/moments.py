@@ -8,13 +8,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 HIGHEST = jax.lax.Precision.HIGHEST
+_BLOCK = 8192
+"""Samples that are added one after the other."""
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassMoments:
     """The first two moments of k classes of features in R^d; start with `empty`, then `update` and `merge`.
 
@@ -46,11 +49,11 @@ class ClassMoments:
         """No samples; the two flags ask for the scatter matrices, d² and k·d² floats."""
         return cls(
             count=jnp.zeros(num_classes, jnp.int32),
-            anchor=jnp.zeros((num_classes, dim)),
-            offset=jnp.zeros((num_classes, dim)),
-            square=jnp.zeros(num_classes),
-            pooled_scatter=jnp.zeros((dim, dim)) if pooled_scatter else None,
-            class_scatter=jnp.zeros((num_classes, dim, dim)) if class_scatter else None,
+            anchor=jnp.zeros((num_classes, dim), jnp.float32),
+            offset=jnp.zeros((num_classes, dim), jnp.float32),
+            square=jnp.zeros(num_classes, jnp.float32),
+            pooled_scatter=jnp.zeros((dim, dim), jnp.float32) if pooled_scatter else None,
+            class_scatter=jnp.zeros((num_classes, dim, dim), jnp.float32) if class_scatter else None,
         )
 
     def update(
@@ -145,7 +148,7 @@ def moments_of_batch(
     segment = segments(labels, num_classes, mask)
     if mask is not None:
         features = jnp.where(mask[:, None], features, 0.0)
-    total = partial(jax.ops.segment_sum, segment_ids=segment, num_segments=num_classes)
+    total = partial(class_sums, segment=segment, num_classes=num_classes)
 
     count = total(jnp.ones_like(segment))
     n = jnp.maximum(count, 1).astype(jnp.float32)
@@ -175,11 +178,32 @@ def moments_of_batch(
 
 
 def segments(labels: Int[Array, "n"], num_classes: int, mask: Bool[Array, "n"] | None = None) -> Int[Array, "n"]:
-    """The labels as segment numbers: `num_classes`, which segment_sum drops, for rows that do not count."""
-    counts = (labels >= 0) & (labels < num_classes)
+    """The labels as int32 segment numbers: `num_classes`, which `class_sums` drops, for rows that do not count."""
+    labels = labels if isinstance(labels, np.ndarray) else jnp.asarray(labels)
+    if labels.dtype.itemsize < 4:
+        labels = labels.astype(jnp.int32)  # a type that may not hold num_classes
+    counts = (labels >= 0) & (labels < num_classes)  # in a wide type, of which int32 would cut off the upper half
+    labels = jnp.where(counts, labels, 0).astype(jnp.int32)
     if mask is not None:
         counts &= mask
-    return jnp.where(counts, labels, num_classes).astype(jnp.int32)
+    return jnp.where(counts, labels, num_classes)
+
+
+def class_sums(values: Shaped[Array, "n *s"], segment: Int[Array, "n"], num_classes: int) -> Shaped[Array, "k *s"]:
+    """The sum of the values of each class; rows with segment `num_classes` do not count.
+
+    Of many samples it is the sum of the sums of blocks: CPUs add a segment's values one after the other, and in
+    float32 a sum of 2²⁴ ones grows no further.
+    """
+    n = len(segment)
+    # so few blocks that their sums take at most an eighth of the memory of the values
+    blocks = max(1, min(n // _BLOCK, n // (8 * num_classes), 1024))
+    if blocks == 1:
+        return jax.ops.segment_sum(values, segment, num_classes)
+    block = jnp.arange(n, dtype=jnp.int32) // -(-n // blocks)
+    row = jnp.where(segment < num_classes, block * num_classes + segment, blocks * num_classes)
+    sums = jax.ops.segment_sum(values, row, blocks * num_classes)
+    return jnp.sum(sums.reshape(blocks, num_classes, *values.shape[1:]), axis=0, dtype=values.dtype)
 
 
 def _gram(x: Float[Array, "n d"]) -> Float[Array, "d d"]:

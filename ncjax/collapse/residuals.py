@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ncjax.collapse.cdnv import squared_distances
 from ncjax.collapse.geometry import nc1_directions
-from ncjax.collapse.moments import HIGHEST, ClassMoments
+from ncjax.collapse.moments import HIGHEST, ClassMoments, class_sums
 
 _matmul = partial(jnp.matmul, precision=HIGHEST)
 
@@ -98,7 +98,7 @@ def residual_sums(
     """
     k = frame.centred_mean.shape[0]
     row = jnp.minimum(segment, k - 1)
-    total = partial(jax.ops.segment_sum, segment_ids=segment, num_segments=k)
+    total = partial(class_sums, segment=segment, num_classes=k)
 
     # ‖x − μ_j‖² = ‖r‖² + 2 r·(μ_i − μ_j) + ‖μ_i − μ_j‖², r the residual of x about its own mean μ_i: every
     # term is small where the difference of the distances is, so nothing cancels at collapse.

@@ -192,7 +192,8 @@ def _no_residuals(frame: Frame) -> ResidualSums:
     k = frame.centred_mean.shape[0]
     hits = jnp.zeros(k, jnp.int32)
     agree = None if frame.head is None else jnp.zeros_like(hits)
-    return ResidualSums(along=jnp.zeros((k, k)), nc1=jnp.zeros(k), nearest=hits, agree=agree)
+    along, nc1 = jnp.zeros((k, k), jnp.float32), jnp.zeros(k, jnp.float32)
+    return ResidualSums(along=along, nc1=nc1, nearest=hits, agree=agree)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -16,11 +16,12 @@ from ncjax.collapse.bounds import galanti_2022, luthra_2025, luthra_2026
 from ncjax.collapse.class_geometry import ClassGeometry
 from ncjax.collapse.inputs import check_spread
 from ncjax.collapse.prediction import predict, predict_two_way
+from ncjax.equality import EqualByValue
 from ncjax.errors import InputError
 
 
-@dataclass(frozen=True)
-class Theory:
+@dataclass(frozen=True, eq=False)
+class Theory(EqualByValue):
     """Bounds and prediction of the NCC error of few-shot tasks, unclipped, an entry for each number of shots.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ncjax.checks import encode_labels, whole_number
+from ncjax.equality import EqualByValue
 from ncjax.errors import InputError
 from ncjax.eval.arrays import feature_episodes
 from ncjax.eval.intervals import COVERS
@@ -19,7 +20,7 @@ WAYS = (2, 5, 10, 20, "all")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AccuracyCurve:
+class AccuracyCurve(EqualByValue):
     """Reports at several numbers of shots or ways; what a plot of them needs.
 
     Attributes:

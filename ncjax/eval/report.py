@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ncjax.equality import EqualByValue
 from ncjax.errors import InputError
 from ncjax.eval.intervals import (
     COVERS,
@@ -70,7 +71,7 @@ class PairedDifference:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EpisodeReport:
+class EpisodeReport(EqualByValue):
     """Few-shot accuracy and what can be said about it. Accuracies and half widths are fractions.
 
     Attributes:

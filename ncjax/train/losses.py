@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from ncjax import collapse
+from ncjax.collapse.moments import segments
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def cdnv_penalty(features: Float[Array, "n d"], labels: Int[Array, "n"], num_cla
     Returns:
       float32, at least 0; its gradient is finite everywhere.
     """
-    count = jnp.zeros(num_classes, jnp.int32).at[labels].add(1)
-    value = collapse.cdnv(features, labels, num_classes, mask=count[labels] >= 2)
+    segment = segments(labels, num_classes)
+    count = jnp.zeros(num_classes, jnp.int32).at[segment].add(1, mode="drop")
+    value = collapse.cdnv(features, segment, num_classes, mask=count.at[segment].get(mode="fill", fill_value=0) >= 2)
     return jnp.where(jnp.isfinite(value), value, 0)
