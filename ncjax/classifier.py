@@ -217,6 +217,7 @@ def features(
     return outputs(params, images_or_split, ("features",), batch_size=batch_size)[0]
 
 
+@devices.on_data_mesh
 def logits(
     params: Classifier, images_or_split: Split | np.ndarray | Array, *, batch_size: int = 256
 ) -> Float[np.ndarray, "n k"]:

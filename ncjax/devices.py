@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -36,7 +36,8 @@ def data_mesh() -> Mesh:
 def on_data_mesh(function: Callable[P, R]) -> Callable[P, R]:
     """Lets a front door be called under any mesh: inside, `data_mesh()` is the mesh that is set.
 
-    JAX computes with arrays of Explicit axes under their own mesh alone: those among the arguments get Auto axes too.
+    JAX computes with arrays of Explicit axes under their own mesh alone: those among the arguments get Auto axes too,
+    and what is returned is placed on the caller's mesh again.
     """
 
     @wraps(function)
@@ -46,16 +47,30 @@ def on_data_mesh(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         with jax.set_mesh(data_mesh()):
             args, kwargs = jax.tree.map(_on_auto_axes, (args, kwargs))
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+        returned: R = jax.tree.map(partial(_on_callers_mesh, current), result)
+        return returned
 
     return run
 
 
 def _on_auto_axes(leaf: Any) -> Any:
-    sharding = getattr(leaf, "sharding", None)
-    if isinstance(leaf, jax.Array) and isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
-        return jax.device_put(leaf, NamedSharding(_auto(sharding.mesh), sharding.spec))
-    return leaf
+    mesh = _mesh_of(leaf)
+    return leaf if mesh is None else jax.device_put(leaf, NamedSharding(_auto(mesh), leaf.sharding.spec))
+
+
+def _on_callers_mesh(mesh: Mesh, leaf: Any) -> Any:
+    inside = _mesh_of(leaf)
+    if inside is None:
+        return leaf
+    same = inside.axis_names == mesh.axis_names
+    return jax.device_put(leaf, NamedSharding(mesh, leaf.sharding.spec if same else PartitionSpec()))
+
+
+def _mesh_of(leaf: Any) -> Mesh | None:
+    """The mesh that an array lies on; None of anything else."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+    return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
 
 
 def _auto(mesh: Mesh) -> Mesh:
