@@ -17,19 +17,17 @@ from ncjax.train.step import epoch_order
 pytestmark = pytest.mark.cheap_compilation
 
 SETTINGS = [
-    ("jax_threefry_partitionable", False),
-    ("jax_default_prng_impl", "rbg"),
-    ("jax_random_seed_offset", 3),
-    ("jax_enable_x64", True),
+    {"jax_threefry_partitionable": False, "jax_default_prng_impl": "rbg", "jax_random_seed_offset": 3},
+    {"jax_enable_x64": True},
 ]
 
 
-@pytest.fixture(params=SETTINGS, ids=[name for name, _ in SETTINGS])
-def setting(request: pytest.FixtureRequest) -> Iterator[tuple[str, object]]:
-    name, value = request.param
-    before = getattr(jax.config, name)
-    yield name, value
-    jax.config.update(name, before)
+@pytest.fixture(params=SETTINGS, ids=["generator", "x64"])
+def settings(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
+    before = {name: getattr(jax.config, name) for name in request.param}
+    yield request.param
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def draws() -> list[jax.Array]:
@@ -61,8 +59,9 @@ def expected() -> list[np.ndarray]:
     return drawn()
 
 
-def test_numbers_under_any_setting(expected, setting):
-    jax.config.update(*setting)
+def test_numbers_under_any_setting(expected, settings):
+    for name, value in settings.items():
+        jax.config.update(name, value)
     for one, other in zip(expected, drawn(), strict=True):
         np.testing.assert_array_equal(one, other)
 
