@@ -278,7 +278,8 @@ def theory(options: Options, subject: Subject) -> dict[str, Any]:
     print(f"\n{found.table(errors)}")
     plots.save(plots.plot_theory(found, errors, subject.name), figure(subject, "theory"))
     values = {name: [finite(v) for v in bound] for name, bound in found.bounds().items()}
-    return {"shots": shots, "bounds": values, "predicted": found.predicted.tolist(), "measured": errors}
+    predicted = [finite(v) for v in found.predicted]
+    return {"shots": shots, "bounds": values, "predicted": predicted, "measured": errors}
 
 
 def layers(subject: Subject) -> list[dict[str, Any]]:
