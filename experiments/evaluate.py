@@ -311,7 +311,8 @@ def theory(options: Options, subject: Subject) -> tuple[dict[str, Any], Figure]:
     errors = [1 - report(plain, subject, "ncc", n).accuracy for n in progress(shots, "measured error")]
     print(f"\n{found.table(errors)}")
     values = {name: [finite(v) for v in bound] for name, bound in found.bounds().items()}
-    numbers = {"shots": shots, "bounds": values, "predicted": found.predicted.tolist(), "measured": errors}
+    predicted = [finite(v) for v in found.predicted]
+    numbers = {"shots": shots, "bounds": values, "predicted": predicted, "measured": errors}
     return numbers, plots.plot_theory(found, errors, subject.name)
 
 

@@ -107,15 +107,6 @@ def test_bounds_are_their_formulas(seed):
             assert getattr(got, name)[i] == pytest.approx(value, rel=1e-4, nan_ok=True), (name, n)
 
 
-def test_geometry_of_features_is_that_of_their_moments():
-    x, y, _, _ = clusters(5, 30, 11, offset=10.0, unbalanced=True)
-    means, _ = oracles.means_and_variances(x, y)
-    fourth = [np.mean(np.sum((c - c.mean(0)) ** 2, axis=1) ** 2) for c in oracles.by_class(x, y)]
-    got = ClassGeometry.of_features(x, y * 3 + 80)
-    for name, value in oracles.geometry(means, oracles.covariances(x, y), fourth).items():
-        np.testing.assert_allclose(getattr(got, name), value, rtol=1e-5, atol=1e-5 * np.abs(value).max())
-
-
 def test_gaussian_fourth_moments():
     means, roots = random_classes(3)
     arrays = (jnp.asarray(x, jnp.float32) for x in (means, roots @ roots.transpose(0, 2, 1)))
@@ -167,10 +158,10 @@ def test_no_bound_is_violated_and_the_prediction_is_near(count):
     assert_no_bound_violated(values, error, spread, BOUNDS)
     assert_no_bound_violated(values, error, spread, ["galanti_2022_spherical"], seeds % 4 < 2)
     gap = np.abs(values["predicted"] - error)
-    assert (np.mean(gap, axis=0) < [0.05, 0.03, 0.02, 0.02]).all()
+    assert (np.mean(gap, axis=0) < 0.02).all()
     if count == 240:  # what the docstring of `predict` says
-        assert (np.mean(gap[seeds % 4 < 2], axis=0) < [0.01, 0.004, 0.003, 0.003]).all()
-        assert (np.mean(gap[seeds % 4 >= 2], axis=0) < [0.05, 0.025, 0.018, 0.013]).all()
+        assert (np.mean(gap[seeds % 4 < 2], axis=0) < [0.005, 0.003, 0.002, 0.002]).all()
+        assert (np.mean(gap[seeds % 4 >= 2], axis=0) < 0.015).all()
 
 
 @pytest.mark.parametrize("count", [32, pytest.param(160, marks=pytest.mark.slow)])
@@ -179,11 +170,10 @@ def test_no_bound_is_violated_by_skewed_features(count):
     assert_no_bound_violated(values, error, spread, BOUNDS)
 
 
-def test_two_way_prediction_is_near_the_simulated_error():
+def test_two_way_predictions_are_near_the_simulated_error():
     values, error, _ = compared(range(12), gaussian, 3.0, k=2, episodes=1000)
-    # With one task of both classes, the two predictions integrate the same chance in two ways.
-    np.testing.assert_allclose(values["predicted"], values["predicted_two_way"], atol=4e-3)
-    assert np.mean(np.abs(values["predicted_two_way"] - error)) < 0.01
+    for name in ("predicted", "predicted_two_way"):
+        assert np.mean(np.abs(values[name] - error)) < 0.01, name
 
 
 def test_prediction_of_features_is_the_measured_error_of_their_episodes():

@@ -4,6 +4,8 @@ Galanti, György, Hutter, "On the Role of Neural Collapse in Transfer Learning" 
 directional: Luthra, Yang, Galanti (2025, arXiv 2506.04411).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -49,10 +51,14 @@ def cdnv(
 
 
 def squared_distances(points: Float[Array, "k d"]) -> Float[Array, "k k"]:
-    """‖x_i − x_j‖² by explicit differences, which a difference of near points needs; in tiles of rows."""
+    """‖x_i − x_j‖² by explicit differences, which a difference of near points needs; in tiles of rows.
+
+    The derivative takes the differences again, tile by tile: kept, they would be k·k·d numbers.
+    """
     k, d = points.shape
     rows = max(1, 2**22 // (k * d))
 
+    @partial(jax.checkpoint, prevent_cse=False)
     def to_all(point: Float[Array, "d"]) -> Float[Array, "k"]:
         return jnp.sum((point - points) ** 2, axis=-1)
 

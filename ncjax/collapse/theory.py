@@ -33,7 +33,7 @@ class Theory(EqualByValue):
         luthra_2025_a: that a.
         luthra_2026: NaN below 10 shots, which it is not stated for.
         luthra_2026_any_shots: its form for any number of shots.
-        predicted: of `ways` classes; not a bound.
+        predicted: of `ways` classes; not a bound; NaN if a class has fewer than four samples.
         predicted_error: the Monte Carlo standard error of `predicted`.
         predicted_two_way: of two classes; not a bound.
         k: classes that tasks are drawn from.
@@ -78,7 +78,7 @@ class Theory(EqualByValue):
             line("shots", [str(n) for n in self.shots]),
         ]
         lines += [line(title, [bound(v) for v in values]) for title, values in self.bounds().items()]
-        lines.append(line("predicted (no bound)", [f"{v:.4f}" for v in self.predicted]))
+        lines.append(line("predicted (no bound)", ["–" if np.isnan(v) else f"{v:.4f}" for v in self.predicted]))
         if measured is not None:
             lines.append(line("measured", [f"{v:.4f}" for v in measured]))
         return "\n".join(lines)
@@ -97,6 +97,13 @@ def theory(
     seed: int = 0,
 ) -> Theory:
     """Bounds and prediction for the classes of these features, or of a geometry.
+
+    Of features, both are of the population that the samples of each class are drawn from, by unbiased estimates of
+    its moments (see `ClassGeometry.of_features`), and so of episodes of these samples whose queries are not among
+    the support. A bound of estimated moments is an estimate itself. For more shots than a class has samples they
+    extrapolate.
+
+    Accuracy of the prediction: see `ncjax.collapse.prediction.predict`.
 
     Args:
         features: as `measure` takes them, with labels; or a `ClassGeometry` without.
