@@ -31,7 +31,7 @@ from ncjax.train.trainer import Trainer
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
-HERE = {"jax": "0.10.2", "backend": "gpu", "devices": 2, "jax_enable_x64": False}
+HERE = {"ncjax": "0.1.0", "jax": "0.10.2", "backend": "gpu", "devices": 2, "jax_enable_x64": False}
 
 
 def run_of(workdir: Path, **described: Any) -> Path:
@@ -51,13 +51,19 @@ def test_every_execution_is_listed_with_its_first_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("devices", 8), ("jax_enable_x64", True), ("jax", "0.11.0"), ("backend", "cpu")]
+    ("name", "value"), [("devices", 8), ("jax_enable_x64", True), ("jax", "0.11.0"), ("ncjax", "0.2.0")]
 )
 def test_what_changes_is_named(name: str, value: Any, tmp_path: Path) -> None:
     run_of(tmp_path, executions=[{"first_step": 0, **HERE}])
     with pytest.warns(UserWarning, match=rf"goes on at step 8 otherwise .*\({name} {HERE[name]}, now {value}\)"):
         add_execution(tmp_path, {"first_step": 8, **HERE, name: value})
     assert read_config(tmp_path)["executions"][1][name] == value
+
+
+def test_what_changes_no_number_is_listed_without_a_warning(tmp_path: Path) -> None:
+    run_of(tmp_path, executions=[{"first_step": 0, **HERE, "python": "3.11", "jax_default_prng_impl": "threefry2x32"}])
+    add_execution(tmp_path, {"first_step": 8, **HERE, "python": "3.12", "jax_default_prng_impl": "rbg"})
+    assert [entry["python"] for entry in read_config(tmp_path)["executions"]] == ["3.11", "3.12"]
 
 
 def test_a_run_that_begins_again_has_nothing_to_differ_from(tmp_path: Path) -> None:
@@ -140,7 +146,7 @@ def test_an_interrupted_command_ends_at_once_and_cleanly() -> None:
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    jax.block_until_ready(values)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
