@@ -16,6 +16,8 @@ import ncjax
 from ncjax.classifier import extract, outputs
 from ncjax.errors import InputError
 
+pytestmark = pytest.mark.cheap_compilation
+
 
 @pytest.fixture(scope="module")
 def params() -> ncjax.Classifier:

@@ -10,6 +10,8 @@ from ncjax.collapse.inputs import checked_labels
 from ncjax.collapse.moments import segments
 from ncjax.train.losses import cdnv_penalty
 
+pytestmark = pytest.mark.cheap_compilation
+
 K, D = 300, 3
 
 
@@ -17,7 +19,9 @@ VALUE, PENALTY = (jax.jit(f, static_argnums=2) for f in (cdnv, cdnv_penalty))
 UPDATE = jax.jit(ClassMoments.update)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "uint32", "int64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uint16", "uint32", "int64"))]
+)
 def test_labels_of_any_type_are_the_same_classes(dtype):
     classes = min(K, np.iinfo(dtype).max + 1)
     x = np.random.default_rng(0).normal(size=(2 * K, D)).astype(np.float32)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ncjax.collapse import ClassGeometry, cdnv
 from ncjax.collapse.class_geometry import _of_samples
@@ -28,6 +29,7 @@ def test_theory_neither_fills_classes_up_nor_keeps_triples():
     assert held < 8 * 4 * n * d + 3 * 2**26
 
 
+@pytest.mark.slow
 def test_unbalanced_classes_have_the_moments_of_each_by_itself():
     rng = np.random.default_rng(0)
     counts = [4, 5, 700, 33]

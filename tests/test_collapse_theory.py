@@ -156,7 +156,8 @@ def test_no_bound_is_violated_and_the_prediction_is_near(count):
         assert (np.mean(gap[seeds % 4 >= 2], axis=0) < 0.015).all()
 
 
-@pytest.mark.parametrize("count", [32, pytest.param(160, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [160])
 def test_no_bound_is_violated_by_skewed_features(count):
     values, error, spread = compared(range(count), skewed, 9.0)
     assert_no_bound_violated(values, error, spread, BOUNDS)
@@ -169,6 +170,7 @@ def test_two_way_predictions_are_near_the_simulated_error():
         assert np.mean(np.abs(values[name] - error)) < 0.01, name
 
 
+@pytest.mark.slow
 def test_prediction_of_features_is_the_measured_error_of_their_episodes():
     x, y, _, _ = clusters(12, 100, 48, sd=2.5)
     predicted = theory(x, y, ways=5, shots=(1, 5))

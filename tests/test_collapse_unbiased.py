@@ -112,6 +112,7 @@ def test_the_moments_are_unbiased_in_simulation(skewed):
         assert (np.abs(got[name].mean(0, dtype=np.float64) - value) < 4.5 * error + 1e-5).all(), name
 
 
+@pytest.mark.slow
 def test_classes_of_fewer_than_four_samples_have_no_prediction():
     """tr Σ² takes four samples: what takes it is NaN, the rest is there."""
     x, y = skewed_classes([3, 39, 39, 39], 3)

@@ -45,6 +45,7 @@ def test_curves(features):
         feature_curve(features, LABELS, over="shots", shots=3)
 
 
+@pytest.mark.slow
 def test_tuning_takes_the_best_value(features):
     settings = {"ways": 3, "shots": 1, "queries": 6, "episodes": 200}
     values = [100.0, 1.0, 1e-3]

@@ -9,7 +9,7 @@ from few_shot import LABELS, SETTINGS
 from ncjax.eval import EpisodePlan, arrays, feature_episodes
 
 
-@pytest.mark.parametrize("queries", [6, "all"])
+@pytest.mark.parametrize("queries", [6, pytest.param("all", marks=pytest.mark.slow)])
 def test_a_report_is_a_loop_over_its_plan(features, queries):
     settings = SETTINGS | {"queries": queries, "seed": 3}
     plan = EpisodePlan.sample(LABELS, **settings)
@@ -62,7 +62,7 @@ def test_transforms_reach_the_head(features):
 
 
 @pytest.mark.parametrize(
-    "head", ["ncc", "ridge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cosine", "logistic"))]
+    "head", ["ridge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ncc", "cosine", "logistic"))]
 )
 def test_features_that_know_nothing_score_chance(head):
     """Independent images: a leak of support into query, or of the way's number into the head, would show."""

@@ -22,6 +22,7 @@ def test_another_largest_class_does_not_compile_again():
     assert engine._evaluate._cache_size() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queries", [3, "all"])
 def test_confusion_of_many_classes_is_counted_on_the_host(monkeypatch, queries, on_devices):
     settings = {"ways": 3, "shots": 2, "queries": queries, "episodes": 30}

@@ -74,6 +74,7 @@ def test_augmented_support_is_the_training_augmentation(params, split):
     np.testing.assert_allclose(again.info["support"], report.info["support"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_weights_do_not_compile_again(params, split):
     traces = []
 
@@ -125,6 +126,7 @@ def test_tune_and_curve(params, split):
         tune(params, split, head="ncc")
 
 
+@pytest.mark.slow
 def test_a_curve_extracts_features_once(params, split, monkeypatch):
     settings = {"shots": 2, "queries": 4, "episodes": 50, "transform": "centered_l2"}
     params = params.replace(feature_mean=np.asarray(ncjax.features(params, split)).mean(axis=0))

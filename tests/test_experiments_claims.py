@@ -344,6 +344,7 @@ def test_bounds_that_are_vacuous_everywhere_are_listed_and_do_not_count(
     assert "vacuous: not tested" in claims.text([claim])
 
 
+@pytest.mark.slow
 def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> sweep.Options:
     return sweep.Options(out=tmp_path / "figures", seeds=2)
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_once_is_divided_over_machines_and_says_what_is_missing(
     small: sweep.Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

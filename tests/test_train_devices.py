@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh
 from steps import alone, run_steps, setup, training_data
@@ -18,7 +19,7 @@ from tiny import benchmark
 from ncjax.devices import replicated
 from ncjax.train import streaming
 from ncjax.train.step import Batch, TrainState, initial_state, train_step
-from ncjax.train.trainer import _OPTIONS, _compile, local_rows, step_flops, streamed_trainer
+from ncjax.train.trainer import _OPTIONS, _compile, local_rows, resident_trainer, step_flops, streamed_trainer
 
 pytestmark = pytest.mark.cheap_compilation
 
@@ -45,7 +46,8 @@ def assert_first_step_close(one: TrainState, other: TrainState) -> None:
     jax.tree.map(close, one.variables["batch_stats"], other.variables["batch_stats"])
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
 def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Mesh]) -> None:
     one, (many,) = alone(1), run_steps(on_devices(count), 1)
     assert_first_step_close(one, many)
@@ -55,7 +57,7 @@ def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Me
     ("count", "loop"),
     [
         (2, False),
-        (2, True),
+        pytest.param(2, True, marks=pytest.mark.slow),
         pytest.param(4, False, marks=pytest.mark.slow),
         pytest.param(8, False, marks=pytest.mark.slow),
     ],
@@ -187,3 +189,10 @@ def test_seeds_that_take_turns_do_not_wait_for_each_other() -> None:
         timeout=300,
     )
     assert done.stdout == b"8 4 16\n"
+
+
+def test_the_first_step_that_is_not_finite_is_named(on_devices: Callable[[int], Mesh]) -> None:
+    tx = optax.chain(optax.scale_by_schedule(lambda step: jnp.where(step == 2, jnp.inf, -0.01)))
+    trainer = resident_trainer(setup(on_devices(1), tx=tx), training_data(), [0])
+    _, progress = trainer.run(trainer.initial, 0, 6)
+    assert progress.first_bad_step.tolist() == [2]  # its update is infinite, though its loss is not

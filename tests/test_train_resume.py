@@ -23,7 +23,14 @@ from ncjax.train.trainer import Trainer
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network", "ctrl_c_is_heard")]
 
 
-@pytest.mark.parametrize(("at", "number"), [(1, signal.SIGTERM), (8, signal.SIGINT), (13, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("at", "number"),
+    [
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+        (8, signal.SIGINT),
+        pytest.param(13, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_ends_as_one_never_interrupted(
     at: int, number: signal.Signals, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,7 +51,9 @@ def test_an_interrupted_run_ends_as_one_never_interrupted(
     tiny.assert_same_end(tmp_path / "run", finished)
 
 
-@pytest.mark.parametrize("stopped", [signal.SIGINT, signal.SIGTERM, None])
+@pytest.mark.parametrize(
+    "stopped", [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, None))]
+)
 def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     stopped: signal.Signals | None, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +97,7 @@ def test_a_signal_before_training_stops_the_run_too(
     tiny.assert_same_end(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_what_a_kill_at_the_start_leaves_is_no_obstacle(finished: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     workdir.mkdir()

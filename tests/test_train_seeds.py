@@ -103,6 +103,7 @@ def test_a_seed_that_diverges_leaves_the_others(whole: Path, tmp_path: Path, mon
     assert [record["step"] for record in read_records(tmp_path / "run" / "seed_1")] == [0, 8]
 
 
+@pytest.mark.slow
 def test_many_seeds_are_interrupted_between_their_measurements(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +127,7 @@ def test_many_seeds_are_interrupted_between_their_measurements(
         tiny.assert_same_end(tmp_path / "run" / seed, whole / seed)
 
 
-@pytest.mark.parametrize("value", [np.inf, 1e25])
+@pytest.mark.parametrize("value", [np.inf, pytest.param(1e25, marks=pytest.mark.slow)])
 def test_a_seed_whose_features_are_not_finite_leaves_the_others(
     value: float, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

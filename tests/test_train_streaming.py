@@ -66,6 +66,7 @@ def test_what_has_no_files_cannot_be_streamed() -> None:
         data.load("glyphs", stream_above=0)
 
 
+@pytest.mark.slow
 def test_of_many_streamed_seeds_only_those_left_are_trained(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

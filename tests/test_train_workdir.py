@@ -89,6 +89,7 @@ def test_a_disk_without_room_is_refused_at_the_start(tmp_path: Path, monkeypatch
         tiny.run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_room_for_one_checkpoint_more_and_all_that_are_kept(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
