@@ -223,12 +223,170 @@ def _ridge(support: Array, labels: Array, query: Array, ways: int, *, alpha: Arr
 
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
+_EPS = float(jnp.finfo(jnp.float32).eps)
 _FORCING = 0.03
 _CONVERGED = 1e-4
-_TARGET = 1e-5
-_LOST = 1e-8
-_MAX_NEWTON = 30
+_TARGET = 3e-5
+_VANISHING = 1e-30
+_SHORTEST = 1e-4
+_MAX_NEWTON = 50
 _MAX_CG = 200
+_BLOCK = 32
+_BLOCKS = 2**40
+
+
+class _Span(NamedTuple):
+    """Coordinates v [W,m] of weights w [W,d] in the span of the centred support x [N,d].
+
+    Attributes:
+        scores: v -> w x' [W,N].
+        gradient: h [W,N] -> the coordinates of h x.
+        dot: (v, v', scores of v') -> <w, w'>.
+        inverse: s [N] -> (I + x' diag(s) x)⁻¹ in these coordinates, a preconditioner; None is the identity.
+        outside: h -> the norm of what h x has outside of these coordinates.
+        weights: v -> w.
+    """
+
+    scores: Callable[[Array], Array]
+    gradient: Callable[[Array], Array]
+    dot: Callable[[Array, Array, Array], Array]
+    inverse: Callable[[Array], Array | None]
+    outside: Callable[[Array], Array]
+    weights: Callable[[Array], Array]
+
+
+def _times(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=_HIGHEST)
+
+
+def _span_of_samples(x: Float[Array, "N d"]) -> _Span:
+    """w = v x with v [W,N]: all but the Gram matrix is of size [W,N], so that the cost does not grow with d."""
+    gram = _times(x, x.T)
+    return _Span(
+        scores=lambda v: _times(v, gram),
+        # The Gram matrix has the null vector 1: what rounding adds along it would grow unseen.
+        gradient=lambda h: h - h.mean(axis=1, keepdims=True),
+        dot=lambda v, other, scores: jnp.sum(v * scores),
+        inverse=lambda s: None,
+        outside=lambda h: jnp.zeros(()),
+        weights=lambda v: _times(v, x),
+    )
+
+
+def _span_of_directions(x: Float[Array, "N d"]) -> _Span:
+    """w = v Q with x = Z Q, of `_orthogonal`: no null directions, and each is rounded at its own scale."""
+    z, directions, rest = _orthogonal(x)
+
+    def balanced(v: Array) -> Array:
+        # Of the sum over the ways, which the scores do not feel, rounding is all there is.
+        return v - v.mean(axis=0)
+
+    def inverse(s: Array) -> Array:
+        if len(s) * z.shape[1] ** 2 > _BLOCKS:
+            s = s.mean(axis=0, keepdims=True) * (len(s) / max(len(s) - 1, 1))
+        return jax.vmap(one_inverse)(s)
+
+    def one_inverse(s: Array) -> Array:
+        scatter = _times(z.T * s, z)
+        # Rounding is relative to the diagonal; so much more of it keeps the inverse positive.
+        scatter = scatter + jnp.diag(1.0 + len(scatter) * _EPS * jnp.diagonal(scatter))
+        return _inverse_positive(scatter)
+
+    return _Span(
+        scores=lambda v: _times(v, z.T),
+        gradient=lambda h: balanced(_times(h, z)),
+        dot=lambda v, other, scores: jnp.sum(v * other),
+        inverse=inverse,
+        outside=lambda h: jnp.linalg.norm(_times(h, rest)),
+        weights=lambda v: _times(v, directions),
+    )
+
+
+def _orthogonal(x: Float[Array, "N d"]) -> tuple[Float[Array, "N m"], Float[Array, "m d"], Float[Array, "N d"]]:
+    """Z, Q and E with x = Z Q + E and orthonormal rows of Q, m = min(N, d); zeros in Z and Q beyond the rank of x.
+
+    E is what rounding leaves outside of the rows of Q, none where they are d.
+
+    Gram-Schmidt that takes the largest of the remaining rows each time. Of x itself, since the Gram matrix has lost
+    what is smaller than √eps of the largest.
+    """
+    rows, width = x.shape
+    rank = min(rows, width)
+
+    def squares(rest: Array) -> Array:
+        return jnp.sum(rest * rest, axis=1)
+
+    smallest = (4 * _EPS) ** 2 * jnp.max(squares(x))
+
+    def unfinished(state: Any) -> Array:
+        i, *_, size = state
+        return (i < rank) & (jnp.max(size) > smallest)
+
+    def extend(state: Any) -> Any:
+        i, rest, z, directions, size = state
+        q = rest[jnp.argmax(size)]
+        q = q / jnp.linalg.norm(q)
+        q = q - _times(_times(directions, q), directions)  # of what rounding left of the earlier ones
+        q = q / jnp.linalg.norm(q)
+        along = _times(rest, q)
+        rest = rest - along[:, None] * q
+        return i + 1, rest, z.at[:, i].set(along), directions.at[i].set(q), squares(rest)
+
+    start = (jnp.int32(0), x, jnp.zeros((rows, rank), x.dtype), jnp.zeros((rank, width), x.dtype), squares(x))
+    i, rest, z, directions, _ = jax.lax.while_loop(unfinished, extend, start)
+    rest = rest - _times(_times(rest, directions.T), directions)
+    return z, directions, jnp.where(i < width, rest, 0.0)
+
+
+def _inverse_positive(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """The inverse of a symmetric positive definite matrix: `_solve_positive` by blocks, in matrix products."""
+    size = matrix.shape[0]
+    block = min(size, _BLOCK)
+    padded = -(-size // block) * block
+    filled = jnp.eye(padded, dtype=matrix.dtype).at[:size, :size].set(matrix)
+
+    def eliminate(i: Array, system: Array) -> Array:
+        start = i * block
+        row = jax.lax.dynamic_slice_in_dim(system, start, block, axis=0)
+        column = jax.lax.dynamic_slice_in_dim(system, start, block, axis=1)
+        pivot = jax.lax.dynamic_slice_in_dim(row, start, block, axis=1)
+        pivot = _solve_positive(pivot, jnp.eye(block, dtype=matrix.dtype))
+        row = _times(pivot, row)
+        system = system - _times(column, row)
+        system = jax.lax.dynamic_update_slice_in_dim(system, -_times(column, pivot), start, axis=1)
+        row = jax.lax.dynamic_update_slice_in_dim(row, pivot, start, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(system, row, start, axis=0)
+
+    inverse = jax.lax.fori_loop(0, padded // block, eliminate, filled)[:size, :size]
+    return 0.5 * (inverse + inverse.T)
+
+
+class _Point(NamedTuple):
+    """Weights v and intercepts b, and what follows from them."""
+
+    v: Array
+    b: Array
+    scores: Array
+    p: Array
+    residual: Array
+    gradient: Array
+    gradient_b: Array
+    curvature_b: Array
+    inverse: Array | None
+    uphill: Array
+    uphill_scores: Array
+    size: Array
+    reach: Array
+
+
+class _Fit(NamedTuple):
+    """What a solver found."""
+
+    weights: Array
+    b: Array
+    error: Array
+    newton_steps: Array
+    cg_steps: Array
 
 
 def fit_logistic(
@@ -258,140 +416,180 @@ def fit_logistic(
     if ways == 2:
         C = C / 2
     support = jnp.asarray(support, jnp.float32)
-    rows = support.shape[0]
+    rows, width = support.shape
     centre = support.mean(axis=0)
     x = support - centre
-    gram = jnp.matmul(x, x.T, precision=_HIGHEST)
     own = jax.nn.one_hot(labels, ways, axis=0, dtype=jnp.bool_)
+    if rows > width:
+        fit = _newton(_span_of_directions(x), own, C)
+    else:
+        # Where the Gram matrix has other null vectors, as of equal samples of two classes, the other one goes on.
+        fit = _newton(_span_of_samples(x), own, C)
+
+        def again(state: Any) -> Any:
+            # The barrier keeps XLA from computing before the loop, entered or not, what does not depend on the state.
+            about, fit = jax.lax.optimization_barrier((centre, state[1]))
+            return jnp.bool_(False), _newton(_span_of_directions(support - about), own, C, fit)
+
+        _, fit = jax.lax.while_loop(
+            lambda state: state[0] & ~(state[1].error <= _CONVERGED), again, (jnp.bool_(True), fit)
+        )
+    largest = jnp.max(jnp.abs(x))
+    vanishing = (largest > 0) & (C * largest * largest < _VANISHING)
+    info = {
+        "gradient_norm": fit.error,
+        "converged": (fit.error <= _CONVERGED) & ~vanishing,
+        "newton_steps": fit.newton_steps,
+        "cg_steps": fit.cg_steps,
+    }
+    return Linear(fit.weights, fit.b, centre), info
+
+
+def _newton(span: _Span, own: Array, C: float | Array, before: _Fit | None = None) -> _Fit:
+    """`fit_logistic` in the coordinates of `span`; it does nothing where `before` has converged."""
 
     def balanced(values: Array) -> Array:
         # Rows of own class as minus the sum of the others, which keeps the digits of 1 - p where p is nearly 1.
         others = jnp.where(own, 0.0, values)
         return jnp.where(own, -others.sum(axis=0), others)
 
-    def times_gram(a: Array) -> Array:
-        return jnp.matmul(a, gram, precision=_HIGHEST)
+    def precondition(inverse: Array | None, r: Array) -> Array:
+        if inverse is None:
+            return r
+        if len(inverse) == 1:
+            return _times(r, inverse[0])
+        y = jnp.einsum("wm,wmk->wk", r, inverse, precision=_HIGHEST)
+        return y - y.mean(axis=0)
 
-    def centred(a: Array) -> Array:
-        # K has the null vector 1: what rounding adds along it would grow unseen.
-        return a - a.mean(axis=1, keepdims=True)
+    def sum_over_samples(residual: Array) -> Array:
+        # 0 where the sum is rounding: an intercept that follows it would hide small scores.
+        total = residual.sum(axis=1)
+        return jnp.where(jnp.abs(total) > 2 * _EPS * jnp.abs(residual).sum(axis=1), total, 0.0)
 
-    def newton_direction(
-        p: Array, curvature: Array, gradient: tuple[Array, Array]
-    ) -> tuple[Array, Array, Array, Array]:
-        def hessian(d: Array, u: Array) -> tuple[Array, Array, Array]:
-            hu = balanced(p * (u - jnp.sum(p * u, axis=0)))
-            return d + C * centred(hu), C * hu.sum(axis=1) / curvature, C * jnp.sum(u * hu)
-
-        def unfinished(state: Any) -> Array:
-            i, *_, rr = state
-            return (i < _MAX_CG) & (rr > goal)
-
-        def iterate(state: Any) -> Any:
-            i, d, dk, e, r, rb, q, qk, qb, rr = state
-            hq, hb, energy = hessian(q, qk + qb[:, None])
-            bent = jnp.sum(q * qk) + energy
-            alpha = jnp.where(bent > 0, rr / jnp.where(bent > 0, bent, 1.0), 0.0)
-            d, dk, e = d + alpha * q, dk + alpha * qk, e + alpha * qb
-            r, rb = r - alpha * hq, rb - alpha * hb
-            rk = times_gram(r)
-            new = jnp.sum(r * rk) + curvature * jnp.sum(rb * rb)
-            beta = new / jnp.maximum(rr, _TINY)
-            new = jnp.where(bent > 0, new, 0.0)  # rounding is all that is left
-            return i + 1, d, dk, e, r, rb, r + beta * q, rk + beta * qk, rb + beta * qb, new
-
-        r, rb = -gradient[0], -gradient[1] / curvature
-        rk = times_gram(r)
-        rr = jnp.sum(r * rk) + curvature * jnp.sum(rb * rb)
-        # Below the second, all that is left is the rounding of the intercepts' gradient.
-        goal = jnp.maximum(_FORCING**2 * rr, jnp.finfo(jnp.float32).eps ** 2 * curvature * ways)
-        zero = jnp.zeros_like(r)
-        start = (jnp.int32(0), zero, zero, jnp.zeros_like(rb), r, rb, r, rk, rb, rr)
-        i, d, dk, e, *_ = jax.lax.while_loop(unfinished, iterate, start)
-        return d, dk, e, i
-
-    def at(z: Array) -> tuple[Array, Array]:
-        p = jax.nn.softmax(z, axis=0)
+    def residual_at(scores: Array) -> tuple[Array, Array]:
+        p = jax.nn.softmax(scores, axis=0)
         return p, balanced(p)
 
-    def measure(a: Array, ak: Array, p: Array, residual: Array) -> tuple[Array, Array, Array, Array]:
-        """Gradient, curvature in b, and the relative size of the gradient."""
-        ga, gb = centred(a + C * residual), C * residual.sum(axis=1)
-        gb = gb - gb.mean()  # the same added to every intercept changes nothing
-        curvature = jnp.maximum(C * jnp.sum(p * jnp.where(own, -residual, 1 - p)) / ways, _TINY)
-        slope = jnp.sqrt(jnp.maximum(jnp.sum(ga * times_gram(ga)), 0.0))
-        size = jnp.sqrt(jnp.maximum(jnp.sum(a * ak), 0.0))
-        flat = slope <= _TINY
-        relative = jnp.where(flat, 0.0, slope / jnp.maximum(size, _TINY)) + jnp.sqrt(jnp.sum(gb * gb)) / curvature
-        return ga, gb, curvature, relative
+    def length(v: Array, scores: Array) -> Array:
+        return jnp.sqrt(jnp.abs(span.dot(v, v, scores)))
+
+    def point(v: Array, b: Array) -> _Point:
+        scores = span.scores(v)
+        p, residual = residual_at(scores + b[:, None])
+        gradient_b = C * sum_over_samples(residual)
+        # The mean curvature of a sample's loss in its scores.
+        curvature = C * p * jnp.where(own, -residual, 1 - p)
+        gradient = v + C * span.gradient(residual)
+        inverse = span.inverse(curvature)
+        uphill = precondition(inverse, gradient)
+        return _Point(
+            v,
+            b,
+            scores,
+            p,
+            residual,
+            gradient,
+            gradient_b=gradient_b - gradient_b.mean(),  # the same added to every intercept changes nothing
+            curvature_b=jnp.maximum(curvature.sum(axis=1), _TINY),
+            inverse=inverse,
+            uphill=uphill,
+            uphill_scores=span.scores(uphill),
+            size=length(v, scores),
+            reach=jnp.sqrt(jnp.mean((scores + (b - log_prior)[:, None]) ** 2)),
+        )
+
+    def relative(at: _Point, w: Array, b: Array) -> Array:
+        def ratio(part: Array, whole: Array) -> Array:
+            return jnp.where(part <= _TINY, 0.0, part / jnp.maximum(whole, _TINY))
+
+        return ratio(w, at.size) + ratio(jnp.sqrt(jnp.sum(b * b)), at.reach)
+
+    def newton_direction(at: _Point) -> tuple[Array, Array, Array, Array, Array, Array]:
+        """Direction in v, its scores, in b; norm of the gradient that it leaves; whether to go on from it; steps."""
+
+        def norm(r: Array, y: Array, yu: Array, rb: Array) -> Array:
+            return span.dot(r, y, yu) + jnp.sum(at.curvature_b * rb * rb)
+
+        def unfinished(state: Any) -> Array:
+            i, *_, rr, positive = state
+            return (i < _MAX_CG) & (rr > goal) & positive
+
+        def iterate(state: Any) -> Any:
+            i, d, du, e, r, rb, q, qu, qb, rr, _ = state
+            u = qu + qb[:, None]
+            hu = balanced(at.p * (u - jnp.sum(at.p * u, axis=0)))
+            bent = span.dot(q, q, qu) + C * jnp.sum(u * hu)
+            positive = bent > 0
+            alpha = jnp.where(positive, rr / jnp.where(positive, bent, 1.0), 0.0)
+            d, du, e = d + alpha * q, du + alpha * qu, e + alpha * qb
+            r, rb = r - alpha * (q + C * span.gradient(hu)), rb - alpha * C * hu.sum(axis=1) / at.curvature_b
+            y = precondition(at.inverse, r)
+            yu = span.scores(y)
+            new = norm(r, y, yu, rb)
+            beta = new / jnp.maximum(rr, _TINY)
+            positive &= new >= 0  # if not, rounding is all that is left
+            return i + 1, d, du, e, r, rb, y + beta * q, yu + beta * qu, rb + beta * qb, new, positive
+
+        r, rb = -at.gradient, -at.gradient_b / at.curvature_b
+        y, yu = -at.uphill, -at.uphill_scores
+        rr = norm(r, y, yu, rb)
+        goal = _FORCING**2 * rr
+        zero = (jnp.zeros_like(r), jnp.zeros_like(yu), jnp.zeros_like(rb))
+        start = (jnp.int32(0), *zero, r, rb, y, yu, rb, rr, jnp.bool_(True))
+        i, d, du, e, *_, rr, positive = jax.lax.while_loop(unfinished, iterate, start)
+        e = e - e.mean()
+        solved = positive & (rr <= goal)
+        # Without a preconditioner, more steps do not help: the other coordinates will.
+        sound = solved if at.inverse is None else positive
+        return d, du, e, jnp.where(solved, jnp.sqrt(rr), jnp.inf), sound, i
 
     def unfinished(state: Any) -> Array:
-        steps, *_, relative, moved = state
-        return (steps < _MAX_NEWTON) & (relative > _TARGET) & (moved > _CONVERGED)
+        fit, _, going = state
+        return (fit[2] > _TARGET) & (fit[3] < limit) & going
 
-    def newton(state: Any) -> Any:
-        steps, cg, a, b, ak, p, residual, ga, gb, curvature, _, _ = state
-        d, dk, e, i = newton_direction(p, curvature, (ga, gb))
-        u = dk + e[:, None]
+    def step(state: Any) -> Any:
+        (_, _, _, steps, cg), at, _ = state
+        d, du, e, left, sound, i = newton_direction(at)
+        u = du + e[:, None]
+        along, square = span.dot(at.v, d, du), jnp.abs(span.dot(d, d, du))
 
-        def slope(t: Array, r: Array) -> Array:
-            return jnp.sum((a + t * d + C * r) * dk) + C * jnp.sum(r.sum(axis=1) * e)
+        def slope(t: Array, residual: Array) -> Array:
+            return along + t * square + C * jnp.sum(residual * u)
 
-        z = ak + b[:, None]
-        first = slope(jnp.float32(0), residual)
+        scores = at.scores + at.b[:, None]
+        first = slope(jnp.float32(0), at.residual)
         # A slope below this is rounding and says nothing about the step.
-        noise = 4 * jnp.finfo(jnp.float32).eps * (jnp.sum(jnp.abs(a * dk)) + C * jnp.sum(jnp.abs(residual * u)))
+        noise = 4 * _EPS * (jnp.abs(along) + C * jnp.sum(jnp.abs(at.residual * u)))
 
         def too_far(trial: Any) -> Array:
-            tries, _, _, _, now = trial
-            return (tries < 20) & (now > jnp.maximum(-0.25 * first, noise))
+            t, now = trial
+            return (t > _SHORTEST) & (now > jnp.maximum(-0.25 * first, noise))
 
         def shorten(trial: Any) -> Any:
-            tries, t, _, _, now = trial
+            t, now = trial
             t = t * jnp.clip(first / jnp.minimum(first - now, -_TINY), 0.1, 0.9)
-            p, r = at(z + t * u)
-            return tries + 1, t, p, r, slope(t, r)
+            return t, slope(t, residual_at(scores + t * u)[1])
 
-        p, residual = at(z + u)
         t = jnp.float32(1)
-        _, t, p, residual, _ = jax.lax.while_loop(too_far, shorten, (jnp.int32(0), t, p, residual, slope(t, residual)))
-        a, b = a + t * d, b + t * e
-        ak = times_gram(a)
-        p, residual = at(ak + b[:, None])
-        ga, gb, curvature, new = measure(a, ak, p, residual)
-        moved = t * (
-            jnp.sqrt(jnp.maximum(jnp.sum(d * dk) / jnp.maximum(jnp.sum(a * ak), _TINY), 0.0)) + jnp.max(jnp.abs(e))
-        )
-        return steps + 1, cg + i, a, b, ak, p, residual, ga, gb, curvature, new, moved
+        t, _ = jax.lax.while_loop(too_far, shorten, (t, slope(t, residual_at(scores + u)[1])))
+        now = point(at.v + t * d, at.b + t * e)
+        # Two bounds: the curvature is 1 or more; before the step, its solution told more of it.
+        flat = jnp.sqrt(jnp.abs(span.dot(now.gradient, now.gradient, now.uphill_scores)))
+        flat = relative(now, flat + C * span.outside(now.residual), now.gradient_b / now.curvature_b)
+        bent = relative(at, length(d, du) + left + C * span.outside(at.residual), e)
+        going = sound & (t > _SHORTEST) & (bent > _CONVERGED)
+        return (now.v, now.b, jnp.minimum(flat, bent), steps + 1, cg + i), now, going
 
-    a = jnp.zeros((ways, rows), support.dtype)
-    b = jnp.zeros(ways, support.dtype)
-    p, residual = at(a)
-    ga, gb, curvature, _ = measure(a, a, p, residual)
-    state = (
-        jnp.int32(0),
-        jnp.int32(0),
-        a,
-        b,
-        a,
-        p,
-        residual,
-        ga,
-        gb,
-        curvature,
-        jnp.float32(jnp.inf),
-        jnp.float32(jnp.inf),
-    )
-    steps, cg, a, b, *_, relative, moved = jax.lax.while_loop(unfinished, newton, state)
-    size = C * jnp.max(jnp.diagonal(gram))
-    lost = (size > 0) & (size < _LOST)
-    info = {
-        "gradient_norm": relative,
-        "converged": (jnp.minimum(relative, moved) <= _CONVERGED) & ~lost,
-        "newton_steps": steps,
-        "cg_steps": cg,
-    }
-    return Linear(jnp.matmul(a, x, precision=_HIGHEST), b, centre), info
+    log_prior = jnp.log(jnp.maximum(own.sum(axis=1, dtype=jnp.float32), 0.5))
+    log_prior = log_prior - log_prior.mean()
+    start = point(jnp.zeros_like(span.gradient(jnp.zeros(own.shape, jnp.float32))), log_prior)
+    done, going = (jnp.int32(0), jnp.int32(0)), jnp.bool_(True)
+    if before is not None:
+        done, going = (before.newton_steps, before.cg_steps), ~(before.error <= _CONVERGED)
+    limit = done[0] + _MAX_NEWTON
+    fit = (start.v, start.b, jnp.float32(jnp.inf), *done)
+    (v, b, *rest), _, _ = jax.lax.while_loop(unfinished, step, (fit, start, going))
+    return _Fit(span.weights(v), b, *rest)
 
 
 def _logistic(support: Array, labels: Array, query: Array, ways: int, *, C: Array) -> tuple[Array, Info]:
