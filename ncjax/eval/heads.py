@@ -578,17 +578,22 @@ def _newton(span: _Span, own: Array, C: float | Array, before: _Fit | None = Non
         flat = relative(now, flat + C * span.outside(now.residual), now.gradient_b / now.curvature_b)
         bent = relative(at, length(d, du) + left + C * span.outside(at.residual), e)
         going = sound & (t > _SHORTEST) & (bent > _CONVERGED)
-        return (now.v, now.b, jnp.minimum(flat, bent), steps + 1, cg + i), now, going
+        arrived = at.size < 0
+        error = jnp.where(arrived, jnp.inf, jnp.minimum(flat, bent))
+        return (now.v, now.b, error, steps + 1, cg + i), now, arrived | going
 
     log_prior = jnp.log(jnp.maximum(own.sum(axis=1, dtype=jnp.float32), 0.5))
     log_prior = log_prior - log_prior.mean()
-    start = point(jnp.zeros_like(span.gradient(jnp.zeros(own.shape, jnp.float32))), log_prior)
+    v = jnp.zeros_like(span.gradient(jnp.zeros(own.shape, jnp.float32)))
+    # The first step leads nowhere: it makes the first point, so that what makes one is compiled once.
+    nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(point, v, log_prior))
+    nowhere = nowhere._replace(b=log_prior, size=jnp.float32(-1))
     done, going = (jnp.int32(0), jnp.int32(0)), jnp.bool_(True)
     if before is not None:
         done, going = (before.newton_steps, before.cg_steps), ~(before.error <= _CONVERGED)
     limit = done[0] + _MAX_NEWTON
-    fit = (start.v, start.b, jnp.float32(jnp.inf), *done)
-    (v, b, *rest), _, _ = jax.lax.while_loop(unfinished, step, (fit, start, going))
+    fit = (v, log_prior, jnp.float32(jnp.inf), done[0] - 1, done[1])
+    (v, b, *rest), _, _ = jax.lax.while_loop(unfinished, step, (fit, nowhere, going))
     return _Fit(span.weights(v), b, *rest)
 
 
