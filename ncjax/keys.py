@@ -5,38 +5,83 @@ The generator is pinned here and nowhere else: the same seed gives the same bits
 x64 widens (normal, randint, bernoulli, beta) name their type where they are made, for the numbers to be the same too.
 """
 
-import functools
+import math
 import zlib
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.extend.random
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Int, Key, UInt32
+
+from ncjax.errors import InputError
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
-def _partitionable(draw: Callable[..., Array]) -> Callable[..., Array]:
-    """`draw` as under `jax_threefry_partitionable=True`, JAX's default."""
+def _threefry(
+    key: UInt32[Array, "2"], x0: UInt32[Array, "*s"], x1: UInt32[Array, "*s"]
+) -> tuple[UInt32[Array, "*s"], UInt32[Array, "*s"]]:
+    """Threefry-2x32 of 20 rounds (Salmon, Moraes, Dror, Shaw 2011): both words of each counter (x0, x1).
 
-    @functools.wraps(draw)
-    def pinned(*arguments: Array | int | tuple[int, ...]) -> Array:
-        with jax.threefry_partitionable(True):
-            return draw(*arguments)
+    The rounds are written out. On a CPU, JAX's own takes them in a loop, which compiles six times as long and runs
+    eight times as long (benchmarks/keys.py).
+    """
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    x0, x1 = x0 + schedule[0], x1 + schedule[1]
+    for four in range(5):
+        for rotation in _ROTATIONS[four % 2]:
+            x0 = x0 + x1
+            x1 = x0 ^ ((x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation)))
+        x0, x1 = x0 + schedule[(four + 1) % 3], x1 + schedule[(four + 2) % 3] + np.uint32(four + 1)
+    return x0, x1
 
-    return pinned
+
+def _words(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> tuple[UInt32[Array, "*s"], UInt32[Array, "*s"]]:
+    """Both words of the counters 0, 1, 2, … in an array of this shape."""
+    if math.prod(shape) > 2**32:
+        raise InputError(f"{math.prod(shape)} random numbers at once: at most {2**32}")
+    # not a reshaped range, which would be gathered where the array is divided over devices
+    count = jnp.zeros(shape, jnp.uint32)
+    for axis in range(len(shape)):
+        stride = np.uint32(math.prod(shape[axis + 1 :]))
+        count = count + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+    return _threefry(key, jnp.zeros(shape, jnp.uint32), count)
 
 
-_threefry = jax.extend.random.threefry_prng_impl
+@partial(jax.jit, static_argnums=(1, 2), inline=True)
+def _random_bits(key: UInt32[Array, "2"], width: int, shape: tuple[int, ...]) -> Array:
+    high, low = _words(key, shape)
+    if width == 64:
+        return high.astype(jnp.uint64) << np.uint64(32) | low.astype(jnp.uint64)
+    return (high ^ low).astype({8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[width])
+
+
+@partial(jax.jit, static_argnums=1, inline=True)
+def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*s 2"]:
+    return jnp.stack(_words(key, shape), axis=-1)
+
+
+@partial(jax.jit, inline=True)
+def _fold_in(key: UInt32[Array, "2"], number: Int[Array, ""]) -> UInt32[Array, "2"]:
+    return jnp.stack(_threefry(key, jnp.uint32(0), number.astype(jnp.uint32)))
+
+
+def _seed(seed: Int[Array, ""]) -> UInt32[Array, "2"]:
+    return jnp.stack([jnp.uint32(0), seed.astype(jnp.uint32)])
+
+
 GENERATOR = jax.extend.random.define_prng_impl(
-    key_shape=_threefry.key_shape,
-    seed=_threefry.seed,
-    split=_partitionable(_threefry.split),
-    random_bits=_partitionable(_threefry.random_bits),
-    fold_in=_threefry.fold_in,
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
+    random_bits=_random_bits,
+    fold_in=_fold_in,
     name="ncjax_threefry2x32",
     tag="ncjax",
 )
-"""Threefry-2x32 (Salmon et al. 2011) as JAX has it by default. A key carries it to whatever draws from the key."""
+"""The numbers of JAX's default generator at its default settings. A key carries it to whatever draws from the key."""
 
 
 def root(seed: int | Int[Array, ""]) -> Key[Array, ""]:

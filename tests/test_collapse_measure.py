@@ -134,7 +134,7 @@ ANGLES = ("nc2_equinorm", "nc2_equiangular", "nc3")
     shift=st.floats(-20.0, 20.0),
 )
 def test_invariance_under_rotation_translation_scaling_relabelling_and_order(seed, scale, shift):
-    x, y, w, _ = clusters(5, 12, 6, sd=0.3, seed=7)
+    x, y, w, _ = clusters(5, 10, 6, sd=0.3, seed=7)
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     relabel, order = rng.permutation(5), rng.permutation(len(y))
@@ -212,11 +212,17 @@ def test_sharded_features_give_the_numbers_of_one_device(on_devices):
     x, y, w, b = clusters(7, 43, 12, offset=10.0)  # 301 rows do not divide by 8
     with jax.set_mesh(on_devices(8)):
         collapse = measure(x, y, weights=w, bias=b)
-        streamed = measure_stream([(x[:150], y[:150]), (x[150:], y[150:])], weights=w, bias=b)
-    one = measure(x, y, weights=w, bias=b)
-    for parts in (collapse, streamed):
-        assert_matches(parts, oracles.all_metrics(x, y, w, b))
-        np.testing.assert_allclose(parts.cdnv_pairs, one.cdnv_pairs, rtol=1e-5)
+    assert_matches(collapse, oracles.all_metrics(x, y, w, b))
+    np.testing.assert_allclose(collapse.cdnv_pairs, oracles.pairs(x, y), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_stream_over_many_devices_gives_the_numbers_of_one(on_devices):
+    x, y, w, b = clusters(7, 43, 12, offset=10.0)
+    with jax.set_mesh(on_devices(8)):
+        collapse = measure_stream([(x[:150], y[:150]), (x[150:], y[150:])], weights=w, bias=b)
+    assert_matches(collapse, oracles.all_metrics(x, y, w, b))
+    np.testing.assert_allclose(collapse.cdnv_pairs, oracles.pairs(x, y), rtol=1e-5)
 
 
 def test_cdnv_has_finite_gradients_where_collapse_is_complete():
@@ -266,7 +272,7 @@ def test_distances_do_not_depend_on_the_tiles():
         np.testing.assert_allclose(distance[i], np.sum((wide - wide[i]) ** 2, axis=1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10])
+@pytest.mark.parametrize("scale", [1e-10, 1e10, pytest.param(1e-20, marks=pytest.mark.slow)])
 def test_features_whose_fourth_powers_float32_does_not_hold_are_refused(scale):
     """Directional CDNV and the bounds came out wrong there, or infinite."""
     x, y, _, _ = clusters(5, 10, 6)

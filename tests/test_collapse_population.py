@@ -17,7 +17,7 @@ PRODUCTS = jax.jit(covariance_products, static_argnums=(3, 4))
 ESTIMATES = jax.jit(population_estimates, static_argnums=3)
 
 
-@pytest.mark.parametrize(("k", "d"), [(5, 9), (6, 3)])
+@pytest.mark.parametrize(("k", "d"), [(5, 9), pytest.param(6, 3, marks=pytest.mark.slow)])
 def test_estimates_are_the_oracle(k, d):
     """With fewer classes than dimensions and with more, unequal classes, an offset, rows that do not count."""
     x, y, _, _ = clusters(k, 8, d, sd=0.5, offset=100.0)
@@ -104,6 +104,7 @@ def coverage(k, n, d, shapes, cdnvs, repeats):
     return out
 
 
+@pytest.mark.slow
 def test_intervals_over_samples_cover_where_noise_is_of_the_size_of_the_distances():
     """Intervals around the plain values, whose bias is several of their standard errors here, covered .05 to .67."""
     found = coverage(5, 20, 24, ("spherical",), (0.5, 2.0), 80)

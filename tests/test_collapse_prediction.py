@@ -1,5 +1,6 @@
 """The predicted few-shot error against that of the episodes of the same samples."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,7 +63,9 @@ def gaps(samples, rng, ways=WAYS, episodes=200):
     return predicted - [measured(samples, ways, shots, episodes, rng)[0] for shots in SHOTS]
 
 
-@pytest.mark.parametrize("separation", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "separation", [0.5, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1.0, marks=pytest.mark.slow)]
+)
 def test_few_samples_in_many_dimensions(separation):
     """20 samples a class in 640 dimensions, 0 being pure noise: plug-in moments were off by .15 to .27."""
     rng = np.random.default_rng(3)
@@ -70,7 +73,9 @@ def test_few_samples_in_many_dimensions(separation):
     assert (np.abs(gaps(samples, rng)) < 0.03).all()
 
 
-@pytest.mark.parametrize(("kind", "most"), [("power law", 0.03), ("few directions", 0.04)])
+@pytest.mark.parametrize(
+    ("kind", "most"), [("power law", 0.03), pytest.param("few directions", 0.04, marks=pytest.mark.slow)]
+)
 def test_unequal_directions(kind, most):
     """Margins taken for Gaussian were off by .05 and .1: what has few directions is skewed."""
     rng = np.random.default_rng(4)
@@ -85,7 +90,7 @@ def test_the_skewness_of_margins_is_the_one_derived_for_it(shots):
     d, draws, deviation = 4, 400_000, np.array([0.7, 1.2])
     means = rng.normal(size=(2, d))
     sigma = deviation[:, None, None] ** 2 * np.eye(d)
-    got = margins(
+    got = jax.jit(margins)(
         ClassGeometry.of_population(jnp.asarray(means, jnp.float32), jnp.asarray(sigma, jnp.float32)),
         0,
         jnp.asarray([1]),

@@ -106,6 +106,7 @@ def _prepare_beside_another(barrier):
     assert len(prepared.read([0]).images) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_may_prepare_at_once(cache):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)

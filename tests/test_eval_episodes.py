@@ -48,6 +48,7 @@ def test_extraction_inside_the_episodes_changes_nothing(params, split):
     assert each.class_names == split.class_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["ncc", pytest.param("logistic", marks=pytest.mark.slow)])
 def test_extraction_inside_the_episodes_on_many_devices(params, split, head, on_devices):
     one = episodes(params, split, head=head, **SETTINGS)

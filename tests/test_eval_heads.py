@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
 from ncjax.errors import InputError
 from ncjax.eval import heads
+from ncjax.eval.heads import Linear
 from ncjax.eval.transforms import transform_features
 
 DIM = 32
-COUNT = 25
+COUNT = 12
 """Episodes at once: tests of one shape compile once."""
 
 
@@ -64,6 +65,9 @@ def fit_all(support: Any, labels: Any, ways: int, C: Any) -> tuple[Any, Any]:
 
 
 def scores(head: Any, support: np.ndarray, labels: np.ndarray, query: np.ndarray, ways: int) -> tuple[np.ndarray, Any]:
+    if head.name == "logistic":  # whose solver compiles for seconds: one program serves all queries
+        fitted, info = fit_all(support, labels, ways, jnp.float32(head.hyperparameters["C"]))
+        return np.asarray(jax.vmap(Linear.__call__)(fitted, jnp.asarray(query))), info
     logits, info = solve_all(head, support, labels, query, ways)
     return np.asarray(logits), info
 
@@ -117,7 +121,7 @@ def test_ncc_tells_collapsed_classes_apart_far_from_the_origin():
     ],
 )
 def test_ridge_is_ridge_classifier(ways: int, shots: int, kind: str, alpha: float):
-    support, labels, query = episodes(COUNT, ways, shots, kind)
+    support, labels, query = episodes(25, ways, shots, kind)
     logits, _ = scores(heads.ridge(alpha), support, labels, query, ways)
     same, clear = [], []
     for s, q, got in zip(support.astype(np.float64), query.astype(np.float64), logits, strict=True):
@@ -150,15 +154,15 @@ def test_ridge_in_the_primal_and_in_the_dual():
             np.testing.assert_allclose(got, peer.decision_function(q[:, :width]), atol=2e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1e-6, 1e-10])
+@pytest.mark.parametrize("scale", [1e-4, 1e-10, pytest.param(1e-6, marks=pytest.mark.slow)])
 def test_small_features_are_told_apart_by_ridge_and_logistic(scale: float):
-    support, labels, query = episodes(COUNT, 5, 1)
+    support, labels, query = episodes(COUNT, 5, 5)
     decisions = []
     support, query = (scale * array for array in (support, query))
     logits, _ = scores(heads.ridge(1.0), support, labels, query, 5)
     for s, q, got in zip(support.astype(np.float64), query.astype(np.float64), logits, strict=True):
         centred = s - s.mean(axis=0)  # as the eigenvalues vanish beside alpha, ridge's scores are these times 2 / alpha
-        decision = (q - s.mean(axis=0)) @ centred.T
+        decision = (q - s.mean(axis=0)) @ (centred.T @ np.eye(5)[labels])
         np.testing.assert_array_equal(got.argmax(axis=1), decision.argmax(axis=1))
         decisions.append(decision.argmax(axis=1))
     logits, info = scores(heads.logistic(1.0), support, labels, query, 5)
@@ -185,8 +189,8 @@ def assert_logistic_fit(support: np.ndarray, labels: np.ndarray, ways: int, C: f
 @pytest.mark.parametrize(
     ("ways", "shots", "kind", "C"),
     [
-        (5, 1, "raw", 1.0),
-        (5, 1, "normed", 1.0),
+        pytest.param(5, 1, "raw", 1.0, marks=pytest.mark.slow),
+        pytest.param(5, 1, "normed", 1.0, marks=pytest.mark.slow),
         (5, 5, "normed", 1.0),
         (5, 5, "raw", 1.0),
         (5, 5, "relu", 1.0),
@@ -199,11 +203,11 @@ def assert_logistic_fit(support: np.ndarray, labels: np.ndarray, ways: int, C: f
         (5, 5, "one direction", 1.0),
         (5, 5, "offset", 1.0),
         (5, 5, "tiny", 1.0),
-        (3, 20, "relu", 1.0),
+        pytest.param(3, 20, "relu", 1.0, marks=pytest.mark.slow),
     ],
 )
 def test_logistic_coefficients(ways: int, shots: int, kind: str, C: float):
-    support, labels, _ = episodes(12, ways, shots, kind, seed=3)
+    support, labels, _ = episodes(COUNT, ways, shots, kind, seed=3)
     assert_logistic_fit(support, labels, ways, C)
 
 
@@ -254,18 +258,19 @@ def test_a_support_without_any_information(ways: int):
             assert np.all(info.get("converged", True))
 
 
+@pytest.mark.cheap_compilation
 def test_logistic_says_when_it_did_not_converge(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(heads, "_MAX_NEWTON", 2)
-    support, labels, _ = episodes(4, 5, 5, "relu")
-    _, info = jax.jit(jax.vmap(lambda s: heads.fit_logistic(s, jnp.asarray(labels), 5)))(support)
-    assert not np.asarray(info["converged"]).any()
-    assert (np.asarray(info["gradient_norm"]) > 1e-4).all()
+    support, labels, _ = episodes(1, 5, 5, "relu")
+    _, info = jax.jit(lambda s: heads.fit_logistic(s, jnp.asarray(labels), 5))(support[0])
+    assert not info["converged"]
+    assert info["gradient_norm"] > 1e-4
 
 
 def test_the_reported_gradient_bounds_the_error():
-    support, labels, _ = episodes(12, 5, 5, "raw", seed=8)
+    support, labels, _ = episodes(COUNT, 5, 5, "raw", seed=8)
     linear, info = fit_all(support, labels, 5, jnp.float32(1))
-    for e in range(12):
+    for e in range(COUNT):
         weights, _ = oracles.fit_logistic(support[e], labels, 5, 1.0)
         error = np.linalg.norm(linear.weights[e] - weights) / np.linalg.norm(weights)
         assert error <= info["gradient_norm"][e] + 2e-6

@@ -221,6 +221,7 @@ def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.transpose(found).ravel(), 2 * np.asarray(levels["samples"]))
 
 
+@pytest.mark.slow
 def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(
     small: sweep.Options, capsys: pytest.CaptureFixture[str]
 ) -> None:

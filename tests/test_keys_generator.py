@@ -9,6 +9,7 @@ import pytest
 
 from ncjax import keys, models
 from ncjax.data.augment import augment
+from ncjax.errors import InputError
 from ncjax.eval import EpisodePlan
 from ncjax.models.resnet12 import drop_block
 from ncjax.train import losses
@@ -74,5 +75,18 @@ def test_numbers_are_those_of_jax_by_default():
             np.testing.assert_array_equal(
                 jax.random.bits(key, (4, 3), jnp.uint32), jax.random.bits(own, (4, 3), jnp.uint32)
             )
+    own, default = keys.root(7), jax.random.key(7)
+    for draw in (
+        *(lambda key, t=t: jax.random.bits(key, (3, 5, 2), t) for t in (jnp.uint8, jnp.uint16, jnp.uint32)),
+        lambda key: jax.random.bits(key, (), jnp.uint32),
+        lambda key: jax.random.key_data(jax.random.split(key, (3, 2))),
+        lambda key: jax.random.key_data(jax.random.fold_in(key, np.uint32(2**32 - 1))),
+        lambda key: jax.vmap(lambda one: jax.random.normal(one, (4,), jnp.float32))(jax.random.split(key, 6)),
+    ):
+        np.testing.assert_array_equal(jax.jit(draw)(own), jax.jit(draw)(default))
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(*(jax.random.bits(key, (5, 3), jnp.uint64) for key in (own, default)))
+    with pytest.raises(InputError, match="8589934592 random numbers at once: at most 4294967296"):
+        jax.jit(lambda: jax.random.bits(own, (2**17, 2**16), jnp.uint32)).lower()
     # the first bits of Threefry in JAX 0.10 by default, so that a change of JAX shows
     assert jax.random.bits(keys.root(0), (2,), jnp.uint32).tolist() == [4070199207, 4202968722]

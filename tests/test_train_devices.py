@@ -24,7 +24,7 @@ from ncjax.train.trainer import _OPTIONS, _compile, local_rows, resident_trainer
 pytestmark = pytest.mark.cheap_compilation
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_devices_agree_to_rounding_after_20_steps_in_float64(count: int, on_devices: Callable[[int], Mesh]) -> None:
     with jax.enable_x64(True):
         one, (many,) = alone(20, jnp.float64), run_steps(on_devices(count), 20, jnp.float64)
@@ -141,6 +141,7 @@ def test_many_steps_in_one_compiled_call_are_the_same_steps(
         assert_close_in_float64(alone(20, jnp.float64), in_one_call)
 
 
+@pytest.mark.slow
 def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh]) -> None:
     """The same steps, bit for bit, over the end of an epoch and from the middle of the stream."""
     (resident,) = run_steps(on_devices(2), 12)

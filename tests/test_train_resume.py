@@ -51,9 +51,8 @@ def test_an_interrupted_run_ends_as_one_never_interrupted(
     tiny.assert_same_end(tmp_path / "run", finished)
 
 
-@pytest.mark.parametrize(
-    "stopped", [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, None))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [signal.SIGTERM, signal.SIGINT, None])
 def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     stopped: signal.Signals | None, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +117,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(finished: Pa
     tiny.assert_same_end(workdir, finished)
 
 
-@pytest.mark.parametrize("damage", [tiny.flip, tiny.garble])
+@pytest.mark.parametrize("damage", [tiny.garble, pytest.param(tiny.flip, marks=pytest.mark.slow)])
 def test_a_checkpoint_of_which_little_is_wrong_is_not_taken_for_whole(
     damage: Callable[[Path], None], finished: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +144,7 @@ def test_a_checkpoint_of_another_network_is_told_from_a_damaged_one(
         tiny.run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_written_again(finished: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)

@@ -79,6 +79,7 @@ def test_without_source_test_its_keys_are_absent(tmp_path: Path) -> None:
     assert "source_test" not in table(records)
 
 
+@pytest.mark.slow
 def test_of_one_source_test_image_a_class_only_accuracy_is_measured(tmp_path: Path) -> None:
     one_each = tiny.split(6, 1, seed=1, draw=1)
     pretrain(tiny.config(tmp_path / "run"), benchmark=dataclasses.replace(tiny.benchmark(), source_test=one_each))
@@ -145,6 +146,7 @@ def test_what_is_not_installed_is_said_before_anything_is_written(
         streaming.check_installed()
 
 
+@pytest.mark.slow
 def test_events_stop_at_a_full_disk() -> None:
     """A limit on the size of files stands for it; tensorboardX's own writer waits for ever."""
     program = (

@@ -127,7 +127,8 @@ def test_many_seeds_are_interrupted_between_their_measurements(
         tiny.assert_same_end(tmp_path / "run" / seed, whole / seed)
 
 
-@pytest.mark.parametrize("value", [np.inf, pytest.param(1e25, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [np.inf, 1e25])
 def test_a_seed_whose_features_are_not_finite_leaves_the_others(
     value: float, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,21 +34,23 @@ def test_a_step_is_sgd_with_momentum_and_penalty_in_float64() -> None:
     with jax.enable_x64(True):
         network = network_of(jnp.float64)
         tx = optimizer(CONFIG, 100)
-        state = initial_state(network, tx, 0, (12, 12, 1))
-        data = training_data(jnp.float64)
-        params, batch_stats = state.variables["params"], state.variables["batch_stats"]
-        velocity = jax.tree.map(jnp.zeros_like, params)
+        state = jax.jit(lambda: initial_state(network, tx, 0, (12, 12, 1)))()
+        data = jax.tree.map(np.asarray, training_data(jnp.float64))
+        params, batch_stats = jax.device_get((state.variables["params"], state.variables["batch_stats"]))
+        velocity = jax.tree.map(np.zeros_like, params)
+
+        @jax.jit
+        @partial(jax.grad, has_aux=True)
+        def gradient(params: dict, batch_stats: dict, images: jax.Array, labels: jax.Array) -> tuple:
+            out, moved = network.apply({"params": params, "batch_stats": batch_stats}, images, train=True)
+            scores = jax.nn.log_softmax(out.logits)
+            return -jnp.mean(scores[jnp.arange(16), labels]), moved
+
         take_step = jax.jit(partial(train_step, network, tx, Objective(), "none"))
         for step in range(2):
-            chosen = jnp.arange(16, dtype=jnp.int32) + 16 * step
-            images = (data.images[chosen].astype(jnp.float64) / 255 - data.mean) / data.std
-
-            def loss(params: dict, batch_stats: dict = batch_stats, images: jax.Array = images, rows=chosen) -> tuple:
-                out, moved = network.apply({"params": params, "batch_stats": batch_stats}, images, train=True)
-                scores = jax.nn.log_softmax(out.logits)
-                return -jnp.mean(scores[jnp.arange(16), data.labels[rows]]), moved
-
-            grads, batch_stats = jax.jit(jax.grad(loss, has_aux=True))(params)
+            chosen = slice(16 * step, 16 * step + 16)
+            images = (data.images[chosen] / 255 - data.mean) / data.std
+            grads, batch_stats = jax.device_get(gradient(params, batch_stats, images, data.labels[chosen]))
             velocity = jax.tree.map(lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, grads, params)
             params = jax.tree.map(lambda p, v: p - 0.05 * v, params, velocity)
             batch = Batch(data.images[chosen], data.labels[chosen], data.mean, data.std)
