@@ -13,6 +13,7 @@ import tiny
 from jax.sharding import AxisType, Mesh
 
 import ncjax
+from ncjax import keys
 from ncjax.classifier import extract, outputs
 from ncjax.errors import InputError
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.cheap_compilation
 @pytest.fixture(scope="module")
 def params() -> ncjax.Classifier:
     network = tiny.network()
-    variables = network.init(jax.random.key(0), (12, 12, 1))
+    variables = network.init(keys.root(0), (12, 12, 1))
     return ncjax.Classifier(variables, jnp.asarray([0.4]), jnp.asarray([0.2]), network=network, augmentation="shift")
 
 
@@ -69,7 +70,7 @@ def test_an_encoder_from_elsewhere() -> None:
     def encode(variables: jax.Array, images: jax.Array) -> jax.Array:
         return images.reshape(len(images), -1) @ variables
 
-    projection = jax.random.normal(jax.random.key(0), (144, 10))
+    projection = jax.random.normal(keys.root(0), (144, 10))
     params = ncjax.Classifier.from_callable(encode, projection, mean=0.5, std=0.25)
     expected = ((split.images.reshape(100, -1) / 255.0 - 0.5) / 0.25) @ np.asarray(projection, np.float64)
     np.testing.assert_allclose(ncjax.features(params, split), expected, rtol=1e-4, atol=1e-3)

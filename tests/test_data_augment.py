@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ncjax import keys
 from ncjax.data import augment as module
 from ncjax.errors import InputError
 
@@ -14,7 +15,7 @@ augment = jax.jit(module.augment, static_argnums=2)
 def _variants(kind, height, width, count=4000):
     """Many variants of one image whose pixels are all different and not black, as a set of offsets and flips."""
     image = 1 + np.arange(height * width, dtype=np.uint8).reshape(height, width, 1) % 251
-    out = np.asarray(augment(jax.random.key(3), image[None].repeat(count, 0), kind))
+    out = np.asarray(augment(keys.root(3), image[None].repeat(count, 0), kind))
     pad = height // 8
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     expected = {}
@@ -43,7 +44,7 @@ def test_every_crop_is_equally_likely(kind):
 
 def test_pads_four_pixels_at_thirty_two():
     image = np.full((2000, 32, 32, 3), 255, np.uint8)
-    black_rows = (np.asarray(augment(jax.random.key(0), image, "shift"))[:, :, 16, 0] == 0).sum(1)
+    black_rows = (np.asarray(augment(keys.root(0), image, "shift"))[:, :, 16, 0] == 0).sum(1)
     assert black_rows.max() == 4
     assert black_rows.min() == 0
 
@@ -51,19 +52,19 @@ def test_pads_four_pixels_at_thirty_two():
 @pytest.mark.parametrize("kind", module.KINDS)
 def test_keeps_shape_and_type_and_repeats_by_key(kind):
     images = np.random.default_rng(1).integers(0, 256, (5, 28, 28, 3), np.uint8)
-    first, again = augment(jax.random.key(7), images, kind), augment(jax.random.key(7), images, kind)
+    first, again = augment(keys.root(7), images, kind), augment(keys.root(7), images, kind)
     assert first.shape == images.shape
     assert first.dtype == jnp.uint8
     np.testing.assert_array_equal(first, again)
-    assert (kind == "none") == bool((augment(jax.random.key(8), images, kind) == first).all())
+    assert (kind == "none") == bool((augment(keys.root(8), images, kind) == first).all())
 
 
 def test_images_of_a_batch_move_independently():
     images = np.random.default_rng(1).integers(1, 256, (1, 32, 32, 1), np.uint8).repeat(64, 0)
-    out = np.asarray(augment(jax.random.key(0), images, "shift"))
+    out = np.asarray(augment(keys.root(0), images, "shift"))
     assert len({image.tobytes() for image in out}) > 32
 
 
 def test_unknown_kind_is_named():
     with pytest.raises(InputError, match="unknown augmentation 'flip'; choose one of none, crop_flip, shift"):
-        augment(jax.random.key(0), np.zeros((1, 8, 8, 1), np.uint8), "flip")
+        augment(keys.root(0), np.zeros((1, 8, 8, 1), np.uint8), "flip")

@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 import ncjax
+from ncjax import keys
 from ncjax.data import Split
 from ncjax.data.augment import augment
 from ncjax.errors import InputError
@@ -22,7 +23,7 @@ SETTINGS = {"ways": 3, "shots": 2, "queries": 4, "episodes": 60}
 @pytest.fixture(scope="module")
 def params() -> ncjax.Classifier:
     network = tiny.network()
-    variables = network.init(jax.random.key(0), (12, 12, 1))
+    variables = network.init(keys.root(0), (12, 12, 1))
     return ncjax.Classifier(variables, np.float32(0.5), np.float32(0.3), network=network, augmentation="shift")
 
 

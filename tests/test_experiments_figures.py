@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from stats import Mean
 
 import ncjax
-from ncjax import models, plots
+from ncjax import keys, models, plots
 from ncjax.errors import InputError
 from ncjax.eval.heads import Linear
 from ncjax.runs import Run
@@ -325,7 +325,7 @@ def test_fine_tuning_learns_the_new_classes_and_leaves_the_run_as_it_was(
 ) -> None:
     monkeypatch.setattr(linear_probe, "BATCH", 16)
     network = tiny.network(6)
-    variables = network.init(jax.random.key(0), (12, 12, 1))
+    variables = network.init(keys.root(0), (12, 12, 1))
     before = jax.tree.map(np.array, variables)
     params = ncjax.Classifier(variables, np.float32([0.5]), np.float32([0.3]), network=network, augmentation="shift")
     target = tiny.split(5, 60, seed=2)

@@ -16,7 +16,7 @@ import pytest
 import tiny
 from jax.sharding import Mesh
 
-from ncjax import cli
+from ncjax import cli, keys
 from ncjax.classifier import Classifier
 from ncjax.data import Split
 from ncjax.errors import InputError
@@ -167,7 +167,7 @@ def test_images_that_cannot_be_read_are_no_divergence() -> None:
     plan.sets["target"] = measuring.Subset(target, plan.sets["target"].rows)
     del plan.sets["source_train"], plan.sets["source_test"]
     network = tiny.network()
-    variables = network.init(jax.random.key(0), (12, 12, 1))
+    variables = network.init(keys.root(0), (12, 12, 1))
     params = Classifier(variables, jnp.zeros(1), jnp.ones(1), network=network, augmentation="none")
     with pytest.raises(InputError, match=r"record 3 of images\.array_record is damaged") as error:
         measuring.measure(params, plan, step=8, epoch=1.0)

@@ -6,6 +6,7 @@ import numpy as np
 import oracles_collapse as oracle
 import pytest
 
+from ncjax import keys
 from ncjax.train import losses
 
 RNG = np.random.default_rng(0)
@@ -38,8 +39,8 @@ def test_smoothed_cross_entropy() -> None:
 def test_mixup_mixes_images_and_targets_alike() -> None:
     images = jnp.asarray(RNG.normal(size=(8, 2, 2, 1)), jnp.float32)
     targets = jnp.eye(8)
-    keys = jax.random.split(jax.random.key(0), 4000)
-    all_mixed, all_targets = jax.jit(jax.vmap(lambda key: losses.mixup(key, images, targets, 0.4)))(keys)
+    mixed_by = jax.jit(jax.vmap(lambda i: losses.mixup(keys.stream(0, "test", i), images, targets, 0.4)))
+    all_mixed, all_targets = mixed_by(jnp.arange(4000, dtype=jnp.uint32))
     mixed, mixed_targets = np.asarray(all_mixed[3]), np.asarray(all_targets[3])
     # with the identity for targets, the mixed targets are the weights of the images
     np.testing.assert_allclose(mixed_targets.sum(-1), 1, rtol=1e-6)
@@ -57,7 +58,7 @@ def test_mixup_mixes_images_and_targets_alike() -> None:
 
 def test_dropout_keeps_the_mean_and_drops_the_share() -> None:
     features = jnp.ones((400, 50))
-    dropped = np.asarray(losses.dropout(jax.random.key(0), features, 0.3))
+    dropped = np.asarray(losses.dropout(keys.root(0), features, 0.3))
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
     assert np.mean(dropped == 0) == pytest.approx(0.3, abs=0.015)  # five standard deviations of 20,000 draws
 
