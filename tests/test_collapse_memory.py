@@ -20,6 +20,7 @@ def test_the_gradient_of_cdnv_does_not_keep_all_differences():
     assert temporary_bytes(jax.grad(lambda x, y: cdnv(x, y, k)), x, y) < 4 * k * k * d / 10
 
 
+@pytest.mark.slow
 def test_theory_neither_fills_classes_up_nor_keeps_triples():
     """[k, m, d] samples, m the largest class's, and [k, k, k] products: here 1,280 and 256 MB; the samples are 10."""
     k, d, n = 400, 64, 40_000

@@ -37,7 +37,7 @@ def test_infinite_metrics_have_no_interval_and_say_why():
     assert "does not change" in alone.reasons["ncc_accuracy"]
     assert got.nc1_quotient is not None
     assert "takes a head" in got.reasons["nc4"]
-    one = np.eye(4, dtype=np.float32)[np.arange(24) % 4]
+    one = np.eye(5, dtype=np.float32)[np.arange(24) % 4]
     one[5] += 0.1  # without this sample, collapse is complete
     point = intervals(one, np.arange(24) % 4)
     assert point.cdnv is None
@@ -76,8 +76,7 @@ def test_equiangular_has_no_interval_where_noise_in_many_pairs_leaves_a_bias():
 
 def test_no_interval_where_samples_are_too_few_and_why():
     rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(5), 8)
-    found = intervals(rng.normal(size=(40, 16)).astype(np.float32), y)
+    found = intervals(rng.normal(size=(24, 5)).astype(np.float32), np.arange(24) % 4)
     for name in ("cdnv", "debiased_cdnv", "directional_cdnv", "nc1", "nc2_equinorm", "nc2_equiangular"):
         assert getattr(found, name) is None, name
         assert found.reasons[name].startswith("no interval: "), name

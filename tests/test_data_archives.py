@@ -162,6 +162,7 @@ def test_prepared_files_that_lost_something_are_damaged_and_prepared_anew_once_d
     assert _prepare().class_names == ("first", "second")
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_looks_finished():
     code = (
         "import os, signal, sys, numpy as np; from ncjax.data import records\n"

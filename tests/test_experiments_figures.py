@@ -238,6 +238,7 @@ def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(
     assert "too fast: the loss, the weights or the features were not finite" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_point_that_another_process_trains_is_left_to_it(
     small: sweep.Options, capsys: pytest.CaptureFixture[str]
 ) -> None:

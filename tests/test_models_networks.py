@@ -82,7 +82,7 @@ def _cases() -> list[Any]:
     cases = []
     for name, (widths, quick) in STAGES.items():
         for shape in (GREY, COLOUR):
-            slow = name in ("conv-10-1", "resnet12-dropblock") or shape != quick
+            slow = name in ("conv4", "conv-10-1", "resnet12-dropblock") or shape != quick
             cases.append(pytest.param(name, widths, shape, marks=[pytest.mark.slow] if slow else []))
     return cases
 

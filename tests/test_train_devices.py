@@ -141,7 +141,6 @@ def test_many_steps_in_one_compiled_call_are_the_same_steps(
         assert_close_in_float64(alone(20, jnp.float64), in_one_call)
 
 
-@pytest.mark.slow
 def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh]) -> None:
     """The same steps, bit for bit, over the end of an epoch and from the middle of the stream."""
     (resident,) = run_steps(on_devices(2), 12)

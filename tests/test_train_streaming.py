@@ -48,6 +48,7 @@ def test_images_in_files_are_those_in_memory(folder: Path) -> None:
     assert isinstance(exact.source_train.images, np.ndarray)
 
 
+@pytest.mark.slow
 def test_a_streamed_run_is_the_resident_one(folder: Path, tmp_path: Path) -> None:
     for name, stream in (("resident", False), ("streamed", True)):
         pretrain(

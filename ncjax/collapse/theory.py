@@ -116,18 +116,19 @@ def theory(
     Raises:
         InputError: as `measure` does; also for ways and shots outside their ranges.
     """
+    whole_number("ways", ways)
+    if not isinstance(shots, Sequence | np.ndarray) or len(shots) == 0:
+        raise InputError(f"shots={shots!r}: give a list of one or more numbers of support samples")
+    if min(whole_number("shots", n) for n in shots) < 1:
+        raise InputError(f"shots={tuple(shots)}: each must be at least 1")
     if isinstance(features, ClassGeometry):
         geometry = features
     elif labels is None:
         raise InputError("features without labels: give one label a row")
     else:
         geometry = ClassGeometry.of_features(features, labels, num_classes=num_classes)
-    if not 2 <= whole_number("ways", ways) <= geometry.num_classes:
+    if not 2 <= ways <= geometry.num_classes:
         raise InputError(f"ways={ways} of {geometry.num_classes} classes: give 2 to {geometry.num_classes}")
-    if not isinstance(shots, Sequence | np.ndarray) or len(shots) == 0:
-        raise InputError(f"shots={shots!r}: give a list of one or more numbers of support samples")
-    if min(whole_number("shots", n) for n in shots) < 1:
-        raise InputError(f"shots={tuple(shots)}: each must be at least 1")
     check_spread(float(jnp.sqrt(jnp.mean(geometry.variance) + jnp.mean(geometry.squared_distance) / 2)))
     numbers = jnp.asarray(shots, jnp.float32)
     values = jax.device_get(_theory(geometry, keys.root(seed), numbers, ways))
