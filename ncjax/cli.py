@@ -75,7 +75,7 @@ def prepare_backend() -> None:
         except (OSError, InputError):
             return  # without a place to keep them, programs are compiled anew each time
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def check_out(*paths: Path | None) -> None:

@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     shared = getattr(config, "workerinput", {}).get("compiled") or tempfile.mkdtemp(prefix="ncjax-compiled-")
     config.stash[_COMPILED] = shared
     jax.config.update("jax_compilation_cache_dir", shared)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.hookimpl(optionalhook=True)

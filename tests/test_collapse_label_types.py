@@ -53,6 +53,7 @@ def test_wide_labels_outside_the_classes_do_not_count():
         assert segments(jnp.asarray(labels), 2).tolist() == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_labels_that_int64_does_not_hold_are_classes_too():
     """They came back negative."""
     x = np.random.default_rng(0).normal(size=(6, D)).astype(np.float32)

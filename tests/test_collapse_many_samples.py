@@ -35,6 +35,7 @@ def test_moments_of_many_samples_are_the_oracle(offset, sd):
     assert float(CDNV(x, y, 2)) == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_every_measure_of_many_samples_is_the_oracle():
     x, y = two_classes(200_000, 1e4, 1.0)
     v = oracles.directional_pairs(x, y)

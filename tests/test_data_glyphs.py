@@ -23,6 +23,7 @@ def test_every_character_is_in_every_face():
         assert [c for c in glyphs.CHARACTERS if ord(c) not in has] == []
 
 
+@pytest.mark.slow
 def test_no_two_characters_look_alike():
     alike = glyph_bank.correlations(glyphs.CHARACTERS)
     np.fill_diagonal(alike, 0)

@@ -189,6 +189,7 @@ def test_file_names_in_any_encoding_and_class_names_that_survive(tmp_path, cache
         (root / name).rename(root / "d")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, cache):
     """A limit on the size of files stands for it."""
     root = _tree(tmp_path / "own", "abcd")

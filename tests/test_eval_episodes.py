@@ -50,7 +50,7 @@ def test_extraction_inside_the_episodes_changes_nothing(params, split):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["ncc", pytest.param("logistic", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head", ["ncc", "logistic"])
 def test_extraction_inside_the_episodes_on_many_devices(params, split, head, on_devices):
     one = episodes(params, split, head=head, **SETTINGS)
     with jax.set_mesh(on_devices(4)):
@@ -93,9 +93,8 @@ def test_other_weights_do_not_compile_again(params, split):
         assert len(traces) == first
 
 
-@pytest.mark.parametrize(
-    "head", ["ncc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cosine", "ridge", "logistic"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["ncc", "cosine", "ridge", "logistic"])
 def test_noise_scores_chance_with_augmented_support(params, head):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(40), 24).astype(np.int32)

@@ -61,6 +61,7 @@ def test_target_interval_covers_new_classes(shots: int):
     assert covered_by_episodes / repeats < 0.3
 
 
+@pytest.mark.slow
 def test_same_classes_interval_is_none_where_the_images_are_lost_in_the_noise_of_the_episodes():
     """It never is the interval of the episodes alone, as if images added nothing."""
     rng = np.random.default_rng(0)

@@ -321,6 +321,7 @@ def test_held_out_target_images_are_not_trained_on() -> None:
     assert np.any(np.diff(split.labels[train]) < 0)  # in random order, so that the last fifth has all classes
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_the_new_classes_and_leaves_the_run_as_it_was(
     small: sweep.Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

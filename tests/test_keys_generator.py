@@ -23,7 +23,7 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(params=SETTINGS, ids=["generator", "x64"])
+@pytest.fixture(params=[SETTINGS[0], pytest.param(SETTINGS[1], marks=pytest.mark.slow)], ids=["generator", "x64"])
 def settings(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
     before = {name: getattr(jax.config, name) for name in request.param}
     yield request.param

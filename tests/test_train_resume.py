@@ -77,6 +77,7 @@ def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     tiny.assert_same_end(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_a_signal_before_training_stops_the_run_too(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
