@@ -194,7 +194,7 @@ def assert_logistic_fit(support: np.ndarray, labels: np.ndarray, ways: int, C: f
         (5, 5, "normed", 1.0),
         (5, 5, "raw", 1.0),
         (5, 5, "relu", 1.0),
-        (2, 5, "raw", 1.0),
+        pytest.param(2, 5, "raw", 1.0, marks=pytest.mark.slow),
         (5, 5, "raw", 100.0),
         (5, 5, "raw", 0.01),
         (5, 5, "collapsed", 1.0),
@@ -209,6 +209,15 @@ def assert_logistic_fit(support: np.ndarray, labels: np.ndarray, ways: int, C: f
 def test_logistic_coefficients(ways: int, shots: int, kind: str, C: float):
     support, labels, _ = episodes(COUNT, ways, shots, kind, seed=3)
     assert_logistic_fit(support, labels, ways, C)
+
+
+def test_two_ways_have_the_penalty_of_scikit_learns_binary_loss():
+    support, labels, query = episodes(1, 2, 5)
+    peer = LogisticRegression(C=3.0, tol=1e-10, solver="newton-cholesky").fit(support[0].astype(np.float64), labels)
+    found, info = jax.jit(lambda s, q: heads.logistic(3.0)(s, labels, q, 2))(support[0], query[0])
+    assert info["converged"]
+    decision = peer.decision_function(query[0])
+    np.testing.assert_allclose(found[:, 1] - found[:, 0], decision, atol=1e-3 * np.abs(decision).max())
 
 
 def test_the_oracle_is_scikit_learns_logistic_regression():
