@@ -21,6 +21,7 @@ paper: CIFAR-FS, wrn-28-4: not yet run.
 """
 
 import dataclasses
+import warnings
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ from ncjax import Classifier, devices, features, keys, logits, models
 from ncjax.classifier import normalize
 from ncjax.data import Split
 from ncjax.data.augment import augment
-from ncjax.eval.heads import Linear, fit_ridge
+from ncjax.eval.heads import Linear, fit_logistic, fit_ridge
 from ncjax.progress import progress
 from ncjax.runs import Run
 
@@ -46,7 +47,6 @@ ALPHAS = (1e2, 1e1, 1.0, 1e-1)
 CS = (1e-1, 1.0, 1e1)
 MOST_HELD_OUT, SHARE_HELD_OUT = 100, 3
 EPOCHS, BATCH, RATE = 5, 64, 0.01
-STEPS = 500
 METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
 
 
@@ -71,38 +71,17 @@ _ridge = jax.jit(fit_ridge, static_argnames="ways")
 
 
 @partial(jax.jit, static_argnames="ways")
-def _logistic(x: Array, y: Array, ways: int, C: Array) -> Linear:
-    """The minimum of C Σ cross-entropy + ½‖w‖², what `ncjax.eval.heads.fit_logistic` computes.
+def _logistic(x: Array, y: Array, ways: int, C: Array) -> tuple[Linear, Array]:
+    classifier, info = fit_logistic(x, y, ways, C)
+    return classifier, info["converged"]
 
-    That one works in the samples' Gram matrix, made for episodes; here samples are many and dimensions few.
-    """
-    centre = x.mean(axis=0)
-    data = x - centre
 
-    def objective(weights: Array, bias: Array) -> Array:
-        scores = jnp.matmul(data, weights.T, precision="highest") + bias
-        losses = optax.softmax_cross_entropy_with_integer_labels(scores, y)
-        return C * losses.sum() + 0.5 * jnp.sum(weights**2)
-
-    solver = optax.lbfgs()
-    start = (jnp.zeros((ways, x.shape[1])), jnp.zeros(ways))
-    value_and_grad = optax.value_and_grad_from_state(lambda pair: objective(*pair))
-
-    def unfinished(carry: Any) -> Array:
-        _, state = carry
-        steps, gradient = (optax.tree.get(state, name) for name in ("count", "grad"))
-        return (steps == 0) | ((steps < STEPS) & (optax.tree.norm(gradient) > 1e-4 * C * len(y)))
-
-    def step(carry: Any) -> Any:
-        pair, state = carry
-        value, gradient = value_and_grad(pair, state=state)
-        updates, state = solver.update(
-            gradient, state, pair, value=value, grad=gradient, value_fn=lambda pair: objective(*pair)
-        )
-        return optax.apply_updates(pair, updates), state
-
-    (weights, bias), _ = jax.lax.while_loop(unfinished, step, (start, solver.init(start)))
-    return Linear(weights, bias, centre)
+def logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
+    """`fit_logistic`, with a warning where it did not converge."""
+    classifier, converged = _logistic(x, y, ways, C)
+    if not converged:
+        warnings.warn(f"the logistic regression of {len(y)} images did not converge at C={C:g}", stacklevel=2)
+    return classifier
 
 
 def probe(fit: Any, values: tuple[float, ...], x: np.ndarray, y: np.ndarray, ways: int) -> tuple[Linear, float]:
@@ -157,7 +136,7 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start:
 def transfer(run: Run, data_dir: str | None = None) -> dict[str, Any]:
     """Accuracies on held-out target images; kept in the run's folder, transfer.json, with what they depend on."""
     settings = {
-        "alphas": ALPHAS, "cs": CS, "steps": STEPS, "epochs": EPOCHS, "batch": BATCH, "rate": RATE,
+        "alphas": ALPHAS, "cs": CS, "epochs": EPOCHS, "batch": BATCH, "rate": RATE,
         "held_out": (MOST_HELD_OUT, SHARE_HELD_OUT),
     }  # fmt: skip
     return sweep.kept(run.folder / "transfer.json", settings, lambda: probes(run, data_dir))
@@ -172,7 +151,7 @@ def probes(run: Run, data_dir: str | None = None) -> dict[str, Any]:
     found = features(params, target)
     x, y = found[train], target.labels[train]
     result: dict[str, Any] = {"held_out": len(held), "training": len(train)}
-    for name, fit, values in (("ridge", _ridge, ALPHAS), ("logistic", _logistic, CS)):
+    for name, fit, values in (("ridge", _ridge, ALPHAS), ("logistic", logistic, CS)):
         classifier, best = probe(fit, values, x, y, ways)
         result[name] = float(np.mean(np.asarray(classifier(found[held])).argmax(-1) == target.labels[held]))
         result[f"{name}/penalty"] = best
