@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
 from ncjax.errors import InputError
-from ncjax.eval import heads
+from ncjax.eval import heads, logistic_regression
 from ncjax.eval.heads import Linear
 from ncjax.eval.transforms import transform_features
 
@@ -269,7 +269,7 @@ def test_a_support_without_any_information(ways: int):
 
 @pytest.mark.cheap_compilation
 def test_logistic_says_when_it_did_not_converge(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(heads, "_MAX_NEWTON", 2)
+    monkeypatch.setattr(logistic_regression, "_MAX_NEWTON", 2)
     support, labels, _ = episodes(1, 5, 5, "relu")
     _, info = jax.jit(lambda s: heads.fit_logistic(s, jnp.asarray(labels), 5))(support[0])
     assert not info["converged"]
