@@ -247,8 +247,8 @@ def timed(run: Callable[[int], None], steps: int) -> float:
 
 def compare(options: argparse.Namespace) -> None:
     from ncjax import devices
-    from ncjax.train import speed
-    from ncjax.train.trainer import step_flops
+    from ncjax.train import throughput
+    from ncjax.train.throughput import step_flops
 
     ours, compile_seconds, setup = ncjax_steps(options, options.batch)
     peers: dict[str, tuple[Callable, float]] = {}
@@ -274,7 +274,7 @@ def compare(options: argparse.Namespace) -> None:
         ratio = median(t / o for t, o in zip(times, seconds["ncjax"], strict=True))
         print(f"{name:34}{1e3 * median(times):>10.1f}{options.batch / median(times):>10.0f}{first:>10.1f} s"
               + ("" if name == "ncjax" else f"{ratio:>9.2f}x"))  # fmt: skip
-    peak = speed.peak(devices.data_mesh(), options.precision)
+    peak = throughput.peak(devices.data_mesh(), options.precision)
     flops = step_flops(setup)
     if flops is not None:
         rate = flops / median(seconds["ncjax"])

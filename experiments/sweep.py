@@ -28,7 +28,7 @@ from ncjax.files import write_atomically
 from ncjax.runs import Run
 from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
 from ncjax.train.config import identity
-from ncjax.train.folder import Taken
+from ncjax.train.workdir import Taken
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from ncjax import cli
 from ncjax.errors import InputError
-from ncjax.train.speed import check_precision, peak
+from ncjax.train.throughput import check_precision, peak
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,11 @@ import tiny
 from commands import inside
 
 from ncjax.errors import InputError
-from ncjax.train import CheckpointsGone, checkpoint, pretrain
+from ncjax.train import CheckpointsGone, checkpoint, pretrain, pretraining
 from ncjax.train.checkpoint import Checkpoints, _not_written, load_newest
-from ncjax.train.folder import check_path
-from ncjax.train.loop import _Run
 from ncjax.train.records import read_config
 from ncjax.train.step import TrainState
+from ncjax.train.workdir import check_path
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
@@ -75,7 +74,7 @@ def test_the_first_checkpoint_is_read_back(tmp_path: Path, monkeypatch: pytest.M
 def test_folders_in_which_orbax_could_write_but_not_read_are_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Run, "train", lambda self, stop: pytest.fail("trained"))
+    monkeypatch.setattr(pretraining, "train", lambda run, stop: pytest.fail("trained"))
     for workdir in (tmp_path / name, tmp_path / name / "run"):
         with pytest.raises(InputError, match=r"checkpoints cannot be kept in .* choose another --workdir"):
             tiny.run(workdir)
@@ -153,7 +152,7 @@ def test_a_run_that_cannot_be_continued_is_refused_and_one_of_a_first_record_beg
         assert not e.value.finished
         assert (workdir / "metrics.jsonl").read_text() == left
     (workdir / "metrics.jsonl").write_text(lines[0])  # as if killed before the first checkpoint
-    monkeypatch.setattr(_Run, "train", lambda self, stop: ["trained"])
+    monkeypatch.setattr(pretraining, "train", lambda run, stop: ["trained"])
     assert tiny.run(workdir) == "trained"
 
 
@@ -174,7 +173,7 @@ def test_finished_seeds_stay_as_they_are_whatever_is_deleted_of_another(
 ) -> None:
     seeds = two_seeds(finished, tmp_path)
     trained = []
-    monkeypatch.setattr(_Run, "train", lambda self, stop: trained.append(self.left) or ["trained"])
+    monkeypatch.setattr(pretraining, "train", lambda run, stop: trained.append(run.unfinished) or ["trained"])
     tiny.run(tmp_path, seeds=2)
     assert not trained
     shutil.rmtree(seeds[1] / "checkpoints")

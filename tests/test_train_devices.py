@@ -18,8 +18,10 @@ from tiny import benchmark
 
 from ncjax.devices import replicated
 from ncjax.train import streaming
+from ncjax.train.compile import OPTIONS, compile_program
 from ncjax.train.step import Batch, TrainState, initial_state, train_step
-from ncjax.train.trainer import _OPTIONS, _compile, local_rows, resident_trainer, step_flops, streamed_trainer
+from ncjax.train.throughput import step_flops
+from ncjax.train.trainer import local_rows, resident_trainer, streamed_trainer
 
 pytestmark = pytest.mark.cheap_compilation
 
@@ -111,11 +113,11 @@ def test_compile_options_are_the_users_where_he_sets_them(
         return original(self, compiler_options, **kwargs)
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", recorded)
-    ours = dict(_OPTIONS["cpu"])
+    ours = dict(OPTIONS["cpu"])
     (name,) = ours
 
     def compile_() -> None:
-        _compile(lambda x: x + 1.0, (jnp.zeros(3),), replicated(on_devices(1)), carry=0)
+        compile_program(lambda x: x + 1.0, (jnp.zeros(3),), replicated(on_devices(1)), carry=0)
 
     compile_()
     assert seen.pop() == ours
@@ -124,7 +126,7 @@ def test_compile_options_are_the_users_where_he_sets_them(
     assert seen == [{}]
     monkeypatch.delenv("XLA_FLAGS")
     for unknown in ({name: "NOPE"}, {"xla_nope": "1"}):
-        monkeypatch.setitem(_OPTIONS, "cpu", unknown)
+        monkeypatch.setitem(OPTIONS, "cpu", unknown)
         seen.clear()
         compile_()
         assert seen == [unknown, None]

@@ -20,14 +20,14 @@ from ncjax import cli, keys
 from ncjax.classifier import Classifier
 from ncjax.data import Split
 from ncjax.errors import InputError
-from ncjax.train import Interrupted
+from ncjax.train import Interrupted, loop
 from ncjax.train import measurement as measuring
 from ncjax.train.config import fill
-from ncjax.train.folder import add_execution, executions
-from ncjax.train.loop import _Run
 from ncjax.train.records import read_config
+from ncjax.train.run import Run
 from ncjax.train.signals import signals
 from ncjax.train.trainer import Trainer
+from ncjax.train.workdir import add_execution, executions
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
@@ -91,14 +91,14 @@ def test_a_run_is_continued_on_other_devices_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_devices: Callable[[int], Mesh]
 ) -> None:
     settings: dict[str, Any] = {"epochs": 1, "min_steps": 8, "measurements": 0}
-    original = _Run._advance
+    original = loop.advance
 
-    def advance(self: _Run, trainer: Trainer, states: Any, step: int, chunk: int, bar: Any) -> Any:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
         os.kill(os.getpid(), signal.SIGHUP)
-        return original(self, trainer, states, step, 1, bar)
+        return original(run, trainer, states, step, 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_advance", advance)
+        patch.setattr(loop, "advance", advance)
         with pytest.raises(Interrupted) as stopped:
             tiny.run(tmp_path, **settings)
     assert stopped.value.signal == signal.SIGHUP

@@ -11,9 +11,8 @@ import pytest
 import tiny
 
 from ncjax.errors import InputError
-from ncjax.train import Config, loop, pretrain, resolve
+from ncjax.train import Config, pretrain, pretraining, resolve
 from ncjax.train.config import default_workdir, differences, fill, identity
-from ncjax.train.loop import _Run
 from ncjax.train.records import read_config
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
@@ -90,7 +89,9 @@ def test_runs_of_older_versions_are_found_in_their_default_folder(
 ) -> None:
     """They were named by all settings, with those at their default, and fewer of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "load_benchmark", lambda config: pytest.fail("read data to tell what settings tell"))
+    monkeypatch.setattr(
+        pretraining, "load_benchmark", lambda config: pytest.fail("read data to tell what settings tell")
+    )
     named = resolve(Config()).workdir
     old = described(fill(Config()))
     del old["config"]["dropout"]
@@ -121,8 +122,8 @@ def test_a_default_folder_is_found_from_another_place_of_the_same_data(
     monkeypatch.chdir(tmp_path)
     config = Config(dataset=dataset, data_dir="/scratch/1")
     first = put(default_workdir(fill(config)), described(fill(config)))
-    monkeypatch.setattr(loop, "load_benchmark", lambda config: Path(config.data_dir).name)
-    monkeypatch.setattr(loop, "fingerprint", {"1": "0", "2": "0", "other": "1"}.__getitem__)
+    monkeypatch.setattr(pretraining, "load_benchmark", lambda config: Path(config.data_dir).name)
+    monkeypatch.setattr(pretraining, "fingerprint", {"1": "0", "2": "0", "other": "1"}.__getitem__)
     assert resolve(config).workdir == first
     assert resolve(dataclasses.replace(config, data_dir="/scratch/2")).workdir == first
     assert resolve(dataclasses.replace(config, data_dir="/scratch/other")).workdir not in (None, first)
@@ -144,8 +145,8 @@ def test_a_run_is_that_of_the_data_and_not_of_its_place(
         benchmark = dataclasses.replace(tiny.benchmark(), name="emnist")
         return dataclasses.replace(benchmark, target=tiny.split(5, 22, seed=3)) if len(read) > 1 else benchmark
 
-    monkeypatch.setattr(loop, "load_benchmark", load)
-    monkeypatch.setattr(_Run, "train", lambda self, stop: pytest.fail("trained"))
+    monkeypatch.setattr(pretraining, "load_benchmark", load)
+    monkeypatch.setattr(pretraining, "train", lambda run, stop: pytest.fail("trained"))
     config = tiny.config(tmp_path / "run", dataset="emnist")
     pretrain(dataclasses.replace(config, data_dir="/scratch/1"))
     assert not read
@@ -164,7 +165,7 @@ def test_a_run_of_data_of_ones_own_is_not_taken_for_one_of_the_data_set(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = dataclasses.replace(tiny.benchmark(), name="glyphs", target=tiny.split(5, 22, seed=3))
-    monkeypatch.setattr(loop, "load_benchmark", lambda config: other)
+    monkeypatch.setattr(pretraining, "load_benchmark", lambda config: other)
     with pytest.raises(InputError, match=r"holds another run \(other images or labels\)"):
         pretrain(tiny.config(finished))
 

@@ -27,18 +27,18 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 import tiny, time
 from pathlib import Path
 from ncjax import models
-from ncjax.train import Config, loop
+from ncjax.train import Config, loop, pretrain
 
 models.create = tiny.create
-loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after every look
-advance = loop._Run._advance
+loop.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after every look
+advance = loop.advance
 
-def one_step(self, trainer, states, step, chunk, bar):  # slowly, so that kills fall everywhere
+def one_step(run, trainer, states, step, chunk):  # slowly, so that kills fall everywhere
     time.sleep(0.03)
-    return advance(self, trainer, states, step, 1, bar)
+    return advance(run, trainer, states, step, 1)
 
-loop._Run._advance = one_step
-loop.pretrain(
+loop.advance = one_step
+pretrain(
     Config(network="tiny", epochs=1, min_steps=200, batch_size=16, learning_rate=0.1, schedule="cosine",
            measurements=5, measure_episodes=20, workdir=Path(sys.argv[1]) / "run", seeds=int(seeds)),
     benchmark=tiny.benchmark(),

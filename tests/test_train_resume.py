@@ -14,9 +14,9 @@ import tiny
 
 from ncjax import models, restore
 from ncjax.errors import InputError
-from ncjax.train import Config, Interrupted, pretrain
+from ncjax.train import Config, Interrupted, loop, pretrain
 from ncjax.train.checkpoint import Checkpoints
-from ncjax.train.loop import _Run
+from ncjax.train.run import Run
 from ncjax.train.step import initial_state, optimizer
 from ncjax.train.trainer import Trainer
 
@@ -34,16 +34,16 @@ pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_netwo
 def test_an_interrupted_run_ends_as_one_never_interrupted(
     at: int, number: signal.Signals, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = _Run._advance
+    original = loop.advance
 
-    def advance(self: _Run, trainer: Trainer, state: Any, step: int, chunk: int, bar: Any) -> Any:
-        result = original(self, trainer, state, step, 1, bar)
-        if result[1] == at:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
+        taken = original(run, trainer, states, step, 1)
+        if taken.step == at:
             os.kill(os.getpid(), number)
-        return result
+        return taken
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_advance", advance)
+        patch.setattr(loop, "advance", advance)
         with pytest.raises(Interrupted, match=f"after step {at}") as stopped:
             tiny.run(tmp_path / "run")
     assert stopped.value.signal == number
@@ -57,16 +57,16 @@ def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     stopped: signal.Signals | None, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal in the last step, and a checkpoint due at it."""
-    original = _Run._advance
+    original = loop.advance
 
-    def advance(self: _Run, *arguments: Any) -> Any:
-        result = original(self, *arguments)
-        if stopped and result[1] == tiny.STEPS:
+    def advance(*arguments: Any) -> loop.Taken:
+        taken = original(*arguments)
+        if stopped and taken.step == tiny.STEPS:
             os.kill(os.getpid(), stopped)
-        return result
+        return taken
 
-    monkeypatch.setattr(_Run, "_advance", advance)
-    monkeypatch.setattr("ncjax.train.loop._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(loop, "advance", advance)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     if stopped:
         # the run is done, but whoever called it must hear of the signal
         with pytest.raises(Interrupted, match="at the end of training, which is saved") as late:
@@ -87,7 +87,7 @@ def test_a_signal_before_training_stops_the_run_too(
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr("ncjax.train.loop.load_benchmark", load)
+        patch.setattr("ncjax.train.pretraining.load_benchmark", load)
         with pytest.raises(Interrupted, match="outside of training") as stopped:
             pretrain(tiny.config(tmp_path / "run"))
     assert stopped.value.signal == signal.SIGTERM

@@ -16,8 +16,7 @@ import tiny
 
 from ncjax import features, logits, restore
 from ncjax.errors import InputError
-from ncjax.train import Diverged, pretrain, read_records, resolve, streaming, table
-from ncjax.train.loop import _Run
+from ncjax.train import Diverged, pretrain, pretraining, read_records, resolve, streaming, table
 from ncjax.train.measurement import plan, steps_to_measure
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
@@ -59,7 +58,7 @@ def test_restore_gives_the_trained_classifier(finished: Path) -> None:
 
 
 def test_a_finished_run_is_read_back(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Run, "train", lambda self, stop: pytest.fail("trained again"))
+    monkeypatch.setattr(pretraining, "train", lambda run, stop: pytest.fail("trained again"))
     again = tiny.run(finished)
     jax.tree.map(np.testing.assert_array_equal, again.variables, restore(finished).variables)
 
@@ -150,7 +149,7 @@ def test_what_is_not_installed_is_said_before_anything_is_written(
 def test_events_stop_at_a_full_disk() -> None:
     """A limit on the size of files stands for it; tensorboardX's own writer waits for ever."""
     program = (
-        "import contextlib, pathlib, resource, signal, tempfile; from ncjax.train.events import Events; "
+        "import contextlib, pathlib, resource, signal, tempfile; from ncjax.train.tensorboard import Events; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
         "records = [{'step': i} | {f'name {j}': 0.5 for j in range(45)} for i in range(8)]\n"
         "try:\n"

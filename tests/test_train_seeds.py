@@ -1,5 +1,6 @@
 """Many seeds as one program: each is a complete run, and none disturbs the others."""
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -14,10 +15,10 @@ from conftest import make_mesh
 
 from ncjax import models
 from ncjax.errors import InputError
-from ncjax.train import Diverged, Interrupted, read_records, seeds_table
+from ncjax.train import Diverged, Interrupted, loop, read_records, seeds_table
 from ncjax.train import measurement as measuring
 from ncjax.train.checkpoint import Checkpoints
-from ncjax.train.loop import _Run
+from ncjax.train.run import Run
 from ncjax.train.trainer import Trainer
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
@@ -78,18 +79,18 @@ def test_many_seeds_resume_exactly(whole: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_a_seed_that_diverges_leaves_the_others(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others end as if it had not, also after an interruption, and the end says what happened."""
-    original = _Run._advance
+    original = loop.advance
     stop_at = 20
 
-    def advance(self: _Run, trainer: Trainer, states: Any, step: int, chunk: int, bar: Any) -> Any:
-        *result, bad = original(self, trainer, states, step, 1, bar)
-        if result[1] > 10:
-            bad = np.where(np.arange(2) == 1, 10, bad)
-        if result[1] == stop_at:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
+        taken = original(run, trainer, states, step, 1)
+        if taken.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return *result, bad
+        if taken.step <= 10:
+            return taken
+        return taken._replace(progress=dataclasses.replace(taken.progress, first_bad_step=np.asarray([-1, 10])))
 
-    monkeypatch.setattr(_Run, "_advance", advance)
+    monkeypatch.setattr(loop, "advance", advance)
     with pytest.raises(Interrupted, match=f"after step {stop_at}"):
         tiny.run(tmp_path / "run", seeds=2)
     stop_at = 0

@@ -14,9 +14,9 @@ from PIL import Image
 
 from ncjax import data
 from ncjax.errors import InputError
-from ncjax.train import Config, pretrain
-from ncjax.train.loop import _Run
-from ncjax.train.speed import stream_above
+from ncjax.train import Config, pretrain, pretraining
+from ncjax.train.run import Run
+from ncjax.train.throughput import stream_above
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
@@ -81,13 +81,13 @@ def test_of_many_streamed_seeds_only_those_left_are_trained(
     last = max((tmp_path / "run" / "seed_1" / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     shutil.rmtree(last)
     trained = []
-    original = _Run.train
+    original = pretraining.train
 
-    def train(self: _Run, stop: Any) -> Any:
-        trained.append(self.config.workdir.name)
-        return original(self, stop)
+    def train(run: Run, stop: Any) -> Any:
+        trained.extend(config.workdir.name for config in run.configs)
+        return original(run, stop)
 
-    monkeypatch.setattr(_Run, "train", train)
+    monkeypatch.setattr(pretraining, "train", train)
     pretrain(config)
     assert trained == ["seed_1"]
     tiny.assert_same_end(tmp_path / "run" / "seed_1", tmp_path / "whole" / "seed_1")

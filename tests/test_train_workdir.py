@@ -12,23 +12,25 @@ import tiny
 
 from ncjax import cli, restore
 from ncjax.errors import InputError
-from ncjax.train import pretrain, read_records
-from ncjax.train.folder import claim
-from ncjax.train.loop import _Run
+from ncjax.train import loop, pretrain, read_records
 from ncjax.train.records import append_timing, read_config
-from ncjax.train.signals import Stop
+from ncjax.train.workdir import claim
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(self: _Run, stop: Stop) -> list[Any]:
+    class Reached(Exception):
+        pass
+
+    def resume(*arguments: Any) -> Any:
         with pytest.raises(InputError, match="another process is at work in"):
             tiny.run(tmp_path / "run")
-        return ["trained"]
+        raise Reached
 
-    monkeypatch.setattr(_Run, "_train", train)
-    tiny.run(tmp_path / "run")
+    monkeypatch.setattr(loop, "resume", resume)
+    with pytest.raises(Reached):
+        tiny.run(tmp_path / "run")
 
 
 def test_a_run_that_another_process_began_in_the_meantime_is_not_continued(finished: Path, tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_resumed_run_needs_room_for_one_checkpoint_more_and_all_that_are_kept(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr("ncjax.train.folder.check_space", lambda workdir, size, count: asked.append(count))
+    monkeypatch.setattr("ncjax.train.workdir.check_space", lambda workdir, size, count: asked.append(count))
     shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / str(tiny.STEPS))
     tiny.run(tmp_path / "run")

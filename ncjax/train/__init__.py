@@ -1,10 +1,11 @@
 """Pretraining on source classes: settings, the compiled step, checkpoints, and measurement on the way."""
 
 from ncjax.train.config import Config
-from ncjax.train.folder import fingerprint
-from ncjax.train.loop import CheckpointsGone, Diverged, load_benchmark, pretrain, resolve, restore
+from ncjax.train.pretraining import CheckpointsGone, pretrain, resolve, restore
 from ncjax.train.records import read_config, read_records, seeds_table, table
+from ncjax.train.seeds import Diverged
 from ncjax.train.signals import Interrupted
+from ncjax.train.source import fingerprint, load_benchmark
 
 __all__ = [
     "CheckpointsGone",

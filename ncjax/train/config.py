@@ -100,6 +100,27 @@ class Config:
     """Folder of the run; by default runs/<dataset>-<network>-<digest of the configuration>."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resolved(Config):
+    """A `Config` that is checked and filled in: what presets decide is never None."""
+
+    network: str
+    epochs: int
+    min_steps: int
+    batch_size: int
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: float
+    schedule: Literal["cosine", "step", "constant"]
+    measurements: int
+    measure_per_class: int
+    workdir: Path
+
+    @classmethod
+    def of(cls, filled: Config, workdir: Path) -> "Resolved":
+        """`filled`, as `fill` returns it, in this folder."""
+        return cls(**(vars(filled) | {"workdir": workdir}))
+
+
 # What a preset says of the settings that a user may leave open. Of two that speak of the same setting, the later one
 # counts: the preset, what it changes for a data set, and what it changes for a network, by the start of its name.
 _EVERY_PRESET: dict[str, Any] = {

@@ -13,7 +13,7 @@ from ncjax.classifier import Classifier, outputs
 from ncjax.data import Benchmark, Split
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
-from ncjax.train.config import Config
+from ncjax.train.config import Resolved
 from ncjax.train.hosts import each_by_itself
 
 Record = dict[str, float | int | None]
@@ -62,7 +62,7 @@ class NotFinite(InputError):
     """The network's features, or their squares, are not finite, though its weights are."""
 
 
-def plan(benchmark: Benchmark, config: Config) -> Measurement:
+def plan(benchmark: Benchmark, config: Resolved) -> Measurement:
     """Chooses the images and the kinds of episode.
 
     The number of images a class is the least that any class of the three sets has, `measure_per_class` at most, so that
@@ -86,7 +86,6 @@ def plan(benchmark: Benchmark, config: Config) -> Measurement:
     for name, count in fewest.items():
         if count < 2 and clusters[name]:
             raise InputError(f"{name} has a class with {count} images: a within-class variance needs at least 2")
-    assert config.measure_per_class is not None
     per_class = min(config.measure_per_class, *(fewest[name] for name in splits if clusters[name]))
     target = fewest["target"]
     queries = {shots: min(15, target - shots) for shots in SHOTS if target > shots}

@@ -1,8 +1,5 @@
 """The compiled programs of training: one seed with its batch over all devices, or many seeds divided over them."""
 
-import os
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +14,7 @@ from jaxtyping import Array
 
 from ncjax import devices
 from ncjax.models import Network
+from ncjax.train.compile import compile_program
 from ncjax.train.losses import Objective
 from ncjax.train.step import Batch, Progress, TrainState, epoch_order, initial_state, train_step
 
@@ -133,7 +131,7 @@ def _batch_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
     def step(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
         chosen = jax.lax.dynamic_slice(order, (offset,), (setup.batch_size,))
         chosen = jax.lax.with_sharding_constraint(chosen, devices.sharded(mesh))
-        return _step(setup, seed, _gathered(data, chosen), carry)
+        return take_step(setup, seed, _gathered(data, chosen), carry)
 
     everywhere = devices.replicated(mesh)
     groups = [jax.device_put(np.asarray(seed, np.uint32), everywhere) for seed in seeds]
@@ -148,7 +146,7 @@ def _seeds_divided(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer:
 
     def step(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
         chosen = jax.lax.dynamic_slice(order, (offset,), (setup.batch_size,))
-        return _step(setup, seed, _gathered(data, chosen), carry)
+        return take_step(setup, seed, _gathered(data, chosen), carry)
 
     groups = [jax.device_put(group, divided) for group in _grouped(seeds, mesh)]
     initial = _initial(setup, groups)
@@ -194,7 +192,7 @@ def _resident(
     zero = partial(_no_progress, groups[0].shape, everywhere)
     first = (data, groups[0], orders(groups[0], np.int32(0)), np.int32(0), (initial[0], zero()))
     one_by_one = one_call_a_step(setup.mesh)
-    program, seconds = _compile(
+    program, seconds = compile_program(
         step if one_by_one else many_steps,
         first if one_by_one else (*first, np.int32(1)),
         (placement, everywhere),
@@ -245,12 +243,12 @@ def streamed_trainer(setup: Setup, normalisation: tuple[Array, Array], batches_f
         return Batch(images, labels, mean, std)
 
     def step(seed: Array, batch: Batch, carry: Carry) -> Carry:
-        return _step(setup, seed, batch, carry)
+        return take_step(setup, seed, batch, carry)
 
     initial = _initial(setup, [group])
     zero = partial(_no_progress, (), everywhere)
     example = to_devices(np.zeros((len(rows), *setup.image_shape), np.uint8), np.zeros(len(rows), np.int32))
-    program, seconds = _compile(step, (group, example, (initial[0], zero())), (everywhere, everywhere), carry=2)
+    program, seconds = compile_program(step, (group, example, (initial[0], zero())), (everywhere, everywhere), carry=2)
     position: int | None = None
     batches: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
 
@@ -268,7 +266,8 @@ def streamed_trainer(setup: Setup, normalisation: tuple[Array, Array], batches_f
     return Trainer(initial, run, lambda states, i: states[0], tuple, seconds)
 
 
-def _step(setup: Setup, seed: Array, batch: Batch, carry: Carry) -> Carry:
+def take_step(setup: Setup, seed: Array, batch: Batch, carry: Carry) -> Carry:
+    """Takes one step, and adds to the progress; traced."""
     state, sums = carry
     state, now = train_step(setup.network, setup.tx, setup.objective, setup.augmentation, seed, state, batch)
     return state, sums.then(now)
@@ -312,59 +311,6 @@ def _initial(setup: Setup, groups: Sequence[Array]) -> States:
 def _no_progress(shape: tuple[int, ...], everywhere: NamedSharding) -> Progress:
     nothing: Any = (np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
     return Progress(*jax.device_put(nothing, everywhere))
-
-
-_OPTIONS: dict[str, dict[str, str | bool]] = {
-    # jaxlib 0.10 hands convolutions on a CPU to a library (YNN) that computes their weight gradients up to four times
-    # slower than XLA's own (benchmarks/training.py has the steps); reductions and products of matrices stay with it.
-    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
-    # A step of wrn-28-4 is over 500 kernels. XLA leaves convolutions and loops out of its CUDA graphs by default; with
-    # both in them, all steps of a call on one GPU are one graph (3.1 to 2.8 ms a step, benchmarks/training.py).
-    "gpu": {
-        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,"
-        "CONVOLUTION,WHILE"
-    },
-}
-
-
-def _compile(program: Callable[..., Carry], example: tuple[Any, ...], placement: Any, carry: int) -> tuple[Any, float]:
-    """The compiled program, which donates argument `carry`, and the seconds that it took."""
-    start = time.monotonic()
-    lowered = jax.jit(program, out_shardings=placement, donate_argnums=carry).lower(*example)
-    options = _OPTIONS.get(jax.tree.leaves(placement)[0].mesh.devices.flat[0].platform, {})
-    chosen = os.environ.get("XLA_FLAGS", "")
-    try:
-        compiled = lowered.compile({name: value for name, value in options.items() if name not in chosen})
-    except jax.errors.JaxRuntimeError as error:
-        if not re.search("No such compile option|not a valid enum value", str(error)):
-            raise
-        compiled = lowered.compile()
-    return compiled, time.monotonic() - start
-
-
-def step_flops(setup: Setup) -> float | None:
-    """The floating-point operations of a step of one seed, as XLA counts them; None where it does not.
-
-    Counted of the program for a CPU: for a GPU or TPU, XLA counts only what it has compiled, and on a GPU convolutions
-    are calls of a library then, which it does not count.
-    """
-    try:
-        cpu = jax.local_devices(backend="cpu")[:1]
-    except RuntimeError:  # JAX_PLATFORMS names others alone
-        return None
-
-    def example() -> tuple[Array, Batch, Carry]:
-        images = jnp.zeros((setup.batch_size, *setup.image_shape), jnp.uint8)
-        labels = jnp.zeros(setup.batch_size, jnp.int32)
-        pixel = jnp.ones(setup.image_shape[-1])
-        state = initial_state(setup.network, setup.tx, 0, setup.image_shape)
-        sums = Progress(jnp.float32(0), jnp.int32(0), jnp.int32(-1))
-        return jnp.uint32(0), Batch(images, labels, pixel, pixel), (state, sums)
-
-    with jax.set_mesh(jax.make_mesh((), (), devices=cpu)):  # whatever mesh the caller set
-        counted = jax.jit(partial(_step, setup)).lower(*jax.eval_shape(example)).cost_analysis()
-    flops = counted.get("flops") if isinstance(counted, dict) else None
-    return None if flops is None or flops <= 0 else float(flops)
 
 
 def _read(parts: list[Progress], seeds: int) -> Progress:

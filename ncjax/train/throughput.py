@@ -6,15 +6,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from ncjax import devices
 from ncjax.errors import InputError
+from ncjax.train.step import Batch, Progress, initial_state
+from ncjax.train.trainer import Carry, Setup, take_step
 
 # Dense peaks in 1e12 operations/s of one JAX device: bfloat16 products, and those of float32 arrays at the default
 # precision, which is TF32 on a GPU and one bfloat16 pass on a TPU. From the makers' data sheets (NVIDIA A100, H100 and
@@ -111,3 +115,50 @@ def trace(folder: Path, *, when: bool) -> Iterator[None]:
         return
     with jax.profiler.trace(folder, create_perfetto_trace=True):
         yield
+
+
+def step_flops(setup: Setup) -> float | None:
+    """The floating-point operations of a step of one seed, as XLA counts them; None where it does not.
+
+    Counted of the program for a CPU: for a GPU or TPU, XLA counts only what it has compiled, and on a GPU convolutions
+    are calls of a library then, which it does not count.
+    """
+    try:
+        cpu = jax.local_devices(backend="cpu")[:1]
+    except RuntimeError:  # JAX_PLATFORMS names others alone
+        return None
+
+    def example() -> tuple[Array, Batch, Carry]:
+        images = jnp.zeros((setup.batch_size, *setup.image_shape), jnp.uint8)
+        labels = jnp.zeros(setup.batch_size, jnp.int32)
+        pixel = jnp.ones(setup.image_shape[-1])
+        state = initial_state(setup.network, setup.tx, 0, setup.image_shape)
+        sums = Progress(jnp.float32(0), jnp.int32(0), jnp.int32(-1))
+        return jnp.uint32(0), Batch(images, labels, pixel, pixel), (state, sums)
+
+    with jax.set_mesh(jax.make_mesh((), (), devices=cpu)):  # whatever mesh the caller set
+        counted = jax.jit(partial(take_step, setup)).lower(*jax.eval_shape(example)).cost_analysis()
+    flops = counted.get("flops") if isinstance(counted, dict) else None
+    return None if flops is None or flops <= 0 else float(flops)
+
+
+class Rates(NamedTuple):
+    """What a step costs, and what the devices can do.
+
+    Attributes:
+      flops: the operations of a step of all seeds; None where they are not known.
+      peak: those that the devices can do a second.
+    """
+
+    flops: float | None
+    peak: Peak
+
+    def entry(self) -> dict[str, float | str | None]:
+        """As timing.jsonl holds it."""
+        return {"flops_per_step": self.flops, "peak_flops": self.peak.flops, "peak_is_of": self.peak.source}
+
+
+def rates(setup: Setup, seeds: int, precision: str) -> Rates:
+    """Counts the operations of a step of so many seeds; measures the peak of a CPU, which has no data sheet."""
+    flops = step_flops(setup)
+    return Rates(None if flops is None else seeds * flops, peak(setup.mesh, precision))

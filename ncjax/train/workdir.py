@@ -7,15 +7,11 @@ import os
 import re
 import shutil
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.train import records as files
 from ncjax.train.config import Config, default_workdir, differences, has_fixed_data, identity
@@ -23,7 +19,6 @@ from ncjax.train.hosts import leads
 
 _LOCK = ".lock"
 _SEEDS = "seeds.json"
-_ROWS_AT_ONCE = 4096
 
 
 class Refused(InputError):
@@ -139,24 +134,6 @@ def _check_same(old: dict[str, Any], identity: dict[str, Any], data: dict[str, A
             differs = [f"augmentation {before.get('augmentation')!r} there, {data['augmentation']!r} here"]
     if differs:
         raise Refused(f"{workdir} holds another run ({'; '.join(differs)}); choose another --workdir")
-
-
-def fingerprint(benchmark: Benchmark) -> str:
-    """Tells other data from the same: checksums of the images and labels that are trained and measured on."""
-    sums = [
-        _checksum(array)
-        for split in (benchmark.source_train, benchmark.source_test, benchmark.target)
-        if split is not None
-        for array in (split.images, split.labels)
-    ]
-    return "-".join(f"{s:08x}" for s in sums)
-
-
-def _checksum(array: Any) -> int:
-    found = 0
-    for start in range(0, len(array), _ROWS_AT_ONCE):
-        found = zlib.crc32(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data, found)
-    return found
 
 
 def check_seeds(workdir: Path, seeds: int) -> None:

@@ -31,6 +31,12 @@ class Events:
             folder.mkdir(parents=True)
             self._writer = EventsWriter(str(folder / "events"))
 
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def update(self, records: Sequence[Record]) -> None:
         """Adds the records that are not there yet; an infinite value has no event."""
         from tensorboardX.proto.event_pb2 import Event

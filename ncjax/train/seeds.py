@@ -1,0 +1,120 @@
+"""The seeds of a run while it trains: the folder, the checkpoints and the records of each."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from ncjax.errors import InputError
+from ncjax.train import records as files
+from ncjax.train.checkpoint import Checkpoints, load_newest
+from ncjax.train.config import Resolved
+from ncjax.train.hosts import leads
+from ncjax.train.measurement import Record
+from ncjax.train.tensorboard import Events
+from ncjax.train.trainer import States, Trainer
+
+_WRITTEN_AT_ONCE = 8
+"""Seeds whose checkpoints are written at the same time; each holds some open files."""
+
+
+class Diverged(InputError):
+    """The loss, the weights or the measured features were not finite."""
+
+
+class Seed:
+    """One seed of a run.
+
+    Attributes:
+      index: its place among the seeds of the program.
+      config: its settings.
+      checkpoints: its checkpoints.
+      records: its records so far.
+      diverged_at: the step at which it diverged, None while it has not.
+      reason: in what way.
+    """
+
+    def __init__(self, index: int, config: Resolved, kept_steps: Sequence[int]) -> None:
+        self.index = index
+        self.config = config
+        self.records: list[Record] = []
+        self.diverged_at: int | None = None
+        self.reason = "the loss, the weights or the features were not finite"
+        with ExitStack() as stack:
+            self.checkpoints = stack.enter_context(Checkpoints(config.workdir / "checkpoints", kept_steps))
+            self._events: Events | None = None
+            if config.tensorboard and leads():
+                self._events = stack.enter_context(Events(config.workdir / "tensorboard"))
+            self._opened = stack.pop_all()
+
+    def __enter__(self) -> "Seed":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    @property
+    def measured_at(self) -> float | int | None:
+        """The step of the newest record."""
+        return self.records[-1]["step"] if self.records else None
+
+    def write_records(self) -> None:
+        """Brings the files of the records up to date."""
+        if leads():
+            files.write_records(self.config.workdir, self.records)
+        if self._events is not None:
+            self._events.update(self.records)
+
+
+def sound(seeds: Sequence[Seed]) -> list[Seed]:
+    """Those that have not diverged."""
+    return [seed for seed in seeds if seed.diverged_at is None]
+
+
+def diverged(seeds: Sequence[Seed], count: int, total_steps: int) -> Diverged:
+    """Says which of `count` seeds diverged, and what became of the others."""
+    where = [
+        f"{seed.reason} at step {seed.diverged_at} of {total_steps} "
+        f"(seed={seed.config.seed}, learning_rate={seed.config.learning_rate}); checkpoints up to then are kept in "
+        f"{seed.config.workdir}"
+        for seed in seeds
+        if seed.diverged_at is not None
+    ]
+    finished = count - len(where)
+    others = f"; the other {finished} seeds are finished" if finished else ""
+    return Diverged(f"{'; '.join(where)}{others}; try a lower learning_rate in a new workdir")
+
+
+def save(trainer: Trainer, seeds: Sequence[Seed], states: States, *, wait: bool = False) -> None:
+    """Writes a checkpoint of every seed that has not diverged."""
+    saved: list[Seed] = []
+    for seed in sound(seeds):
+        if len(saved) >= _WRITTEN_AT_ONCE:
+            saved[-_WRITTEN_AT_ONCE].checkpoints.wait()
+        saved.append(seed)
+        seed.checkpoints.save(trainer.one_seed(states, seed.index), progress(seeds, seed), wait=wait)
+
+
+def progress(seeds: Sequence[Seed], seed: Seed, feature_mean: list[float] | None = None) -> dict[str, Any]:
+    """What a checkpoint of a seed holds beside its arrays; diverged seeds have no checkpoint of that step."""
+    diverged = {str(one.index): one.diverged_at for one in seeds if one.diverged_at is not None}
+    return {"records": seed.records, "feature_mean": feature_mean} | ({"diverged": diverged} if diverged else {})
+
+
+def resume(trainer: Trainer, seeds: Sequence[Seed], num_seeds: int) -> tuple[States, int]:
+    """Loads the newest common checkpoint: the states to continue from, and their step.
+
+    Gives the seeds back what the checkpoints hold of them.
+    """
+    like = [trainer.one_seed(trainer.initial, i) for i in range(num_seeds)]
+    loaded = load_newest({seed.index: seed.checkpoints for seed in sound(seeds)}, like)
+    if loaded is None:
+        return trainer.initial, 0
+    newest_state, newest = next(iter(loaded.values()))
+    for seed in sound(seeds):
+        seed.diverged_at = newest.get("diverged", {}).get(str(seed.index))
+        seed.records = loaded[seed.index][1]["records"] if seed.index in loaded else []
+    states = trainer.join([loaded[i][0] if i in loaded else like[i] for i in range(num_seeds)])
+    return states, int(newest_state.step)

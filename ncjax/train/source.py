@@ -1,0 +1,104 @@
+"""The data of a run, with what all of it must be read for."""
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ncjax import data
+from ncjax.data import Benchmark
+from ncjax.errors import InputError
+from ncjax.train import throughput
+from ncjax.train.config import Config
+
+_ROWS_AT_ONCE = 4096
+
+
+class Source(NamedTuple):
+    """A benchmark, its checksums and its pixel statistics, computed once for all seeds of a run.
+
+    Attributes:
+      benchmark: the images.
+      fingerprint: their checksums.
+      mean: of each channel, of pixels in 0..1, float32 [c].
+      std: likewise.
+    """
+
+    benchmark: Benchmark
+    fingerprint: str
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, benchmark: Benchmark) -> "Source":
+        """Reads all images of a benchmark.
+
+        Raises:
+          InputError: if images are not uint8 [n, h, w, c].
+        """
+        for name in ("source_train", "source_test", "validation", "target"):
+            split = getattr(benchmark, name)
+            if split is not None and (split.images.dtype != np.uint8 or split.images.ndim != 4):
+                raise InputError(
+                    f"{name} has images of {split.images.dtype} {split.images.shape}: give pixels 0..255 as uint8 "
+                    "[n, h, w, c]"
+                )
+        return cls(benchmark, fingerprint(benchmark), *_pixel_statistics(benchmark.source_train.images))
+
+    def augmentation(self, config: Config) -> str:
+        """The augmentation that the configuration names, or the data set's own."""
+        return config.augmentation or self.benchmark.augmentation
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether training images stay in their files."""
+        return not isinstance(self.benchmark.source_train.images, np.ndarray)
+
+
+def load_benchmark(config: Config) -> Benchmark:
+    """Loads the data of a run."""
+    return data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        num_source_classes=config.num_source_classes,
+        source_test_per_class=config.source_test_per_class,
+        samples_per_class=config.samples_per_class,
+        split_seed=config.split_seed,
+        image_size=config.image_size,
+        rotations=config.rotations,
+        skip_corrupt=config.skip_corrupt,
+        stream_above=throughput.stream_above(config.stream),
+    )
+
+
+def fingerprint(benchmark: Benchmark) -> str:
+    """Computes checksums of the images and labels that are trained and measured on."""
+    sums = [
+        _checksum(array)
+        for split in (benchmark.source_train, benchmark.source_test, benchmark.target)
+        if split is not None
+        for array in (split.images, split.labels)
+    ]
+    return "-".join(f"{s:08x}" for s in sums)
+
+
+def _checksum(array: Any) -> int:
+    found = 0
+    for start in range(0, len(array), _ROWS_AT_ONCE):
+        found = zlib.crc32(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data, found)
+    return found
+
+
+def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Computes mean and standard deviation of each channel, of pixels in 0..1, float32 [c]."""
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), 1024):  # bincount widens its input eightfold
+        some = images[start : start + 1024]
+        for c in range(channels):
+            counts[c] += np.bincount(some[..., c].ravel(), minlength=256)
+    shares = counts / counts.sum(-1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = shares @ values
+    var = (shares * np.square(values - mean[:, None])).sum(-1)
+    return mean.astype(np.float32), np.sqrt(np.maximum(var, 1e-6)).astype(np.float32)
