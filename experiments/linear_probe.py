@@ -129,7 +129,7 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start:
         for i, rows in enumerate(order):
             x, y = jax.device_put((images[rows], labels[rows]), devices.sharded(mesh))
             variables, state = step(variables, state, mean, std, x, y, keys.root(epoch * batches + i))
-            devices.let_few_wait(epoch * batches + i, variables)
+            devices.limit_in_flight(epoch * batches + i, variables)
     return dataclasses.replace(params, variables=variables, network=network, feature_mean=None)
 
 

@@ -24,7 +24,7 @@ from ncjax.train import (
     seeds_table,
     table,
 )
-from ncjax.train.hosts import leads
+from ncjax.train.hosts import is_lead_process
 
 
 def show(workdir: Path) -> None:
@@ -65,16 +65,16 @@ def main() -> None:
         try:
             pretrain(config)
         except Diverged:
-            if leads() and config.seeds > 1:
+            if is_lead_process() and config.seeds > 1:
                 show_all(config)
             raise
         except CheckpointsGone as error:
-            if not error.finished or (leads() and not show_all(config)):
+            if not error.finished or (is_lead_process() and not show_all(config)):
                 raise
-            if leads():
+            if is_lead_process():
                 print(f"note: {error}", file=sys.stderr)
             return
-        if leads():
+        if is_lead_process():
             show_all(config)
 
 

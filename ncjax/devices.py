@@ -101,27 +101,27 @@ def check_backend() -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device of `mesh` holds the whole array."""
+    """The sharding under which every device of `mesh` holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The array's first axis is divided over the devices of `mesh`."""
+    """The sharding that divides an array's first axis over the devices of `mesh`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def let_few_wait(i: int, values: Any) -> None:
-    """Waits for the devices at every 16th call of a compiled program, the i-th of which gave these values.
+def limit_in_flight(i: int, values: Any) -> None:
+    """Blocks on every 16th call of a compiled program: `values` are the results of call i.
 
-    Programs that exchange values between CPU devices hang for good once more than 32 of them wait (jaxlib 0.10); where
-    batches are handed over, those that wait hold memory.
+    More than 32 pending programs that exchange values between CPU devices hang forever (jaxlib 0.10), and pending
+    programs that were handed batches hold their memory.
     """
     if i % 16 == 15:
         jax.block_until_ready(values)
 
 
 def use_all_cores() -> None:
-    """Makes CPU devices of the cores; for scripts, before anything touches the JAX backend.
+    """Makes a CPU device of each core; for scripts, before anything touches the JAX backend.
 
     XLA's small operations hardly parallelise within one CPU device, so that training steps and episodes run up to
     twice as fast on two. The number is a power of two, so that common batch sizes divide over it, and 8 at most.

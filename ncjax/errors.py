@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a person can make and mend, and the line that says what another one was."""
+"""`InputError`, for mistakes the user can fix; `first_line` summarises any other exception."""
 
 import tokenize
 import zipfile
@@ -8,7 +8,7 @@ UNREADABLE_NPZ = (
     OSError, EOFError, RuntimeError, SyntaxError, TypeError, ValueError,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What NumPy raises of a damaged .npz file."""
+"""Exceptions that NumPy raises for a damaged .npz file."""
 
 
 class InputError(ValueError):
@@ -20,5 +20,5 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's exception says, without the lines that may follow; its type where it says nothing."""
+    """The first line of an exception's message; the name of its type where there is none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Bars over what takes longer than two seconds, and remarks beside them."""
+"""Progress bars for loops longer than two seconds, and lines printed above them."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 def seconds_between_updates() -> float:
-    """Of a bar: a job's log keeps every line."""
+    """Refresh interval of progress bars; longer when stderr is a log, which keeps every line."""
     return 0.1 if sys.stderr.isatty() else 5.0
 
 
 def progress(values: Sequence[T], what: str, unit: str = "it") -> Iterable[T]:
-    """The values, with a bar on stderr after two seconds, which goes when they end; process 0 alone shows it."""
+    """Iterates over `values`; after two seconds, process 0 shows a bar on stderr, and removes it at the end."""
     bar: Iterable[T] = progress_bar(what, unit, iterable=values)
     return bar
 
 
 def progress_bar(what: str, unit: str, **options: Any) -> tqdm:
-    """As `progress`, for a loop that calls `update` itself; `options` are those of tqdm, such as `total`."""
+    """A bar as `progress` shows it, for a loop that calls `update` itself; `options` go to tqdm, such as `total`."""
     return tqdm(
         desc=what,
         unit=unit,
@@ -36,7 +36,7 @@ def progress_bar(what: str, unit: str, **options: Any) -> tqdm:
 
 
 def remark(text: str) -> None:
-    """Writes a line to stderr, above any bar; process 0 alone does."""
+    """Writes a line to stderr, above any bar, on process 0."""
     if _is_lead_process():
         tqdm.write(text, file=sys.stderr)
 

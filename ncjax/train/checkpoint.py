@@ -16,7 +16,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ncjax.errors import InputError, first_line
-from ncjax.train.hosts import agree
+from ncjax.train.hosts import max_over_processes
 from ncjax.train.step import TrainState
 
 _policies = ocp.training.preservation_policies
@@ -100,7 +100,7 @@ class Checkpoints:
             _load(self.folder, step, _abstract(state))
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             reason = _reason(error)
-        (lost,) = agree(bool(reason))
+        (lost,) = max_over_processes(bool(reason))
         if lost:
             raise InputError(
                 f"the first checkpoint in {self.folder} was written, but cannot be read back "
@@ -149,7 +149,7 @@ class Checkpoints:
                 "going back to the one before",
                 stacklevel=3,
             )
-        (lost,) = agree(found is None)  # one that a single process cannot read is none
+        (lost,) = max_over_processes(found is None)  # one that a single process cannot read is none
         if lost or found is None:
             self.damaged.add(step)
             return None

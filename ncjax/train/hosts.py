@@ -1,4 +1,4 @@
-"""What differs between the processes of one run: process 0 writes the logs, and all must decide alike."""
+"""Several processes of one run: process 0 writes the logs, and all must make the same decisions."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,13 +11,13 @@ from jax.sharding import AxisType
 from ncjax.errors import InputError
 
 
-def leads() -> bool:
-    """Whether this is the process that writes the run's files; checkpoints are written by all, through orbax."""
+def is_lead_process() -> bool:
+    """Whether this process writes the run's files; all processes write checkpoints, through orbax."""
     return jax.process_index() == 0
 
 
-def agree(*values: int) -> tuple[int, ...]:
-    """What all processes go by: the largest of each value, so that a signal to one of them reaches all."""
+def max_over_processes(*values: int) -> tuple[int, ...]:
+    """The largest of each value over all processes, so that a signal to one of them reaches all."""
     if jax.process_count() == 1:
         return values
     everywhere = multihost_utils.process_allgather(np.asarray(values, np.int32))
@@ -25,10 +25,10 @@ def agree(*values: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """What raises on one process raises on all, so that none waits for one that has stopped.
+def raise_together() -> Iterator[None]:
+    """Raises on all processes if one raises inside, so that none waits for one that has stopped.
 
-    For work that the processes do each by itself, where some of it only one does.
+    For work that each process does by itself, or one process alone.
 
     Raises:
       InputError: another process raised.
@@ -38,15 +38,15 @@ def together() -> Iterator[None]:
         yield
     except Exception as error:
         failure = error
-    (failed,) = agree(failure is not None)
+    (failed,) = max_over_processes(failure is not None)
     if failure is not None:
         raise failure
     if failed:
         raise InputError("another process of this run stopped, and its own message says why; start all of them again")
 
 
-def each_by_itself() -> AbstractContextManager[object]:
-    """Where there are several processes, what is inside runs on the devices of each: small work, done by all alike."""
+def local_mesh() -> AbstractContextManager[object]:
+    """Sets the mesh of this process's own devices, for small work that every process repeats by itself."""
     if jax.process_count() == 1:
         return nullcontext()
     mine = jax.local_devices()

@@ -17,7 +17,7 @@ from ncjax.train import measurement as measuring
 from ncjax.train import records as files
 from ncjax.train import streaming, throughput, workdir
 from ncjax.train.checkpoint import read_progress
-from ncjax.train.hosts import agree, leads, together
+from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together
 from ncjax.train.measurement import Record
 from ncjax.train.run import Run
 from ncjax.train.seeds import Seed, diverged, progress, resume, save, sound
@@ -42,20 +42,20 @@ def train(run: Run, stop: Stop) -> list[Classifier]:
     """
     with ExitStack() as stack:
         configs = [run.configs[i] for i in run.unfinished]
-        with together():
+        with raise_together():
             for config in configs:
                 stack.enter_context(workdir.claim(config.workdir, run.describe(config)))
         kept = run.measured_steps if run.configs[0].keep_checkpoints else ()
         seeds = [stack.enter_context(Seed(i, config, kept)) for i, config in zip(run.unfinished, configs, strict=True)]
-        with together():
+        with raise_together():
             _check_space(run, seeds)
             _note_diverged(run, seeds)
         trainer = _make_trainer(run)
         states, step = resume(trainer, seeds, len(run.configs))
         trainer = dataclasses.replace(trainer, initial=())  # as large as the states, and needed no more
-        with together():
+        with raise_together():
             for seed in sound(seeds):
-                if leads():
+                if is_lead_process():
                     workdir.add_execution(seed.config.workdir, run.execution(step))
                 seed.write_records()
         bar = tqdm(
@@ -65,7 +65,7 @@ def train(run: Run, stop: Stop) -> list[Classifier]:
             desc="train",
             smoothing=0.05,
             mininterval=seconds_between_updates(),
-            disable=not leads(),
+            disable=not is_lead_process(),
         )
         with stop.deferred(), bar:
             return _Loop(run, trainer, seeds, stop, bar, states, step).to_the_end()
@@ -114,7 +114,7 @@ class _Loop:
         speeds = getattr(self.bar, "postfix", None) or ""  # a disabled bar has none
         self.bar.set_postfix_str("measuring")
         for seed in waiting:
-            (signal,) = agree(self.stop.signal)
+            (signal,) = max_over_processes(self.stop.signal)
             if signal and self.step < self.run.total_steps:  # the last step is saved by `finish` alone
                 self.interrupt(signal)
             try:
@@ -122,7 +122,7 @@ class _Loop:
             except measuring.NotFinite as error:
                 seed.diverged_at, seed.reason = self.step, str(error)
                 continue
-            with together():
+            with raise_together():
                 seed.write_records()
         self.bar.set_postfix_str(speeds, refresh=False)
         self.raise_if_all_diverged()
@@ -134,7 +134,7 @@ class _Loop:
         self.calls += 1
         with throughput.trace(
             self.seeds[0].config.workdir / "profile",
-            when=self.run.configs[0].profile and self.calls == 2 and leads(),
+            when=self.run.configs[0].profile and self.calls == 2 and is_lead_process(),
         ):
             taken = advance(self.run, self.trainer, self.states, self.step, self.chunk)
         self.states, self.chunk = taken.states, taken.next_chunk
@@ -155,7 +155,7 @@ class _Loop:
     def stop_if_asked_or_save_if_due(self) -> None:
         """Looks at signals and the clock; all processes decide alike, or one would wait for the others for ever."""
         due = time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
-        signal, is_due, self.chunk = agree(self.stop.signal, due, self.chunk)
+        signal, is_due, self.chunk = max_over_processes(self.stop.signal, due, self.chunk)
         if signal:
             self.interrupt(signal)
         if is_due:
@@ -295,6 +295,6 @@ def _note_diverged(run: Run, seeds: Sequence[Seed]) -> None:
 
 def _log(run: Run, entry: dict[str, Any]) -> None:
     """Adds a line to timing.jsonl of every unfinished seed."""
-    if leads():
+    if is_lead_process():
         for i in run.unfinished:
             files.append_timing(run.configs[i].workdir, entry)

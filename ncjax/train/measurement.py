@@ -14,7 +14,7 @@ from ncjax.data import Benchmark, Split
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
 from ncjax.train.config import Resolved
-from ncjax.train.hosts import each_by_itself
+from ncjax.train.hosts import local_mesh
 
 Record = dict[str, float | int | None]
 
@@ -143,7 +143,7 @@ def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: f
             record[f"{name}/accuracy"] = float(np.mean(logits.argmax(-1) == labels))
         if subset.clusters:
             record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
-    with each_by_itself(), _named_not_finite():
+    with local_mesh(), _named_not_finite():
         record |= _few_shot(all_features, measurement)
     return record
 

@@ -20,7 +20,7 @@ from ncjax.train import records as files
 from ncjax.train import tensorboard, workdir
 from ncjax.train.checkpoint import find, load_variables, steps_in
 from ncjax.train.config import Config, Resolved, fill, identity
-from ncjax.train.hosts import agree, leads, together
+from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together
 from ncjax.train.loop import train
 from ncjax.train.run import Run
 from ncjax.train.seeds import Diverged
@@ -103,7 +103,7 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
         )
     if config.tensorboard:
         tensorboard.check_installed()
-    with together():
+    with raise_together():
         known = None if benchmark is None else Source.of(benchmark)
         resolved = _with_workdir(config, known)
         each = _seeds(resolved)
@@ -114,13 +114,13 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
         done = [_finished(one, described) for one, described in zip(each, begun, strict=True)]
         first = _read_finished(each[0], done[0])
         lost = [first is None] + [_read_finished(*one) is None for one in zip(each[1:], done[1:], strict=True)]
-    unfinished = [i for i, is_lost in enumerate(agree(*lost)) if is_lost]
+    unfinished = [i for i, is_lost in enumerate(max_over_processes(*lost)) if is_lost]
     if first is not None and not unfinished:
         _write_events(each)
-        if config.profile and leads():
+        if config.profile and is_lead_process():
             tqdm.write("the run is finished: no steps are left to profile", file=sys.stderr)
         return first
-    with together():
+    with raise_together():
         workdir.check_path(resolved.workdir)
         source = known or Source.of(load_benchmark(config))
         if source.is_streamed:  # a stream of images feeds one seed at a time
@@ -230,6 +230,6 @@ def _read_finished(config: Resolved, step: int | None) -> Classifier | None:
 
 def _write_events(each: Sequence[Resolved]) -> None:
     for config in each:
-        if config.tensorboard and leads():
+        if config.tensorboard and is_lead_process():
             with tensorboard.Events(config.workdir / "tensorboard") as events:
                 events.update(files.read_records(config.workdir))

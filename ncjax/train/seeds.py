@@ -9,7 +9,7 @@ from ncjax.errors import InputError
 from ncjax.train import records as files
 from ncjax.train.checkpoint import Checkpoints, load_newest
 from ncjax.train.config import Resolved
-from ncjax.train.hosts import leads
+from ncjax.train.hosts import is_lead_process
 from ncjax.train.measurement import Record
 from ncjax.train.tensorboard import Events
 from ncjax.train.trainer import States, Trainer
@@ -43,7 +43,7 @@ class Seed:
         with ExitStack() as stack:
             self.checkpoints = stack.enter_context(Checkpoints(config.workdir / "checkpoints", kept_steps))
             self._events: Events | None = None
-            if config.tensorboard and leads():
+            if config.tensorboard and is_lead_process():
                 self._events = stack.enter_context(Events(config.workdir / "tensorboard"))
             self._opened = stack.pop_all()
 
@@ -62,7 +62,7 @@ class Seed:
 
     def write_records(self) -> None:
         """Brings the files of the records up to date."""
-        if leads():
+        if is_lead_process():
             files.write_records(self.config.workdir, self.records)
         if self._events is not None:
             self._events.update(self.records)

@@ -33,14 +33,14 @@ class Stop:
         self._deferred = False
 
     def note(self, number: int) -> None:
-        """Takes a signal: stops at once, or leaves it to what is `deferred`."""
+        """Records a signal; raises Interrupted at once, unless signals are `deferred`."""
         self.signal = self.signal or number
         if not self._deferred:
             raise Interrupted(number, "outside of training, with nothing to save")
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """What is inside sees to `signal` by itself; if it does not, for it is at its end, the signal counts then."""
+        """The body polls `signal`; a signal it did not handle is raised on exit."""
         self._deferred = True
         try:
             yield

@@ -207,7 +207,7 @@ def _resident(
             if one_by_one:
                 for i in range(count):
                     carry = program(data, seed, order, np.int32(offset + i * batch), carry)
-                    devices.let_few_wait(i, carry)
+                    devices.limit_in_flight(i, carry)
                 jax.block_until_ready(carry)  # or the calls of the next group would wait beside this one's
             else:
                 carry = program(data, seed, order, np.int32(offset), carry, np.int32(count))
@@ -259,7 +259,7 @@ def streamed_trainer(setup: Setup, normalisation: tuple[Array, Array], batches_f
         carry = (states[0], zero())
         for i in range(count):
             carry = program(group, to_devices(*next(batches)), carry)
-            devices.let_few_wait(i, carry)
+            devices.limit_in_flight(i, carry)
         position = step + count
         return (carry[0],), _read([carry[1]], 1)
 

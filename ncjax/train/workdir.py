@@ -15,7 +15,7 @@ from typing import Any
 from ncjax.errors import InputError
 from ncjax.train import records as files
 from ncjax.train.config import Config, default_workdir, differences, has_fixed_data, identity
-from ncjax.train.hosts import leads
+from ncjax.train.hosts import is_lead_process
 
 _LOCK = ".lock"
 _SEEDS = "seeds.json"
@@ -160,7 +160,7 @@ def write_seeds(workdir: Path, seeds: int) -> None:
     Raises:
       Refused: if it cannot be written.
     """
-    if not leads():
+    if not is_lead_process():
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def claim(workdir: Path, description: dict[str, Any]) -> Iterator[None]:
       Taken: if another process is at work in it.
       Refused: if it holds other data, or cannot be written.
     """
-    if not leads():
+    if not is_lead_process():
         yield
         return
     try:
