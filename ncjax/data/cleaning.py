@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ncjax.data import archives, images, records
+from ncjax.data import archives, labelled, records
 from ncjax.errors import InputError
 
 _OWN = ("folder", "mini_imagenet")  # prepared from images of the user's, which may change
@@ -52,7 +52,7 @@ def _unread(cache: Path) -> Iterator[Leftover]:
         if prepared is None:
             continue
         if prepared.source is None:
-            yield Leftover(folder, f"of a former version of ncjax, {images.VERSION} has taken its place")
+            yield Leftover(folder, f"of a former version of ncjax, {labelled.VERSION} has taken its place")
         elif not os.path.exists(prepared.source):
             yield Leftover(folder, f"{prepared.source} is not there any more")
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ncjax.data import images
+from ncjax.data import images, labelled
 from ncjax.data.benchmark import (
     PARTS,
     PARTS_HELP,
@@ -60,7 +60,7 @@ def open_data_set(request: Request) -> DataSet:
             for path in listing.images:
                 yield images.Encoded(label, str(path), path)
 
-    prepared = images.prepare(
+    prepared = labelled.prepare(
         "folder",
         encoded,
         source=root,

@@ -1,11 +1,10 @@
 """Image files of any kind made into arrays of one size."""
 
 import io
-import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ncjax.data import archives, records
 from ncjax.errors import InputError, first_line
+from ncjax.files import expand
 from ncjax.progress import progress, remark
 
-VERSION = "1.1.0"  # 1.0.0 kept the upper 8 bits of all 16-bit images
 _GREY = {"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _SIXTEEN_BITS = re.compile(";16[BLN]")  # in the way in which Pillow names how a file's pixels are packed
-_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -113,86 +110,6 @@ def bits_of_grey(name: str, paths: Sequence[Path]) -> int:
     return next(bits for bits in (8, 10, 12, 14, 16) if peak < 1 << bits) if peak else 16
 
 
-def prepare(
-    name: str,
-    images: Callable[[], Iterable[Encoded]],
-    *,
-    source: Path,
-    class_names: Sequence[str],
-    facts: dict[str, object],
-    size: int,
-    channels: int,
-    count: int,
-    skip_corrupt: bool,
-    grey_bits: Callable[[], int] = lambda: 16,
-) -> records.Prepared:
-    """Prepared files of images read one after another, from `source`; `facts` tell them from others of that name.
-
-    `grey_bits` says how many bits 16-bit grey images use; it is called only where files are prepared.
-    """
-
-    kinds: Counter[tuple[str, bool]] = Counter()
-    left_out: list[str] = []
-    bits = 16
-
-    def attempt(image: Encoded) -> Decoded | InputError:
-        try:
-            return decode(image, size, channels, bits)
-        except InputError as error:
-            return error
-
-    def decoded() -> Iterator[tuple[np.ndarray, int]]:
-        nonlocal bits
-        bits = grey_bits()
-        encoded = iter(images())
-        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-            while chunk := list(itertools.islice(encoded, _AT_ONCE)):
-                for image, result in zip(chunk, pool.map(attempt, chunk), strict=True):
-                    if not isinstance(result, InputError):
-                        kinds[result.mode, result.transparent] += 1
-                        yield result.pixels, image.label
-                    elif skip_corrupt:
-                        left_out.append(image.where)
-                        last = result
-                    else:
-                        raise InputError(f"{result}; mend or remove it, or leave such images out with skip_corrupt")
-        if not kinds:
-            raise InputError(f"none of {len(left_out)} images can be read; for example {last}")
-
-    settings = {"image_size": size, "channels": channels, "skip_corrupt": skip_corrupt}
-    made_from = archives.digest({**facts, **settings})
-    contents = records.Contents(
-        description=f"from {os.fsencode(source.resolve()).decode(errors='backslashreplace')}",
-        homepage="",
-        image_shape=(size, size, channels),
-        class_names=tuple(class_names),
-        parts={"images": decoded},
-        count=count,
-        left_out=left_out,
-        source=source.resolve(),
-        settings=settings,
-    )
-    prepared = records.prepare(name, VERSION, made_from, lambda: contents)
-    for line in _remarks(kinds, prepared.left_out, channels, bits):
-        remark(f"{name}: {line}")
-    return prepared
-
-
-def _remarks(kinds: Counter[tuple[str, bool]], left_out: Sequence[str], channels: int, bits: int) -> Iterator[str]:
-    """What was done to images that are not as the data set has them; `kinds` counts them by mode and transparency."""
-    wanted = "L" if channels == 1 else "RGB"
-    turned = {kind: n for kind, n in sorted(kinds.items()) if kind != (wanted, False)}
-    if turned:
-        which = (f"{n} of mode {mode}{' with transparency' if clear else ''}" for (mode, clear), n in turned.items())
-        white = "; what is transparent became white" if any(clear for _, clear in turned) else ""
-        yield f"{', '.join(which)} turned to {'grey' if channels == 1 else 'RGB'}{white}"
-    if bits < 16:
-        yield f"16-bit grey holds {bits} bits: {(1 << bits) - 1} became white, not 65535"
-    if left_out:
-        more = " …" if len(left_out) > 5 else ""
-        yield f"left out {len(left_out)} images that cannot be read: {', '.join(left_out[:5])}{more}"
-
-
 class Listing(NamedTuple):
     """What is directly in a folder, by name: image files, other files and folders; without hidden ones."""
 
@@ -233,6 +150,63 @@ def is_dangling(path: Path) -> bool:
 def _endings() -> set[str]:
     """Those of the formats that Pillow reads, with the readers that a caller has registered."""
     return {ending for ending, format in Image.registered_extensions().items() if format in Image.OPEN}
+
+
+def files_at(places: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Image files: those named, whatever their ending, and those directly in the folders named, by name.
+
+    Raises InputError for what is not there, and folders without images.
+    """
+    found: list[Path] = []
+    for place in [places] if isinstance(places, str | os.PathLike) else places:
+        path = expand(place)
+        if path.is_dir():
+            inside = listing(path).images
+            if not inside:
+                raise InputError(f"{path} has no images of a format that Pillow reads; name a folder that has")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path} does not exist; name image files, or folders of them")
+    return found
+
+
+def read_files(
+    paths: Sequence[Path], size: int, channels: int, *, at_once: int, skip_corrupt: bool
+) -> Iterator[tuple[list[Path], np.ndarray]]:
+    """Image files as uint8 [n, size, size, channels], up to `at_once` at a time, each with its path.
+
+    With skip_corrupt, files that cannot be read are left out, and that is said.
+    Raises InputError for a file that cannot be read, with skip_corrupt only where none can.
+    """
+    left_out: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), at_once):
+            chunk = paths[start : start + at_once]
+            results = list(pool.map(lambda path: attempt(Encoded(0, str(path), path), size, channels), chunk))
+            good = [
+                (path, found.pixels) for path, found in zip(chunk, results, strict=True) if isinstance(found, Decoded)
+            ]
+            for found in results:
+                if isinstance(found, InputError):
+                    if not skip_corrupt:
+                        raise found
+                    left_out.append(str(found))
+            if good:
+                yield [path for path, _ in good], np.stack([pixels for _, pixels in good])
+    if left_out and len(left_out) == len(paths):
+        raise InputError(f"none of {len(paths)} images can be read; for example {left_out[-1]}")
+    for line in left_out:
+        remark(f"left out: {line}")
+
+
+def attempt(image: Encoded, size: int | None, channels: int, grey_bits: int = 16) -> Decoded | InputError:
+    """As `decode`, but what it raises is returned."""
+    try:
+        return decode(image, size, channels, grey_bits)
+    except InputError as error:
+        return error
 
 
 def remark_on_rest(name: str, root: Path, listings: Sequence[Listing]) -> None:

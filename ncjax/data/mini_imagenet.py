@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ncjax.data import archives, images
+from ncjax.data import archives, images, labelled
 from ncjax.data.benchmark import DataSet, Request, given_class_split, part_named
 from ncjax.errors import InputError, first_line
 
@@ -48,7 +48,7 @@ def open_data_set(request: Request) -> DataSet:
     part_of = {wnid: part for part in ("train", "val", "test") for wnid in split[part]}
     names = sorted(part_of)
     found = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)}, part_of)
-    prepared = images.prepare(
+    prepared = labelled.prepare(
         "mini_imagenet",
         found.read,
         source=request.data_dir,
