@@ -10,8 +10,6 @@ from pathlib import Path
 from ncjax.data import archives, labelled, records
 from ncjax.errors import InputError
 
-_OWN = ("folder", "mini_imagenet")  # prepared from images of the user's, which may change
-
 
 @dataclass(frozen=True)
 class Leftover:
@@ -42,7 +40,7 @@ def leftovers() -> list[Leftover]:
 
 def _unread(cache: Path) -> Iterator[Leftover]:
     newest: dict[tuple[object, ...], Path] = {}
-    folders = (path for name in _OWN for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
+    folders = (path for name in labelled.KINDS for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             prepared = records.open_prepared(folder)

@@ -1,5 +1,6 @@
 """Image files of any kind made into arrays of one size."""
 
+import functools
 import io
 import os
 import re
@@ -8,26 +9,36 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ncjax.errors import InputError, first_line
 from ncjax.files import expand
-from ncjax.progress import progress, remark
+from ncjax.progress import progress_bar, remark
 
 _GREY = {"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _SIXTEEN_BITS = re.compile(";16[BLN]")  # in the way in which Pillow names how a file's pixels are packed
 
 
+Content: TypeAlias = bytes | Path | np.ndarray
+"""Of one image: the bytes of an image file, the file that holds them, or pixels uint8 [h, w, c] or [h, w]."""
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """One image file: its class number, what to call it in messages, its bytes or the file that holds them."""
+    """One image: its class number, what to call it in messages, its content."""
 
     label: int
     where: str
-    content: bytes | Path
+    content: Content
+
+
+def _open(content: Content) -> Image.Image:
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content)
+    return Image.open(content if isinstance(content, Path) else io.BytesIO(content))
 
 
 class Decoded(NamedTuple):
@@ -47,8 +58,9 @@ def decode(image: Encoded, size: int | None, channels: int, grey_bits: int = 16)
     white.
     """
     try:
-        source = image.content if isinstance(image.content, Path) else io.BytesIO(image.content)
-        with Image.open(source) as opened:
+        if isinstance(image.content, Path) and image.content.suffix.lower() in (".heic", ".heif"):
+            _register_heif()
+        with _open(image.content) as opened:
             mode = opened.mode
             if size is not None:
                 opened.draft(None, (2 * size, 2 * size))  # JPEG: decode at no more than the resolution needed
@@ -70,7 +82,8 @@ def decode(image: Encoded, size: int | None, channels: int, grey_bits: int = 16)
                 picture = picture.resize((size, size), Image.Resampling.LANCZOS)
             return Decoded(np.asarray(picture).reshape(picture.height, picture.width, channels), mode, transparent)
     except UnidentifiedImageError as error:
-        raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read") from error
+        hint = heic_hint([image.content]) if isinstance(image.content, Path) else ""
+        raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read{hint}") from error
     except Exception as error:  # every reader of a format has errors of its own: AVIF's are RuntimeErrors
         reason = first_line(error)
         if isinstance(image.content, Path) and is_dangling(image.content):
@@ -84,16 +97,18 @@ def _sixteen_bits(opened: Image.Image, picture: Image.Image) -> tuple[np.ndarray
     return grey, grey == opened.info.get("transparency", -1)
 
 
-def bits_of_grey(name: str, paths: Sequence[Path]) -> int:
+def bits_of_grey(name: str, contents: Iterable[Content], count: int | None = None) -> int:
     """How many bits the 16-bit grey images of a data set use: the least of 8, 10, 12, 14 and 16 that holds all pixels.
 
     Cameras and scanners write 10 to 14 bits into 16-bit files, and all images of a data set must be scaled alike.
     Says so of 16-bit colour that is as dark: Pillow reads the upper 8 bits of it alone, which leaves nothing to scale.
     """
     peak = colour_peak = colour_images = 0
-    for path in progress(paths, "looking at 16-bit images", "image"):
+    for content in progress_bar("looking at 16-bit images", "image", iterable=contents, total=count):
+        if _has_eight_bits(content):
+            continue
         try:
-            with Image.open(path) as image:
+            with _open(content) as image:
                 if image.mode.startswith("I;16"):
                     grey, clear = _sixteen_bits(image, image)
                     peak = max(peak, int(grey[~clear].max(initial=0)))
@@ -147,8 +162,26 @@ def is_dangling(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
+@functools.cache
+def _register_heif() -> bool:
+    """Lets Pillow read HEIC, the photographs of many telephones, where pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def heic_hint(paths: Iterable[Path]) -> str:
+    """What to do about HEIC images that are passed over; empty where there are none."""
+    found = any(path.suffix.lower() in (".heic", ".heif") for path in paths)
+    return '; HEIC needs pillow-heif: pip install "ncjax[heic]"' if found and not _register_heif() else ""
+
+
 def _endings() -> set[str]:
     """Those of the formats that Pillow reads, with the readers that a caller has registered."""
+    _register_heif()
     return {ending for ending, format in Image.registered_extensions().items() if format in Image.OPEN}
 
 
@@ -217,7 +250,7 @@ def remark_on_rest(name: str, root: Path, listings: Sequence[Listing]) -> None:
         kinds = ", ".join(f"{count} of {ending}" for ending, count in counts.most_common(5))
         remark(
             f"{name}: passed over {len(others)} files that are no images by their endings or belong to no class "
-            f"({kinds}): {_some(others, root)}"
+            f"({kinds}): {_some(others, root)}{heic_hint(others)}"
         )
     endings = _endings()
     below = (walked for listing in listings for folder in listing.folders for walked in os.walk(folder))
@@ -247,11 +280,20 @@ def stamps(paths: Iterable[Path], root: Path) -> dict[str, object]:
     return facts
 
 
-def channels_of(paths: Sequence[Path]) -> int:
+def _has_eight_bits(content: Content) -> bool:
+    """Whether pixels of more bits are out of the question without opening the image: JPEG, or PNG that says so."""
+    if isinstance(content, Path):
+        return content.suffix.lower() in (".jpg", ".jpeg")
+    if isinstance(content, np.ndarray):
+        return True
+    return content.startswith(b"\xff\xd8\xff") or (content.startswith(b"\x89PNG\r\n") and content[24:25] != b"\x10")
+
+
+def channels_of(contents: Iterable[Content], count: int | None = None) -> int:
     """1 if all images are grey, else 3; images that cannot be opened do not count here."""
-    for path in progress(paths, "looking at images", "image"):
+    for content in progress_bar("looking at images", "image", iterable=contents, total=count):
         try:
-            with Image.open(path) as image:
+            with _open(content) as image:
                 if image.mode not in _GREY:
                     return 3
         except Exception:  # as in `decode`

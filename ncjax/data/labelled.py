@@ -1,54 +1,83 @@
 """Labelled images of the user's own, in whatever files they come: prepared once, then read like any data set."""
 
+import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ncjax.data import archives, records
+from ncjax.data import archives, class_splits, images, records
+from ncjax.data.benchmark import DataSet, Request
 from ncjax.data.images import Encoded, attempt
 from ncjax.errors import InputError
 from ncjax.progress import remark
 
 VERSION = "1.1.0"  # 1.0.0 kept the upper 8 bits of all 16-bit images
+KINDS = ("folder", "csv", "parquet", "tfds", "pickles", "mini_imagenet")
+"""The data sets that are prepared from images of the user's, which may change."""
+DEFAULT_SIZE = 84
 _AT_ONCE = 256
 
 
-def prepare(
-    name: str,
-    images: Callable[[], Iterable[Encoded]],
-    *,
-    source: Path,
-    class_names: Sequence[str],
-    facts: dict[str, object],
-    size: int,
-    channels: int,
-    count: int,
-    skip_corrupt: bool,
-    grey_bits: Callable[[], int] = lambda: 16,
-) -> records.Prepared:
-    """Prepared files of images read one after another, from `source`; `facts` tell them from others of that name.
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images where they lie, before any is decoded: what the module of each format makes of files.
 
-    `grey_bits` says how many bits 16-bit grey images use; it is called only where files are prepared.
+    Attributes:
+      root: the folder or file that they come from.
+      class_names: of all classes; an image's class number is a place among these.
+      read: goes through the images, each time anew, in an order that the files alone decide.
+      count: of the images.
+      facts: what tells them from other images at that root, as `images.stamps` does.
+      parts: names of the source, validation and target classes where the files divide them; else empty.
+      size: side in pixels where the user asks for none.
+      channels: 1 or 3; None to look at the images.
+      superclasses: the superclass of each class by name, where the files have them.
     """
 
+    root: Path
+    class_names: Sequence[str]
+    read: Callable[[], Iterator[Encoded]]
+    count: int
+    facts: Mapping[str, object]
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    size: int = DEFAULT_SIZE
+    channels: int | None = None
+    superclasses: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_labelled(kind: str, request: Request, found: Labelled) -> DataSet:
+    """The data set of these images: their classes divided, and the images prepared where they are not yet.
+
+    Raises InputError for a split that does not fit, said before images are prepared, and images that cannot be read.
+    """
+    split, superclasses = class_splits.choose(request.class_split, found.class_names, found.parts, request.split_seed)
+    prepared = _prepare(kind, request, found)
+    return dataclasses.replace(prepared.data_set(split, found.superclasses or superclasses), by_class=True)
+
+
+def _prepare(kind: str, request: Request, found: Labelled) -> records.Prepared:
+    size, skip_corrupt = request.image_size or found.size, request.skip_corrupt
+    contents = (image.content for image in found.read())
+    channels = found.channels or images.channels_of(contents, found.count)
     kinds: Counter[tuple[str, bool]] = Counter()
     left_out: list[str] = []
     bits = 16
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:
         nonlocal bits
-        bits = grey_bits()
-        encoded = iter(images())
+        if found.channels is None:
+            bits = images.bits_of_grey(kind, (image.content for image in found.read()), found.count)
+        encoded = found.read()
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
             while chunk := list(itertools.islice(encoded, _AT_ONCE)):
-                for image, result in zip(
-                    chunk, pool.map(lambda one: attempt(one, size, channels, bits), chunk), strict=True
-                ):
+                results = pool.map(lambda one: attempt(one, size, channels, bits), chunk)
+                for image, result in zip(chunk, results, strict=True):
                     if not isinstance(result, InputError):
                         kinds[result.mode, result.transparent] += 1
                         yield result.pixels, image.label
@@ -61,21 +90,21 @@ def prepare(
             raise InputError(f"none of {len(left_out)} images can be read; for example {last}")
 
     settings = {"image_size": size, "channels": channels, "skip_corrupt": skip_corrupt}
-    made_from = archives.digest({**facts, **settings})
-    contents = records.Contents(
-        description=f"from {os.fsencode(source.resolve()).decode(errors='backslashreplace')}",
+    made_from = archives.digest({**found.facts, **settings})
+    what = records.Contents(
+        description=f"from {os.fsencode(found.root.resolve()).decode(errors='backslashreplace')}",
         homepage="",
         image_shape=(size, size, channels),
-        class_names=tuple(class_names),
+        class_names=tuple(found.class_names),
         parts={"images": decoded},
-        count=count,
+        count=found.count,
         left_out=left_out,
-        source=source.resolve(),
+        source=found.root.resolve(),
         settings=settings,
     )
-    prepared = records.prepare(name, VERSION, made_from, lambda: contents)
+    prepared = records.prepare(kind, VERSION, made_from, lambda: what)
     for line in _remarks(kinds, prepared.left_out, channels, bits):
-        remark(f"{name}: {line}")
+        remark(f"{kind}: {line}")
     return prepared
 
 
@@ -92,3 +121,22 @@ def _remarks(kinds: Counter[tuple[str, bool]], left_out: Sequence[str], channels
     if left_out:
         more = " …" if len(left_out) > 5 else ""
         yield f"left out {len(left_out)} images that cannot be read: {', '.join(left_out[:5])}{more}"
+
+
+def of_files(
+    root: Path,
+    class_names: Sequence[str],
+    files: Sequence[tuple[int, Path]],
+    *,
+    facts: Mapping[str, object] | None = None,
+    parts: Mapping[str, Sequence[str]] | None = None,
+    channels: int | None = None,
+) -> Labelled:
+    """Images that lie in files of their own, given as pairs of class number and path; `facts` beyond the files'."""
+
+    def read() -> Iterator[Encoded]:
+        for label, path in files:
+            yield Encoded(label, str(path), path)
+
+    stamps = images.stamps((path for _, path in files), root)
+    return Labelled(root, class_names, read, len(files), {**stamps, **(facts or {})}, parts or {}, channels=channels)

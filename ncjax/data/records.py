@@ -68,10 +68,11 @@ class Prepared:
     settings: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
 
-    def data_set(self, split: ClassSplit) -> DataSet:
-        """These images, with a split of their classes."""
+    def data_set(self, split: ClassSplit, superclasses: Mapping[str, str] | None = None) -> DataSet:
+        """These images, with a split of their classes and, by name, their superclasses."""
         size = sum(self.counts.values()) * math.prod(self.image_shape)
-        return DataSet(self.class_names, split, self.read, self.leave_in_files, size, self.made_with)
+        above = superclasses or {}
+        return DataSet(self.class_names, split, self.read, self.leave_in_files, size, self.made_with, above)
 
     def read(self, classes: Sequence[int]) -> ClassImages:
         """The images of some classes, in prepared order; official_test says which are of the part "test"."""
