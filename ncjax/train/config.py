@@ -300,5 +300,9 @@ def differences(described: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def default_workdir(config: Config) -> Path:
     """runs/<dataset>-<network>-<digest of the identity>."""
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
-    dataset = re.sub("[:/]", "-", config.dataset)
-    return Path("runs") / f"{dataset}-{config.network}-{digest}"
+    return Path("runs") / f"{run_name(config)}-{digest}"
+
+
+def run_name(config: Config) -> str:
+    """What the default folder of a run begins with: data set and network, without what folders cannot be named."""
+    return f"{re.sub('[:/]', '-', config.dataset)}-{config.network}"
