@@ -105,7 +105,7 @@ def bits_of_grey(name: str, contents: Iterable[Content], count: int | None = Non
     """
     peak = colour_peak = colour_images = 0
     for content in progress_bar("looking at 16-bit images", "image", iterable=contents, total=count):
-        if _has_eight_bits(content):
+        if has_eight_bits(content):
             continue
         try:
             with _open(content) as image:
@@ -280,7 +280,7 @@ def stamps(paths: Iterable[Path], root: Path) -> dict[str, object]:
     return facts
 
 
-def _has_eight_bits(content: Content) -> bool:
+def has_eight_bits(content: Content) -> bool:
     """Whether pixels of more bits are out of the question without opening the image: JPEG, or PNG that says so."""
     if isinstance(content, Path):
         return content.suffix.lower() in (".jpg", ".jpeg")

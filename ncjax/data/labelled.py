@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,15 +69,18 @@ def _prepare(kind: str, request: Request, found: Labelled) -> records.Prepared:
     kinds: Counter[tuple[str, bool]] = Counter()
     left_out: list[str] = []
     bits = 16
+    looked = found.channels is not None
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:
-        nonlocal bits
-        if found.channels is None:
-            bits = images.bits_of_grey(kind, (image.content for image in found.read()), found.count)
+        nonlocal bits, looked
         encoded = found.read()
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
             while chunk := list(itertools.islice(encoded, _AT_ONCE)):
-                results = pool.map(lambda one: attempt(one, size, channels, bits), chunk)
+                if not looked and not all(images.has_eight_bits(image.content) for image in chunk):
+                    # only of the images from here on it matters how many bits there are
+                    bits = images.bits_of_grey(kind, (image.content for image in found.read()), found.count)
+                    looked = True
+                results = pool.map(partial(attempt, size=size, channels=channels, grey_bits=bits), chunk)
                 for image, result in zip(chunk, results, strict=True):
                     if not isinstance(result, InputError):
                         kinds[result.mode, result.transparent] += 1
