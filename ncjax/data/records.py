@@ -150,9 +150,11 @@ class RecordImages:
         try:
             for part in np.unique(places[:, 0]):
                 here = np.flatnonzero(places[:, 0] == part)
-                found = self._source(int(part)).__getitems__(places[here, 1].tolist())
-                for row, record in zip(here, found, strict=True):
-                    images[row] = _decode(_parse(record)[0], self._prepared.image_shape)
+                for start in range(0, len(here), _READ_AT_ONCE):  # so that few records are in memory beside the images
+                    at_once = here[start : start + _READ_AT_ONCE]
+                    found = self._source(int(part)).__getitems__(places[at_once, 1].tolist())
+                    for row, record in zip(at_once, found, strict=True):
+                        images[row] = _decode(_parse(record)[0], self._prepared.image_shape)
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(self._prepared.folder, error) from error
         return images
