@@ -7,6 +7,10 @@
 Both are of one call each in a process of its own, imports not counted. A loop only decodes into an array, in one
 process: it keeps nothing that could be read back.
 
+The folder's images are also given as Parquet (needs pyarrow) and TFRecord files: formats take turns, --repeats times,
+and their ratio is that of the totals. With --memory=100000, so many images are prepared and left in their files, and
+the most memory that took is told.
+
 Measured on two idle cores of an AMD EPYC, 2026-11-26, --data_dir given:
 
     CIFAR-100, 60,000 images      prepare 32.1 s, read back 10.3 s    a loop over its pickles    0.9 s
@@ -24,8 +28,10 @@ price is decoding them again.
 """
 
 import argparse
+import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,24 +45,31 @@ from PIL import Image
 from ncjax.files import expand
 
 LOAD = """
-import sys, time
+import json, resource, sys, time
 import tensorflow_datasets  # which ncjax.data imports when it is needed
 from ncjax import data
-start = time.perf_counter()
-loaded = data.load(sys.argv[1], data_dir=sys.argv[2])
-print(time.perf_counter() - start)
+if sys.argv[1] == "parquet":
+    import pyarrow.parquet
+options = json.loads(sys.argv[3])
+wall, used = time.perf_counter(), time.process_time()
+loaded = data.load(sys.argv[1], data_dir=sys.argv[2], **options)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps([time.perf_counter() - wall, time.process_time() - used, peak]))
 """
+
+
+def load(name: str, data_dir: Path, cache: Path, **options: object) -> tuple[float, float, float]:
+    """One `load` in a process of its own: its seconds, its processor's seconds, the most memory of the process."""
+    command = [sys.executable, "-c", LOAD, name, str(data_dir), json.dumps(options)]
+    environment = os.environ | {"NCJAX_CACHE_DIR": str(cache)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    wall, used, peak = json.loads(done.stdout)
+    return wall, used, peak
 
 
 def ours(name: str, data_dir: Path, cache: Path) -> tuple[float, float]:
     """Seconds of the first and of the second `load`."""
-    environment = os.environ | {"NCJAX_CACHE_DIR": str(cache)}
-
-    def once() -> float:
-        command = [sys.executable, "-c", LOAD, name, str(data_dir)]
-        return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-    return once(), once()
+    return load(name, data_dir, cache)[0], load(name, data_dir, cache)[0]
 
 
 def make_folder(root: Path, images: int, classes: int = 20, side: int = 160) -> None:
@@ -67,6 +80,94 @@ def make_folder(root: Path, images: int, classes: int = 20, side: int = 160) -> 
         for i in range(images // classes):
             small = Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8))
             small.resize((side, side), Image.Resampling.BICUBIC).save(root / f"class_{c:02d}" / f"{i}.jpg")
+
+
+def make_parquet(root: Path, images: Path, times: int = 1) -> None:
+    """The images of a folder, as the hub's libraries write them: by the hundred, with the names in the schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names, files = files_of(images)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    schema = pa.schema(
+        {"image": kind, "label": pa.int64()}, {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    root.mkdir()
+    with pq.ParquetWriter(root / "train-00000-of-00001.parquet", schema) as writer:
+        for start in [*range(0, len(files), 100)] * times:
+            of_group = files[start : start + 100]
+            columns = [
+                pa.array([{"bytes": path.read_bytes(), "path": path.name} for path, _ in of_group], kind),
+                pa.array([label for _, label in of_group], pa.int64()),
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def make_tfrecords(root: Path, images: Path, times: int = 1) -> None:
+    """The images of a folder, as tensorflow-datasets writes them, in one file."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    from ncjax.data.tfrecord import masked_crc32c
+
+    names, files = files_of(images)
+    folder = root / "photos" / "1.0.0"
+    folder.mkdir(parents=True)
+    features = {"image": tfds.features.Image(encoding_format="jpeg"), "label": tfds.features.ClassLabel(names=names)}
+    tfds.features.FeaturesDict(features).save_config(str(folder))
+    split = {"name": "train", "shardLengths": [str(times * len(files))], "numBytes": "1"}
+    split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info = {"name": "photos", "version": "1.0.0", "fileFormat": "tfrecord", "moduleName": "photos", "splits": [split]}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    with (folder / "photos-train.tfrecord-00000-of-00001").open("wb") as file:
+        for path, label in files * times:
+            example = tf_example_pb2.Example()
+            example.features.feature["image"].bytes_list.value.append(path.read_bytes())
+            example.features.feature["label"].int64_list.value.append(label)
+            record = example.SerializeToString()
+            head = struct.pack("<Q", len(record))
+            file.write(head + struct.pack("<I", masked_crc32c(head)))
+            file.write(record + struct.pack("<I", masked_crc32c(record)))
+
+
+def files_of(images: Path) -> tuple[list[str], list[tuple[Path, int]]]:
+    """The classes of a folder, and its files with their class numbers."""
+    classes = sorted(images.iterdir())
+    return [one.name for one in classes], [(p, i) for i, one in enumerate(classes) for p in sorted(one.iterdir())]
+
+
+def formats(scratch: Path, images: Path, repeats: int) -> None:
+    """Prepares the images of a folder from each format in turn."""
+    make_parquet(scratch / "parquet", images)
+    make_tfrecords(scratch / "tfds", images)
+    count = len(files_of(images)[1])
+    asked = {"folder": images, "parquet": scratch / "parquet", "tfds:photos": scratch / "tfds"}
+    spent = {name: np.zeros(2) for name in asked}
+    for repeat in range(repeats):
+        for name, data_dir in asked.items():
+            spent[name] += load(name, data_dir, scratch / f"cache-{repeat}-{name.partition(':')[0]}", image_size=84)[:2]
+    for name, (wall, used) in spent.items():
+        share = spent["folder"] / spent[name]
+        print(
+            f"{name:<12} {count:,} JPEG images to 84x84: prepare {wall / repeats:6.1f} s, {used / repeats:6.1f} s of "
+            f"processors: {share[0]:.2f} and {share[1]:.2f} of the folder's speed",
+            flush=True,
+        )
+
+
+def memory(scratch: Path, images: Path, count: int) -> None:
+    """Prepares many images, which stay in their files."""
+    times = -(-count // len(files_of(images)[1]))
+    for name, make in (("parquet", make_parquet), ("tfds:photos", make_tfrecords)):
+        root = scratch / f"many-{name.partition(':')[0]}"
+        make(root, images, times)
+        for state in ("prepare", "read back"):
+            wall, _, peak = load(name, root, scratch / "cache-many", image_size=84, stream_above=0)
+            print(
+                f"{name:<12} {count:,} images, streamed: {state} {wall:6.1f} s, {peak / 2**30:.2f} GiB at most",
+                flush=True,
+            )
 
 
 def pillow_loop(root: Path) -> None:
@@ -99,6 +200,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=expand, help="holds CIFAR-100 and EMNIST")
     parser.add_argument("--images", type=int, default=10_000, help="in the folder of JPEG images")
+    parser.add_argument("--repeats", type=int, default=3, help="of each format of these images; 0 leaves them out")
+    parser.add_argument("--memory", type=int, default=0, help="images to prepare for the measurement of memory")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch) / "cache"
@@ -110,6 +213,11 @@ def main() -> None:
             row("EMNIST balanced", ours("emnist", flags.data_dir, cache), None)
         root = Path(scratch) / "images"
         make_folder(root, flags.images)
+        if flags.repeats:
+            formats(Path(scratch), root, flags.repeats)
+        if flags.memory:
+            memory(Path(scratch), root, flags.memory)
+            return
         seconds = ours("folder", root, cache)
         row(
             f"folder, {flags.images:,} JPEG images to 84x84",

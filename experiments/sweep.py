@@ -27,7 +27,7 @@ from ncjax.errors import InputError
 from ncjax.files import write_atomically
 from ncjax.runs import Run
 from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
-from ncjax.train.config import identity
+from ncjax.train.config import identity, run_name
 from ncjax.train.workdir import Taken
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def folder(point: Point, options: Options) -> Path:
     # settings at their default do not count, so that one that is added later leaves the names of older runs
     changed = {key: value for key, value in identity(settled).items() if value != getattr(Config(), key)}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
-    name = f"{settled.dataset}-{settled.network}-{digest}-x{point.number_of_seeds(options)}"
+    name = f"{run_name(settled)}-{digest}-x{point.number_of_seeds(options)}"
     return options.out / "runs" / name
 
 
@@ -240,6 +240,7 @@ def load(config: Config) -> Benchmark:
     key = (
         config.dataset, config.data_dir, config.num_source_classes, config.source_test_per_class,
         config.samples_per_class, config.split_seed, config.image_size, config.rotations, config.skip_corrupt,
+        config.class_split, config.image_column, config.label_column, config.nested,
     )  # fmt: skip
     if key not in _loaded:
         _loaded.clear()

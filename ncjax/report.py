@@ -182,8 +182,10 @@ def page(runs: Sequence[Run], detail: Detail | None, *, missing: str = "") -> st
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     settings, differing = _settings(runs)
     return template.render(
+        style=style,
         bokeh="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
         script=script,
         plots=divs,

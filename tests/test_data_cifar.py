@@ -89,6 +89,15 @@ def test_classes_are_those_of_the_published_split(small, name):
     assert not set(split["val"]) & set(split["test"])
 
 
+def test_superclasses_are_kept_and_a_class_split_makes_one_benchmark_of_another(small):
+    folder, archive = small
+    fc100 = _load(small, "fc100")
+    assert dict(zip(fc100.target.class_names, fc100.target.superclasses, strict=True))["baby"] == "people"
+    assert not set(fc100.source_train.superclasses) & set(fc100.target.superclasses)
+    chosen = cifar.open_data_set(Request("cifar100", folder, class_split="fc100"), archive)
+    assert chosen.split == cifar.open_data_set(Request("fc100", folder), archive).split
+
+
 def test_images_and_labels_are_those_of_the_pickles_in_the_official_division(small):
     benchmark, raw = _load(small), _raw(small[0])
     for part, members, each in (

@@ -39,7 +39,7 @@ def _count(benchmark):
 
 def test_what_is_passed_over_is_counted_and_named_each_time(tmp_path, capsys):
     root = _tree(tmp_path / "own", "abcd")
-    for name in ("photo.HEIC", "photo2.heic", "no_ending", ".hidden"):
+    for name in ("photo.CR2", "photo2.cr2", "no_ending", ".hidden"):
         (root / "a" / name).write_text("")
     (root / "readme.txt").write_text("")
     (root / "b" / "deeper" / "still").mkdir(parents=True)
@@ -50,8 +50,8 @@ def test_what_is_passed_over_is_counted_and_named_each_time(tmp_path, capsys):
         assert _count(_load(root)) == 12
         said = capsys.readouterr().err.splitlines()
         assert (
-            "folder: passed over 5 files that are no images by their endings or belong to no class (2 of .heic, "
-            "1 of .png, 1 of .txt, 1 of no ending): loose.png, readme.txt, a/no_ending, a/photo.HEIC, a/photo2.heic"
+            "folder: passed over 5 files that are no images by their endings or belong to no class (2 of .cr2, "
+            "1 of .png, 1 of .txt, 1 of no ending): loose.png, readme.txt, a/no_ending, a/photo.CR2, a/photo2.cr2"
         ) in said
         assert (
             "folder: passed over 2 images in folders inside of class folders: b/deeper/4.png, b/deeper/still/5.jpg; "
@@ -151,7 +151,7 @@ def test_mini_imagenet_below_its_parts(tmp_path):
     assert benchmark.target.class_names == tuple(sorted(SPLIT["test"]))
     wnid = SPLIT["train"][0]
     (root / "meta-train" / wnid).rename(root / "meta-test" / wnid)
-    with pytest.raises(InputError, match=f"class {wnid} is in .*meta-test, but of the train classes"):
+    with pytest.raises(InputError, match=f"class {wnid} is in .*meta-test, but of the source classes"):
         data.load("mini_imagenet", data_dir=root, image_size=8)
 
 

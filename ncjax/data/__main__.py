@@ -81,6 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image_size", type=int, help="side in pixels that images are resized to")
     parser.add_argument("--rotations", action="store_true", help="turned characters are further classes (omniglot)")
     parser.add_argument("--skip_corrupt", action="store_true", help="leave out images that cannot be read")
+    parser.add_argument("--class_split", help="which classes are source, validation and target: a name or a .json file")
+    parser.add_argument("--image_column", help="column of images (csv, parquet, tfds)")
+    parser.add_argument("--label_column", help="column of labels (csv, parquet, tfds)")
+    parser.add_argument("--nested", action="store_true", help="images may lie one folder deeper (folder)")
     parser.add_argument("--output", help="PNG file to write (default: <name>-<split>.png)")
     parser.add_argument(
         "--clean",
@@ -103,11 +107,15 @@ def main(arguments: list[str] | None = None) -> int:
             image_size=options.image_size,
             rotations=options.rotations,
             skip_corrupt=options.skip_corrupt,
+            class_split=options.class_split,
+            image_column=options.image_column,
+            label_column=options.label_column,
+            nested=options.nested,
         )
         split = getattr(benchmark, options.split)
         if split is None:
             raise InputError(f"{options.preview} has no {options.split}; choose another --split")
-        path = expand(options.output or f"{options.preview}-{options.split}.png")
+        path = expand(options.output or f"{options.preview.replace(':', '-').replace('/', '-')}-{options.split}.png")
         try:
             contact_sheet(split).save(path)
         except (OSError, ValueError) as error:

@@ -35,12 +35,14 @@ class Split:
     are a `RecordImages`, which reads them when they are indexed.
     labels: int32 [n] in 0..k-1, NumPy; whole numbers of other types are converted.
     class_names: k different names, that of class i at i.
+    superclasses: k names, that of the superclass of class i at i; None where there are none.
     Raises InputError for arrays or names that are not so, and for no images.
     """
 
     images: Any
     labels: np.ndarray
     class_names: tuple[str, ...]
+    superclasses: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         images = _array(self.images, "images")
@@ -53,6 +55,8 @@ class Split:
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", _labels(self.labels, len(images), names))
         object.__setattr__(self, "class_names", names)
+        if self.superclasses is not None:
+            object.__setattr__(self, "superclasses", _superclasses(self.superclasses, len(names)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +88,14 @@ def _names(names: Any) -> tuple[str, ...]:
         twice = next(name for name, times in Counter(names).items() if times > 1)
         raise InputError(f"class_names has {twice!r} more than once; give every class a name of its own")
     return tuple(str(name) for name in names)  # NumPy's strings are strings of their own
+
+
+def _superclasses(given: Any, count: int) -> tuple[str, ...]:
+    several = not isinstance(given, str) and isinstance(given, Iterable)
+    names = tuple(given) if several else ()
+    if len(names) != count or not all(isinstance(name, str) for name in names):
+        raise InputError(f"superclasses is {given!r}; it must be {count} names, one a class, or None")
+    return tuple(str(name) for name in names)
 
 
 def _labels(values: Any, count: int, names: tuple[str, ...]) -> np.ndarray:
@@ -170,6 +182,10 @@ class Request:
     image_size: int | None = None
     rotations: bool = False
     skip_corrupt: bool = False
+    class_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,7 +222,9 @@ class DataSet:
     """A data set before its images are read: the names of all classes, their split, and a reader of some classes.
 
     leave_in_files does as read, with images that stay in their files; None where there are no such files.
-    decoded_bytes: the size of all images in such files, as arrays. made_with: as of Benchmark.
+    decoded_bytes: the size of all images in such files, as arrays. made_with: as of Benchmark. superclasses: the
+    superclass of each class, by name; of all classes or of none. by_class: whether the images of a split are put in the
+    order of classes, so that it does not matter in which order they lie in their files; else they stay in that.
     """
 
     class_names: tuple[str, ...]
@@ -215,6 +233,8 @@ class DataSet:
     leave_in_files: Callable[[Sequence[int]], ClassImages] | None = None
     decoded_bytes: int = 0
     made_with: Mapping[str, str] = field(default_factory=dict)
+    superclasses: Mapping[str, str] = field(default_factory=dict)
+    by_class: bool = False
 
 
 def random_class_split(
@@ -309,9 +329,13 @@ def build(
 
     def select(index: np.ndarray, classes: Sequence[int], in_files: bool = False) -> Split:
         index = np.sort(index)
+        if data_set.by_class:
+            index = index[np.argsort(pool.labels[index], kind="stable")]
         labels = np.searchsorted(classes, pool.labels[index]).astype(np.int32)
         images = pool.images.subset(index) if in_files else pool.images[index]
-        return Split(images, labels, tuple(data_set.class_names[c] for c in classes))
+        names = tuple(data_set.class_names[c] for c in classes)
+        above = data_set.superclasses
+        return Split(images, labels, names, tuple(above[n] for n in names) if all(n in above for n in names) else None)
 
     held_out = np.concatenate(test)
     trained_on = np.concatenate(train)

@@ -30,6 +30,9 @@ class Entry:
 _CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _CIFAR_LICENCE = "none stated by its makers; they ask to cite Krizhevsky, Learning Multiple Layers of Features, 2009"
 
+_OF_IMAGES = frozenset({"image_size", "skip_corrupt", "class_split"})
+_OF_COLUMNS = frozenset({"image_column", "label_column"})
+
 CATALOG: dict[str, Entry] = {
     "glyphs": Entry(
         "glyphs",
@@ -63,6 +66,7 @@ CATALOG: dict[str, Entry] = {
         _CIFAR_LICENCE,
         "crop_flip",
         "cifar100",
+        frozenset({"class_split"}),
     ),
     "cifar10": Entry(
         "cifar",
@@ -109,7 +113,44 @@ CATALOG: dict[str, Entry] = {
         "yours",
         None,
         "folder",
-        frozenset({"image_size", "skip_corrupt"}),
+        _OF_IMAGES | {"nested"},
+    ),
+    "csv": Entry(
+        "csv_lists",
+        "your own images by lists of lines filename,label: a .csv file, or a folder of such, beside a folder images/",
+        "yours",
+        "yours",
+        None,
+        "csv",
+        _OF_IMAGES | _OF_COLUMNS,
+    ),
+    "parquet": Entry(
+        "parquet",
+        "Parquet files with a column of images and one of labels, as of the Hugging Face hub: a file or a folder",
+        "yours",
+        "yours",
+        None,
+        "parquet",
+        _OF_IMAGES | _OF_COLUMNS,
+    ),
+    "tfds": Entry(
+        "tfds",
+        "tfds:NAME or tfds:NAME:VERSION, an image data set that tensorflow-datasets has prepared under data_dir",
+        "https://www.tensorflow.org/datasets/catalog/overview",
+        "each its own; tensorflow-datasets tells it",
+        None,
+        "tfds",
+        _OF_IMAGES | _OF_COLUMNS,
+    ),
+    "pickles": Entry(
+        "pickles",
+        "pickles and arrays that few-shot repositories handed out, in the folder data_dir: miniImageNet, CIFAR-FS, "
+        "FC100, tieredImageNet",
+        "yours",
+        "yours",
+        None,
+        "pickles",
+        _OF_IMAGES,
     ),
     "npz": Entry(
         "npz",
@@ -117,6 +158,7 @@ CATALOG: dict[str, Entry] = {
         "yours",
         "yours",
         None,
+        options=frozenset({"class_split"}),
     ),
 }
 
@@ -137,16 +179,20 @@ def load(
     image_size: int | None = None,
     rotations: bool = False,
     skip_corrupt: bool = False,
+    class_split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    nested: bool = False,
     stream_above: int | None = None,
 ) -> Benchmark:
     """A data set as images of source, validation and target classes.
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`; of tfds with the data set after a colon, as tfds:cifar100 or tfds:cifar100:3.0.2.
       data_dir: the folder of the data set's official archive or of the user's own images; a single archive (CIFAR,
         EMNIST, ImageNet) may be named itself, and the file of npz is. Without it the prepared files in the cache folder
-        are read or, where there are none, made from the archive, which is downloaded; mini_imagenet, folder and npz
-        need it, glyphs does not look at it.
+        are read or, where there are none, made from the archive, which is downloaded; mini_imagenet and the user's own
+        data (folder, csv, parquet, pickles, npz) need it, glyphs does not look at it, tfds looks into its own folder.
       num_source_classes: how many of the source classes to use, at least 2, drawn by `split_seed`; fewer are a subset
         of more. None for all, or 64 of the 182 of glyphs.
       source_test_per_class: images of each source class held out as source_test; 0 for none. None for the images that
@@ -155,10 +201,16 @@ def load(
         first, others at random.
       samples_per_class: at most this many images a class in source_train, of those not held out, drawn by `split_seed`.
       split_seed: seed of every random choice of classes and images.
-      image_size: side in pixels that images are resized to, at least 8; for folder (84 by default), mini_imagenet (84)
-        and omniglot (28) only.
+      image_size: side in pixels that images are resized to, at least 8; for mini_imagenet, folder, csv, parquet (84 by
+        default), tfds (the data set's own if it has one, else 84), pickles (their own) and omniglot (28) only.
       rotations: omniglot only: a character turned by 90, 180 and 270 degrees is three more classes.
-      skip_corrupt: folder and mini_imagenet only: leave out images that cannot be read, and say how many.
+      skip_corrupt: leave out images that cannot be read, and say how many; for images that are in files of the user's.
+      class_split: which classes are source, validation and target: cifar_fs, fc100, mini_imagenet, cub, tiered_imagenet
+        or a .json file of lists under these three words, matched to the data's class names, wnids or numbers. Classes
+        that are missing or left over are told. For cifar100 and the user's own data.
+      image_column: csv, parquet and tfds only: the column of images, where its type does not tell it.
+      label_column: likewise of labels.
+      nested: folder only: images may also lie one folder deeper than their class.
       stream_above: source_train images of more bytes than this stay in the prepared files, and are read when they are
         indexed; never by default. Images of glyphs, omniglot and npz are always in memory: 0 is refused for them, a
         larger number changes nothing.
@@ -168,8 +220,9 @@ def load(
         cannot be read, more source classes or held-out images than there are, too few classes or images, an argument
         out of its range or that this data set does not take.
     """
-    entry = CATALOG.get(name)
-    if entry is None:
+    kind, _, which = name.partition(":") if isinstance(name, str) else (name, "", "")
+    entry = CATALOG.get(kind)
+    if entry is None or (which and kind != "tfds"):
         raise InputError(f"unknown data set {name!r}; choose one of {', '.join(CATALOG)}")
     at_least = {
         "num_source_classes": (num_source_classes, 2),
@@ -181,15 +234,20 @@ def load(
     for argument, (value, least) in at_least.items():
         if value is not None and value < least:
             raise InputError(f"{argument}={value}: it must be at least {least}")
-    given = {"image_size": image_size is not None, "rotations": rotations, "skip_corrupt": skip_corrupt}
-    for option, is_given in given.items():
-        if is_given and option not in entry.options:
+    given: dict[str, object] = {
+        "image_size": image_size, "rotations": rotations, "skip_corrupt": skip_corrupt, "class_split": class_split,
+        "image_column": image_column, "label_column": label_column, "nested": nested,
+    }  # fmt: skip
+    for option, chosen in given.items():
+        if chosen not in (None, False) and option not in entry.options:
             takers = ", ".join(n for n, e in CATALOG.items() if option in e.options)
             raise InputError(f"{name} takes no {option}; it is for {takers}")
     folder = None if data_dir is None else expand(data_dir)
     if folder is not None and not folder.exists():
         raise InputError(f"data_dir {str(data_dir)!r} does not exist")
-    request = Request(name, folder, split_seed, image_size, rotations, skip_corrupt)
+    request = Request(
+        name, folder, split_seed, image_size, rotations, skip_corrupt, class_split, image_column, label_column, nested
+    )
     return build(
         name,
         import_module(f"ncjax.data.{entry.module}").open_data_set(request),

@@ -6,17 +6,15 @@ References: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2
 
 import hashlib
 import io
-import json
 import pickle
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from ncjax.data import archives, records
+from ncjax.data import archives, class_splits, records
 from ncjax.data.benchmark import ClassSplit, DataSet, Request, given_class_split, random_class_split
 from ncjax.errors import InputError, first_line
 
@@ -103,16 +101,19 @@ def open_data_set(request: Request, archive: Archive | None = None) -> DataSet:
     # same of it.
     found = None if request.data_dir is None else _find(request.data_dir, archive)
     prepared = records.prepare(archive.name, VERSION, made_from, lambda: _contents(archive, found))
-    return prepared.data_set(_class_split(request, prepared.class_names))
+    superclasses = {} if archive.name == CIFAR10.name else class_splits.cifar100_superclasses()
+    return prepared.data_set(_class_split(request, prepared.class_names), superclasses)
 
 
 def _class_split(request: Request, class_names: tuple[str, ...]) -> ClassSplit:
+    if request.name == "cifar100" and request.class_split is not None:
+        return class_splits.choose(request.class_split, class_names, {}, request.split_seed)[0]
     if request.name == "cifar100":
         return random_class_split(len(class_names), target=20, validation=16, seed=request.split_seed)
     if request.name == "cifar10":
         return random_class_split(len(class_names), target=5, seed=request.split_seed)
-    split = json.loads((files("ncjax.data") / "splits" / f"{request.name}.json").read_text())
-    return given_class_split(class_names, split["train"], split["val"], split["test"], request.split_seed)
+    parts = class_splits.read(request.name).parts
+    return given_class_split(class_names, parts["source"], parts["validation"], parts["target"], request.split_seed)
 
 
 def _find(data_dir: Path, archive: Archive) -> tuple[Path, ...]:

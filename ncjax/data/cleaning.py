@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ncjax.data import archives, images, records
+from ncjax.data import archives, labelled, records
 from ncjax.errors import InputError
-
-_OWN = ("folder", "mini_imagenet")  # prepared from images of the user's, which may change
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def leftovers() -> list[Leftover]:
 
 def _unread(cache: Path) -> Iterator[Leftover]:
     newest: dict[tuple[object, ...], Path] = {}
-    folders = (path for name in _OWN for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
+    folders = (path for name in labelled.KINDS for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             prepared = records.open_prepared(folder)
@@ -52,7 +50,7 @@ def _unread(cache: Path) -> Iterator[Leftover]:
         if prepared is None:
             continue
         if prepared.source is None:
-            yield Leftover(folder, f"of a former version of ncjax, {images.VERSION} has taken its place")
+            yield Leftover(folder, f"of a former version of ncjax, {labelled.VERSION} has taken its place")
         elif not os.path.exists(prepared.source):
             yield Leftover(folder, f"{prepared.source} is not there any more")
         else:

@@ -1,36 +1,44 @@
 """Image files of any kind made into arrays of one size."""
 
+import functools
 import io
-import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ncjax.data import archives, records
 from ncjax.errors import InputError, first_line
-from ncjax.progress import progress, remark
+from ncjax.files import expand
+from ncjax.progress import progress_bar, remark
 
-VERSION = "1.1.0"  # 1.0.0 kept the upper 8 bits of all 16-bit images
 _GREY = {"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _SIXTEEN_BITS = re.compile(";16[BLN]")  # in the way in which Pillow names how a file's pixels are packed
-_AT_ONCE = 256
+
+
+Content: TypeAlias = bytes | Path | np.ndarray
+"""Of one image: the bytes of an image file, the file that holds them, or pixels uint8 [h, w, c] or [h, w]."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image file: its class number, what to call it in messages, its bytes or the file that holds them."""
+    """One image: its class number, what to call it in messages, its content."""
 
     label: int
     where: str
-    content: bytes | Path
+    content: Content
+
+
+def _open(content: Content) -> Image.Image:
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content)
+    return Image.open(content if isinstance(content, Path) else io.BytesIO(content))
 
 
 class Decoded(NamedTuple):
@@ -50,8 +58,9 @@ def decode(image: Encoded, size: int | None, channels: int, grey_bits: int = 16)
     white.
     """
     try:
-        source = image.content if isinstance(image.content, Path) else io.BytesIO(image.content)
-        with Image.open(source) as opened:
+        if isinstance(image.content, Path) and image.content.suffix.lower() in (".heic", ".heif"):
+            _register_heif()
+        with _open(image.content) as opened:
             mode = opened.mode
             if size is not None:
                 opened.draft(None, (2 * size, 2 * size))  # JPEG: decode at no more than the resolution needed
@@ -73,7 +82,8 @@ def decode(image: Encoded, size: int | None, channels: int, grey_bits: int = 16)
                 picture = picture.resize((size, size), Image.Resampling.LANCZOS)
             return Decoded(np.asarray(picture).reshape(picture.height, picture.width, channels), mode, transparent)
     except UnidentifiedImageError as error:
-        raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read") from error
+        hint = heic_hint([image.content]) if isinstance(image.content, Path) else ""
+        raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read{hint}") from error
     except Exception as error:  # every reader of a format has errors of its own: AVIF's are RuntimeErrors
         reason = first_line(error)
         if isinstance(image.content, Path) and is_dangling(image.content):
@@ -87,16 +97,18 @@ def _sixteen_bits(opened: Image.Image, picture: Image.Image) -> tuple[np.ndarray
     return grey, grey == opened.info.get("transparency", -1)
 
 
-def bits_of_grey(name: str, paths: Sequence[Path]) -> int:
+def bits_of_grey(name: str, contents: Iterable[Content], count: int | None = None) -> int:
     """How many bits the 16-bit grey images of a data set use: the least of 8, 10, 12, 14 and 16 that holds all pixels.
 
     Cameras and scanners write 10 to 14 bits into 16-bit files, and all images of a data set must be scaled alike.
     Says so of 16-bit colour that is as dark: Pillow reads the upper 8 bits of it alone, which leaves nothing to scale.
     """
     peak = colour_peak = colour_images = 0
-    for path in progress(paths, "looking at 16-bit images", "image"):
+    for content in progress_bar("looking at 16-bit images", "image", iterable=contents, total=count):
+        if has_eight_bits(content):
+            continue
         try:
-            with Image.open(path) as image:
+            with _open(content) as image:
                 if image.mode.startswith("I;16"):
                     grey, clear = _sixteen_bits(image, image)
                     peak = max(peak, int(grey[~clear].max(initial=0)))
@@ -111,86 +123,6 @@ def bits_of_grey(name: str, paths: Sequence[Path]) -> int:
             "out dark; convert them to 8 bits a channel"
         )
     return next(bits for bits in (8, 10, 12, 14, 16) if peak < 1 << bits) if peak else 16
-
-
-def prepare(
-    name: str,
-    images: Callable[[], Iterable[Encoded]],
-    *,
-    source: Path,
-    class_names: Sequence[str],
-    facts: dict[str, object],
-    size: int,
-    channels: int,
-    count: int,
-    skip_corrupt: bool,
-    grey_bits: Callable[[], int] = lambda: 16,
-) -> records.Prepared:
-    """Prepared files of images read one after another, from `source`; `facts` tell them from others of that name.
-
-    `grey_bits` says how many bits 16-bit grey images use; it is called only where files are prepared.
-    """
-
-    kinds: Counter[tuple[str, bool]] = Counter()
-    left_out: list[str] = []
-    bits = 16
-
-    def attempt(image: Encoded) -> Decoded | InputError:
-        try:
-            return decode(image, size, channels, bits)
-        except InputError as error:
-            return error
-
-    def decoded() -> Iterator[tuple[np.ndarray, int]]:
-        nonlocal bits
-        bits = grey_bits()
-        encoded = iter(images())
-        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-            while chunk := list(itertools.islice(encoded, _AT_ONCE)):
-                for image, result in zip(chunk, pool.map(attempt, chunk), strict=True):
-                    if not isinstance(result, InputError):
-                        kinds[result.mode, result.transparent] += 1
-                        yield result.pixels, image.label
-                    elif skip_corrupt:
-                        left_out.append(image.where)
-                        last = result
-                    else:
-                        raise InputError(f"{result}; mend or remove it, or leave such images out with skip_corrupt")
-        if not kinds:
-            raise InputError(f"none of {len(left_out)} images can be read; for example {last}")
-
-    settings = {"image_size": size, "channels": channels, "skip_corrupt": skip_corrupt}
-    made_from = archives.digest({**facts, **settings})
-    contents = records.Contents(
-        description=f"from {os.fsencode(source.resolve()).decode(errors='backslashreplace')}",
-        homepage="",
-        image_shape=(size, size, channels),
-        class_names=tuple(class_names),
-        parts={"images": decoded},
-        count=count,
-        left_out=left_out,
-        source=source.resolve(),
-        settings=settings,
-    )
-    prepared = records.prepare(name, VERSION, made_from, lambda: contents)
-    for line in _remarks(kinds, prepared.left_out, channels, bits):
-        remark(f"{name}: {line}")
-    return prepared
-
-
-def _remarks(kinds: Counter[tuple[str, bool]], left_out: Sequence[str], channels: int, bits: int) -> Iterator[str]:
-    """What was done to images that are not as the data set has them; `kinds` counts them by mode and transparency."""
-    wanted = "L" if channels == 1 else "RGB"
-    turned = {kind: n for kind, n in sorted(kinds.items()) if kind != (wanted, False)}
-    if turned:
-        which = (f"{n} of mode {mode}{' with transparency' if clear else ''}" for (mode, clear), n in turned.items())
-        white = "; what is transparent became white" if any(clear for _, clear in turned) else ""
-        yield f"{', '.join(which)} turned to {'grey' if channels == 1 else 'RGB'}{white}"
-    if bits < 16:
-        yield f"16-bit grey holds {bits} bits: {(1 << bits) - 1} became white, not 65535"
-    if left_out:
-        more = " …" if len(left_out) > 5 else ""
-        yield f"left out {len(left_out)} images that cannot be read: {', '.join(left_out[:5])}{more}"
 
 
 class Listing(NamedTuple):
@@ -230,9 +162,84 @@ def is_dangling(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
+@functools.cache
+def _register_heif() -> bool:
+    """Lets Pillow read HEIC, the photographs of many telephones, where pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def heic_hint(paths: Iterable[Path]) -> str:
+    """What to do about HEIC images that are passed over; empty where there are none."""
+    found = any(path.suffix.lower() in (".heic", ".heif") for path in paths)
+    return '; HEIC needs pillow-heif: pip install "ncjax[heic]"' if found and not _register_heif() else ""
+
+
 def _endings() -> set[str]:
     """Those of the formats that Pillow reads, with the readers that a caller has registered."""
+    _register_heif()
     return {ending for ending, format in Image.registered_extensions().items() if format in Image.OPEN}
+
+
+def files_at(places: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Image files: those named, whatever their ending, and those directly in the folders named, by name.
+
+    Raises InputError for what is not there, and folders without images.
+    """
+    found: list[Path] = []
+    for place in [places] if isinstance(places, str | os.PathLike) else places:
+        path = expand(place)
+        if path.is_dir():
+            inside = listing(path).images
+            if not inside:
+                raise InputError(f"{path} has no images of a format that Pillow reads; name a folder that has")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path} does not exist; name image files, or folders of them")
+    return found
+
+
+def read_files(
+    paths: Sequence[Path], size: int, channels: int, *, at_once: int, skip_corrupt: bool
+) -> Iterator[tuple[list[Path], np.ndarray]]:
+    """Image files as uint8 [n, size, size, channels], up to `at_once` at a time, each with its path.
+
+    With skip_corrupt, files that cannot be read are left out, and that is said.
+    Raises InputError for a file that cannot be read, with skip_corrupt only where none can.
+    """
+    left_out: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), at_once):
+            chunk = paths[start : start + at_once]
+            results = list(pool.map(lambda path: attempt(Encoded(0, str(path), path), size, channels), chunk))
+            good = [
+                (path, found.pixels) for path, found in zip(chunk, results, strict=True) if isinstance(found, Decoded)
+            ]
+            for found in results:
+                if isinstance(found, InputError):
+                    if not skip_corrupt:
+                        raise found
+                    left_out.append(str(found))
+            if good:
+                yield [path for path, _ in good], np.stack([pixels for _, pixels in good])
+    if left_out and len(left_out) == len(paths):
+        raise InputError(f"none of {len(paths)} images can be read; for example {left_out[-1]}")
+    for line in left_out:
+        remark(f"left out: {line}")
+
+
+def attempt(image: Encoded, size: int | None, channels: int, grey_bits: int = 16) -> Decoded | InputError:
+    """As `decode`, but what it raises is returned."""
+    try:
+        return decode(image, size, channels, grey_bits)
+    except InputError as error:
+        return error
 
 
 def remark_on_rest(name: str, root: Path, listings: Sequence[Listing]) -> None:
@@ -243,7 +250,7 @@ def remark_on_rest(name: str, root: Path, listings: Sequence[Listing]) -> None:
         kinds = ", ".join(f"{count} of {ending}" for ending, count in counts.most_common(5))
         remark(
             f"{name}: passed over {len(others)} files that are no images by their endings or belong to no class "
-            f"({kinds}): {_some(others, root)}"
+            f"({kinds}): {_some(others, root)}{heic_hint(others)}"
         )
     endings = _endings()
     below = (walked for listing in listings for folder in listing.folders for walked in os.walk(folder))
@@ -273,11 +280,20 @@ def stamps(paths: Iterable[Path], root: Path) -> dict[str, object]:
     return facts
 
 
-def channels_of(paths: Sequence[Path]) -> int:
+def has_eight_bits(content: Content) -> bool:
+    """Whether pixels of more bits are out of the question without opening the image: JPEG, or PNG that says so."""
+    if isinstance(content, Path):
+        return content.suffix.lower() in (".jpg", ".jpeg")
+    if isinstance(content, np.ndarray):
+        return True
+    return content.startswith(b"\xff\xd8\xff") or (content.startswith(b"\x89PNG\r\n") and content[24:25] != b"\x10")
+
+
+def channels_of(contents: Iterable[Content], count: int | None = None) -> int:
     """1 if all images are grey, else 3; images that cannot be opened do not count here."""
-    for path in progress(paths, "looking at images", "image"):
+    for content in progress_bar("looking at images", "image", iterable=contents, total=count):
         try:
-            with Image.open(path) as image:
+            with _open(content) as image:
                 if image.mode not in _GREY:
                     return 3
         except Exception:  # as in `decode`

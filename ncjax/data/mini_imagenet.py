@@ -4,21 +4,16 @@ References: Vinyals et al., Matching networks, NeurIPS 2016, arXiv 1606.04080; R
 model for few-shot learning, ICLR 2017.
 """
 
-import csv
+import dataclasses
 import io
-import json
 import tarfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ncjax.data import archives, images
-from ncjax.data.benchmark import DataSet, Request, given_class_split, part_named
+from ncjax.data import archives, class_splits, csv_lists, images, labelled
+from ncjax.data.benchmark import DataSet, Request, part_named
 from ncjax.errors import InputError, first_line
 
-DEFAULT_SIZE = 84
 IMAGES_PER_CLASS = 600
 _TAR = "ILSVRC2012_img_train.tar"
 _FETCH = (
@@ -28,15 +23,6 @@ _FETCH = (
 )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Where the images are: a reader of all of them, how many, and what tells them from others."""
-
-    read: Callable[[], Iterable[images.Encoded]]
-    count: int
-    facts: dict[str, object]
-
-
 def open_data_set(request: Request) -> DataSet:
     """The 64 training, 16 validation and 20 test classes; of more than 600 images a class, the first 600 by name.
 
@@ -44,26 +30,16 @@ def open_data_set(request: Request) -> DataSet:
     """
     if request.data_dir is None:
         raise InputError(f"mini_imagenet needs data_dir; {_FETCH}")
-    split = json.loads((files("ncjax.data") / "splits" / "mini_imagenet.json").read_text())
-    part_of = {wnid: part for part in ("train", "val", "test") for wnid in split[part]}
+    split = class_splits.read("mini_imagenet")
+    part_of = dict(split.listed())
     names = sorted(part_of)
     found = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)}, part_of)
-    prepared = images.prepare(
-        "mini_imagenet",
-        found.read,
-        source=request.data_dir,
-        class_names=names,
-        facts=found.facts,
-        size=request.image_size or DEFAULT_SIZE,
-        channels=3,
-        count=found.count,
-        skip_corrupt=request.skip_corrupt,
+    return labelled.open_labelled(
+        "mini_imagenet", request, dataclasses.replace(found, root=request.data_dir, parts=split.parts)
     )
-    classes = given_class_split(names, split["train"], split["val"], split["test"], request.split_seed)
-    return prepared.data_set(classes)
 
 
-def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> _Found:
+def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labelled.Labelled:
     if root.is_file():
         return _tar(root, labels)
     if all((root / f"{part}.csv").is_file() for part in ("train", "val", "test")):
@@ -85,7 +61,9 @@ def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> _Found
             if not listing.images:
                 raise InputError(f"class folder {folders[wnid]} has no images")
         return _of_files(
-            root, [(labels[w], path) for w, listing in listings.items() for path in listing.images[:IMAGES_PER_CLASS]]
+            root,
+            list(labels),
+            [(labels[w], path) for w, listing in listings.items() for path in listing.images[:IMAGES_PER_CLASS]],
         )
     if (root / _TAR).is_file():
         return _tar(root / _TAR, labels)
@@ -106,53 +84,38 @@ def _below_parts(root: Path, part_of: dict[str, str]) -> dict[str, Path]:
 
 def _check_part(wnid: str, part: str, place: Path) -> None:
     """Raises InputError where a class is in a part of another split."""
-    if part_named(place.stem) != part_named(part):
+    if part_named(place.stem) != part:
         raise InputError(
             f"class {wnid} is in {place}, but of the {part} classes of miniImageNet's split; move it, or use the data "
             "set folder for a split of your own"
         )
 
 
-def _of_files(root: Path, files: list[tuple[int, Path]]) -> _Found:
-    def read() -> Iterator[images.Encoded]:
-        for label, path in files:
-            yield images.Encoded(label, str(path), path)
-
-    facts = images.stamps((path for _, path in files), root)
-    return _Found(read, len(files), facts | {"labels": [(str(path.relative_to(root)), label) for label, path in files]})
+def _of_files(root: Path, names: Sequence[str], files: Sequence[tuple[int, Path]]) -> labelled.Labelled:
+    facts = {"labels": [(str(path.relative_to(root)), label) for label, path in files]}
+    return labelled.of_files(root, names, files, facts=facts, channels=3)
 
 
-def _csv(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> _Found:
+def _csv(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labelled.Labelled:
     """Lines of filename,label in three files, the images in images/."""
     rows: list[tuple[int, Path]] = []
     for part in ("train", "val", "test"):
-        try:
-            lines = list(csv.DictReader((root / f"{part}.csv").read_text(encoding="utf-8-sig").splitlines()))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{root / part}.csv is no text of lines filename,label ({error})") from None
-        for row in lines:
-            name, wnid = row.get("filename"), row.get("label")
-            if name is None or wnid not in labels:
+        for line in csv_lists.read(root / f"{part}.csv"):
+            if line.label not in labels:
                 raise InputError(
-                    f"{root / part}.csv has the line {','.join(str(v) for v in row.values())!r}; lines must be "
-                    "filename,label with a label of miniImageNet"
+                    f"{line.list} has the line {line.image},{line.label}; labels must be those of miniImageNet"
                 )
-            archives.check_member_names(root / f"{part}.csv", [name])
-            _check_part(wnid, part_of[wnid], root / f"{part}.csv")
-            rows.append((labels[wnid], root / "images" / name))
-    listed = Counter(path for _, path in rows)
-    if twice := [path for path, times in listed.items() if times > 1]:
-        raise InputError(f"{twice[0]} is listed more than once in the csv files of {root}; list each image once")
-    missing = next((path for _, path in rows if not path.is_file()), None)
-    if missing is not None:
-        raise InputError(f"{missing} is listed in a csv file of {root} but is not there")
-    absent = sorted(labels.keys() - {w for w, label in labels.items() if any(label == r[0] for r in rows)})
+            _check_part(line.label, part_of[line.label], line.list)
+            rows.append((labels[line.label], csv_lists.find_image(root, line)))
+    csv_lists.check_listed_once(rows, root)
+    listed = {label for label, _ in rows}
+    absent = sorted(wnid for wnid, label in labels.items() if label not in listed)
     if absent:
         raise InputError(f"the csv files of {root} list no image of {len(absent)} classes, {absent[0]} among them")
-    return _of_files(root, rows)
+    return _of_files(root, list(labels), rows)
 
 
-def _tar(path: Path, labels: dict[str, int]) -> _Found:
+def _tar(path: Path, labels: dict[str, int]) -> labelled.Labelled:
     """The official archive: a tar of one tar a class; read in place, nothing is extracted to disk."""
 
     def read() -> Iterator[images.Encoded]:
@@ -187,4 +150,4 @@ def _tar(path: Path, labels: dict[str, int]) -> _Found:
 
     status = path.stat()
     facts: dict[str, object] = {"tar": str(path.resolve()), "size": status.st_size, "time": status.st_mtime_ns}
-    return _Found(read, len(labels) * IMAGES_PER_CLASS, facts)
+    return labelled.Labelled(path, list(labels), read, len(labels) * IMAGES_PER_CLASS, facts, channels=3)

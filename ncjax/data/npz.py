@@ -5,16 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data.benchmark import (
-    PARTS,
-    ClassImages,
-    ClassSplit,
-    DataSet,
-    Request,
-    given_class_split,
-    own_class_split,
-    part_named,
-)
+from ncjax.data import class_splits
+from ncjax.data.benchmark import PARTS, ClassImages, DataSet, Request, part_named
 from ncjax.errors import UNREADABLE_NPZ, InputError
 
 _ARRAYS = ("images", "labels", "class_names", "split")
@@ -49,13 +41,14 @@ def open_data_set(request: Request) -> DataSet:
         )
     values, numbers = np.unique(labels, return_inverse=True)
     names = _names(path, arrays.get("class_names"), values)
-    split = _split(path, arrays.get("split"), numbers, names, request.split_seed)
+    parts = _parts(path, arrays.get("split"), numbers, names)
+    split, superclasses = class_splits.choose(request.class_split, names, parts, request.split_seed)
 
     def read(classes: Sequence[int]) -> ClassImages:
         chosen = np.isin(numbers, classes)
         return ClassImages(images[chosen], numbers[chosen].astype(np.int32))
 
-    return DataSet(names, split, read)
+    return DataSet(names, split, read, superclasses=superclasses)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -112,9 +105,10 @@ def _names(path: Path, given: np.ndarray | None, values: np.ndarray) -> tuple[st
     return names
 
 
-def _split(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tuple[str, ...], seed: int) -> ClassSplit:
+def _parts(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tuple[str, ...]) -> dict[str, list[str]]:
+    """The names of the classes of each part; empty where the file does not divide them."""
     if given is None:
-        return own_class_split(len(names), seed)
+        return {}
     of_image = np.array(_text(path, "split", given))
     if of_image.shape != numbers.shape or not all(map(part_named, set(of_image.tolist()))):
         raise InputError(
@@ -127,4 +121,4 @@ def _split(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tup
         if len(of_class) > 1:
             raise InputError(f"class {name!r} of {path} is in {' and '.join(sorted(of_class))}; a class has one place")
         parts[of_class.pop()].append(name)
-    return given_class_split(names, parts["source"], parts["validation"], parts["target"], seed)
+    return parts

@@ -68,10 +68,11 @@ class Prepared:
     settings: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
 
-    def data_set(self, split: ClassSplit) -> DataSet:
-        """These images, with a split of their classes."""
+    def data_set(self, split: ClassSplit, superclasses: Mapping[str, str] | None = None) -> DataSet:
+        """These images, with a split of their classes and, by name, their superclasses."""
         size = sum(self.counts.values()) * math.prod(self.image_shape)
-        return DataSet(self.class_names, split, self.read, self.leave_in_files, size, self.made_with)
+        above = superclasses or {}
+        return DataSet(self.class_names, split, self.read, self.leave_in_files, size, self.made_with, above)
 
     def read(self, classes: Sequence[int]) -> ClassImages:
         """The images of some classes, in prepared order; official_test says which are of the part "test"."""
@@ -149,9 +150,11 @@ class RecordImages:
         try:
             for part in np.unique(places[:, 0]):
                 here = np.flatnonzero(places[:, 0] == part)
-                found = self._source(int(part)).__getitems__(places[here, 1].tolist())
-                for row, record in zip(here, found, strict=True):
-                    images[row] = _decode(_parse(record)[0], self._prepared.image_shape)
+                for start in range(0, len(here), _READ_AT_ONCE):  # so that few records are in memory beside the images
+                    at_once = here[start : start + _READ_AT_ONCE]
+                    found = self._source(int(part)).__getitems__(places[at_once, 1].tolist())
+                    for row, record in zip(at_once, found, strict=True):
+                        images[row] = _decode(_parse(record)[0], self._prepared.image_shape)
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(self._prepared.folder, error) from error
         return images

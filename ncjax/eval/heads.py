@@ -8,7 +8,7 @@ Any pytree with that signature is a head; `Head` makes one of a function.
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,13 @@ from ncjax.eval.transforms import unit_norm
 
 __all__ = [
     "HEADS",
+    "Centres",
+    "Directions",
     "Head",
     "Linear",
     "class_means",
     "cosine",
+    "fit",
     "fit_logistic",
     "fit_ridge",
     "get",
@@ -59,6 +62,49 @@ class Head:
         return f"{self.name}({values})" if values else self.name
 
 
+@dataclasses.dataclass(frozen=True)
+class _Fitting:
+    """A `Head.solve` in two parts: ``fit(support, labels, ways, **hyperparameters) -> (scorer, info)``, then scores."""
+
+    fit: Callable[..., tuple[Any, Any]]
+
+    def __call__(
+        self, support: Array, labels: Array, query: Array, ways: int, **hyperparameters: Any
+    ) -> tuple[Array, Any]:
+        scorer, info = self.fit(support, labels, ways, **hyperparameters)
+        return scorer(query), info
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("head", "support", "labels"), meta_fields=("ways",))
+@dataclasses.dataclass(frozen=True)
+class Unfitted:
+    """The scorer of a head that is one function: it sees the support again with every batch of queries."""
+
+    head: Callable[..., Any]
+    support: Array
+    labels: Array
+    ways: int
+
+    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+        """The head's scores of `features`."""
+        logits: Array = self.head(self.support, self.labels, features, self.ways)[0]
+        return logits
+
+
+def fit(
+    head: Callable[..., Any], support: Float[Array, "N d"], labels: Int[Array | np.ndarray, "N"], ways: int
+) -> tuple[Any, Any]:
+    """Fits a head to one support, once for any number of queries.
+
+    Returns:
+        A scorer, a pytree called as ``scorer(query [M,d]) -> logits [M,W]`` (for ncjax's own heads `Centres`,
+        `Directions` or `Linear`; for others it calls the head again), and diagnostics.
+    """
+    if isinstance(head, Head) and isinstance(head.solve, _Fitting):
+        return head.solve.fit(jnp.asarray(support, jnp.float32), labels, ways, **head.hyperparameters)
+    return Unfitted(head, jnp.asarray(support), jnp.asarray(labels), ways), {}
+
+
 def _shown(value: Any) -> str:
     return f"{float(value):g}" if np.ndim(value) == 0 else f"array{list(np.shape(value))}"
 
@@ -81,12 +127,12 @@ def ncc() -> Head:
 
     logits = -‖q - μ_w‖² (the prototypical network's; Snell, Swersky, Zemel 2017).
     """
-    return Head("ncc", _ncc)
+    return Head("ncc", _SOLVE["ncc"])
 
 
 def cosine() -> Head:
     """Nearest class centre by cosine: logits = cos(q, μ_w), in -1..1, and 0 where either has no direction."""
-    return Head("cosine", _cosine)
+    return Head("cosine", _SOLVE["cosine"])
 
 
 def ridge(alpha: float | Array = 1.0) -> Head:
@@ -95,7 +141,7 @@ def ridge(alpha: float | Array = 1.0) -> Head:
     Raises:
         InputError: `alpha` is not positive.
     """
-    return Head("ridge", _ridge, {"alpha": _positive("alpha", alpha)})
+    return Head("ridge", _SOLVE["ridge"], {"alpha": _positive("alpha", alpha)})
 
 
 def logistic(C: float | Array = 1.0) -> Head:
@@ -104,7 +150,7 @@ def logistic(C: float | Array = 1.0) -> Head:
     Raises:
         InputError: `C` is not positive.
     """
-    return Head("logistic", _logistic, {"C": _positive("C", C)})
+    return Head("logistic", _SOLVE["logistic"], {"C": _positive("C", C)})
 
 
 HEADS: Mapping[str, Callable[[], Head]] = {"ncc": ncc, "cosine": cosine, "ridge": ridge, "logistic": logistic}
@@ -143,28 +189,52 @@ def class_means(features: Float[Array, "N d"], labels: Int[Array | np.ndarray, "
     return product(member / count, features)
 
 
-def _ncc(support: Array, labels: Array, query: Array, ways: int) -> tuple[Array, Info]:
-    # Differences, not ‖q‖² + ‖μ‖² - 2q·μ, which loses everything when the classes have collapsed.
-    difference = query[:, None, :] - class_means(support, labels, ways)
-    return -jnp.sum(difference * difference, axis=-1), {}
+class Centres(NamedTuple):
+    """Scores by distance to the means of the classes."""
+
+    means: Float[Array, "W d"]
+
+    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+        """Minus the squared distances of `features`."""
+        # Differences, not ‖q‖² + ‖μ‖² - 2q·μ, which loses everything when the classes have collapsed.
+        difference = features[:, None, :] - self.means
+        return -jnp.sum(difference * difference, axis=-1)
 
 
-def _cosine(support: Array, labels: Array, query: Array, ways: int) -> tuple[Array, Info]:
-    # 1 - ½‖q/‖q‖ - μ/‖μ‖‖² is the cosine, and keeps its digits where all directions are nearly one.
-    query, means = unit_norm(query), unit_norm(class_means(support, labels, ways))
-    difference = query[:, None, :] - means
-    directed = jnp.any(query != 0, axis=-1)[:, None] & jnp.any(means != 0, axis=-1)
-    return jnp.where(directed, 1.0 - 0.5 * jnp.sum(difference * difference, axis=-1), 0.0), {}
+class Directions(NamedTuple):
+    """Scores by the cosine with the means of the classes; `means` are of unit norm, or 0."""
+
+    means: Float[Array, "W d"]
+
+    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+        """The cosines of `features`."""
+        # 1 - ½‖q/‖q‖ - μ/‖μ‖‖² is the cosine, and keeps its digits where all directions are nearly one.
+        query = unit_norm(features)
+        difference = query[:, None, :] - self.means
+        directed = jnp.any(query != 0, axis=-1)[:, None] & jnp.any(self.means != 0, axis=-1)
+        return jnp.where(directed, 1.0 - 0.5 * jnp.sum(difference * difference, axis=-1), 0.0)
 
 
-def _ridge(support: Array, labels: Array, query: Array, ways: int, *, alpha: Array) -> tuple[Array, Info]:
+def _fit_ncc(support: Array, labels: Array, ways: int) -> tuple[Centres, Info]:
+    return Centres(class_means(support, labels, ways)), {}
+
+
+def _fit_cosine(support: Array, labels: Array, ways: int) -> tuple[Directions, Info]:
+    return Directions(unit_norm(class_means(support, labels, ways))), {}
+
+
+def _fit_ridge(support: Array, labels: Array, ways: int, *, alpha: Array) -> tuple[Linear, Info]:
     fitted = fit_ridge(support, labels, ways, alpha)
     # Only differences of scores count here, and an offset that all ways share would swallow those of small features.
     # The mean target is 2 count / N - 1; differences of counts are exact.
     counts = jnp.sum(jax.nn.one_hot(labels, ways, dtype=fitted.offset.dtype), axis=0)
-    return fitted._replace(offset=2.0 * (counts - counts[0]) / len(labels))(query), {}
+    return fitted._replace(offset=2.0 * (counts - counts[0]) / len(labels)), {}
 
 
-def _logistic(support: Array, labels: Array, query: Array, ways: int, *, C: Array) -> tuple[Array, Info]:
-    classifier, info = fit_logistic(support, labels, ways, C)
-    return classifier(query), info
+# One object a head: compiled programs are looked up by it.
+_SOLVE = {
+    "ncc": _Fitting(_fit_ncc),
+    "cosine": _Fitting(_fit_cosine),
+    "ridge": _Fitting(_fit_ridge),
+    "logistic": _Fitting(fit_logistic),
+}

@@ -73,11 +73,20 @@ class Config:
     samples_per_class: int | None = None
     """Training images a class; by default all."""
     image_size: int | None = None
-    """Side in pixels that images are resized to (folder, mini_imagenet, omniglot); the others have one size."""
+    """Side in pixels that images are resized to (your own images, mini_imagenet, omniglot); others have one size."""
     rotations: bool = False
     """Omniglot only: a character turned by 90, 180 and 270 degrees is three more classes."""
     skip_corrupt: bool = False
-    """folder and mini_imagenet only: leave out images that cannot be read, and count them, instead of stopping."""
+    """Your own images and mini_imagenet: leave out those that cannot be read, and count them, instead of stopping."""
+    class_split: str | None = None
+    """Which classes are source, validation and target: cifar_fs, fc100, mini_imagenet, cub, tiered_imagenet, or a .json
+    file of lists of class names under these three words; for cifar100 and your own data."""
+    image_column: str | None = None
+    """csv, parquet and tfds: the column of images, where its type does not tell it."""
+    label_column: str | None = None
+    """csv, parquet and tfds: the column of labels, where its type does not tell it."""
+    nested: bool = False
+    """folder only: images may also lie one folder deeper than their class."""
     measurements: int | None = None
     """Number of measurements in the run, about geometrically spaced, beside those at the start and the end."""
     measure_per_class: int | None = None
@@ -312,4 +321,9 @@ def differences(described: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def default_workdir(config: Config) -> Path:
     """runs/<dataset>-<network>-<digest of the identity>."""
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
-    return Path("runs") / f"{config.dataset}-{config.network}-{digest}"
+    return Path("runs") / f"{run_name(config)}-{digest}"
+
+
+def run_name(config: Config) -> str:
+    """What the default folder of a run begins with: data set and network, without what folders cannot be named."""
+    return f"{re.sub('[:/]', '-', config.dataset)}-{config.network}"

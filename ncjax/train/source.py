@@ -67,6 +67,10 @@ def load_benchmark(config: Config) -> Benchmark:
         image_size=config.image_size,
         rotations=config.rotations,
         skip_corrupt=config.skip_corrupt,
+        class_split=config.class_split,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        nested=config.nested,
         stream_above=throughput.stream_above(config.stream),
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ncjax.errors import InputError
 from ncjax.train import records as files
-from ncjax.train.config import Config, default_workdir, differences, has_fixed_data, identity
+from ncjax.train.config import Config, default_workdir, differences, has_fixed_data, identity, run_name
 from ncjax.train.hosts import is_lead_process
 
 _LOCK = ".lock"
@@ -44,7 +44,7 @@ def located(config: Config, data_fingerprint: Callable[[], str], *, own_data: bo
     if named.exists() or not os.access(named.parent, os.R_OK | os.X_OK):
         return named
     for folder in sorted(named.parent.glob("*")):
-        if not folder.name.startswith(f"{config.dataset}-{config.network}-"):
+        if not folder.name.startswith(f"{run_name(config)}-"):
             continue
         found = _same_run(folder, config)
         if found is not None and (

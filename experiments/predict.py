@@ -1,0 +1,249 @@
+"""Classifies images into classes of your own, from a few labelled images of each.
+
+python experiments/predict.py --run=RUN --support=labelled/ --images=new/: a sub-folder of labelled/ is a class.
+python experiments/predict.py --run=RUN --support=labelled/ --save=mine.npz, then --classifier=mine.npz --images=…
+
+Writes a table: file, class, margin over the runner-up, probability where the head has one (--head=logistic), runner-up.
+Prints what accuracy to expect. `--html` also writes a page of the images with their predictions.
+"""
+
+import csv
+import importlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import norm
+
+import ncjax
+from ncjax import cli, collapse, runs
+from ncjax.data import images as image_files
+from ncjax.errors import InputError
+from ncjax.eval import FewShotClassifier, Predictions, fit
+from ncjax.train import read_config
+
+_DEFAULT_SIZE = 224
+_CAVEAT = (
+    "Both are about other images like these, of these classes alone: an image of anything else gets one of their names "
+    "too. From so few images they are rough; label more, and look at the predictions with the smallest margins."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to classify, and how."""
+
+    run: Path | None = None
+    """Folder of a run of pretrain.py, whose network makes the features."""
+    encoder: str | None = None
+    """Instead of a run: an encoder from elsewhere, for example timm:NAME."""
+    support: Path | None = None
+    """Folder of labelled images: a sub-folder for each class, named as the class."""
+    images: tuple[Path, ...] = ()
+    """Images to classify: files, or folders of them."""
+    out: Path = Path("predictions.csv")
+    """The table."""
+    html: Path | None = None
+    """A page of the images with their predictions."""
+    head: Literal["ridge", "logistic", "ncc", "cosine"] = "ridge"
+    """What is fitted on the features; logistic has probabilities."""
+    transform: Literal["none", "l2", "centered_l2"] = "none"
+    """What is done to features first; centered_l2 subtracts the mean of source-train, which a finished run has."""
+    tune: bool = False
+    """Choose the hyperparameter of ridge or logistic on the validation classes of the run's data."""
+    data_dir: str | None = None
+    """Where the run's data is, for --tune, if it is no longer where it was."""
+    step: int | None = None
+    """Checkpoint of the run; the newest by default."""
+    image_size: int | None = None
+    """Side in pixels that an encoder from elsewhere takes; by default its own, or 224."""
+    save: Path | None = None
+    """Where the fitted classifier goes, for --classifier; it holds features and names, no images and no weights."""
+    classifier: Path | None = None
+    """Instead of --support: a file of --save, of the same run or encoder."""
+
+
+def load_encoder(options: Options) -> tuple[ncjax.Classifier, tuple[int, int, int]]:
+    """The classifier of a run, or an encoder from elsewhere, and the shape of the images that it takes."""
+    if options.run is not None:
+        height, width, channels = read_config(options.run)["data"]["image_shape"]
+        return ncjax.restore(options.run, options.step), (height, width, channels)
+    try:
+        encoders: Any = importlib.import_module("ncjax.encoders")
+    except ModuleNotFoundError:
+        raise InputError("this version of ncjax has no encoders from elsewhere: give --run") from None
+    params = encoders.load(options.encoder)
+    size = options.image_size or getattr(params, "image_size", None) or _DEFAULT_SIZE
+    return params, (size, size, 3)
+
+
+def fit_support(options: Options) -> FewShotClassifier:
+    """The classifier of the labelled images.
+
+    Raises:
+      InputError: less than two classes, or a class without images that can be read.
+    """
+    assert options.support is not None
+    if not options.support.is_dir():
+        raise InputError(f"--support={options.support} is no folder; name one with a sub-folder of images a class")
+    classes = {
+        folder.name: image_files.listing(folder).images for folder in image_files.listing(options.support).folders
+    }
+    if len(classes) < 2:
+        raise InputError(
+            f"--support={options.support} has {len(classes)} sub-folders; give two classes or more, a sub-folder of "
+            "images for each"
+        )
+    empty = [name for name, paths in classes.items() if not paths]
+    if empty:
+        raise InputError(f"class {empty[0]!r} of --support={options.support} has no images; add some, or remove it")
+    params, (height, width, channels) = load_encoder(options)
+    if height != width:
+        raise InputError(f"this run takes images of {height}x{width}, and files are made square: use Python and arrays")
+    paths = [(path, name) for name, files in classes.items() for path in files]
+    label_of = dict(paths)
+    arrays, labels = [], []
+    read = image_files.read_files(list(label_of), height, channels, at_once=1024, skip_corrupt=True)
+    for chunk, pixels in read:
+        arrays.append(pixels)
+        labels += [label_of[path] for path in chunk]
+    lost = sorted(classes.keys() - set(labels))
+    if lost:
+        raise InputError(f"no image of class {lost[0]!r} of --support={options.support} can be read; add some")
+    return fit(
+        params,
+        np.concatenate(arrays),
+        labels,
+        head=options.head,
+        transform=options.transform,
+        validation=validation(options) if options.tune else None,
+    )
+
+
+def validation(options: Options) -> ncjax.data.Split:
+    """The validation classes of the run's data."""
+    if options.run is None:
+        raise InputError("--tune needs the validation classes of a run's data: give --run, or leave it out")
+    found = runs.open_benchmark(read_config(options.run), options.data_dir).validation
+    if found is None:
+        raise InputError("this run's data has no validation classes for --tune to choose on: leave it out")
+    return found
+
+
+def expectation(classifier: FewShotClassifier) -> list[str]:
+    """Lines about the accuracy to expect on other images of these classes; the last is what to make of them."""
+    ways = len(classifier.class_names)
+    counts = np.bincount(classifier.labels, minlength=ways)
+    left_out = classifier.leave_one_out()
+    lines = []
+    if left_out.images:
+        low, high = wilson(left_out.correct, left_out.images)
+        lines.append(
+            f"Leave-one-out on the support: {left_out.correct} of {left_out.images} right, "
+            f"{100 * left_out.accuracy:.0f} % (95 % interval {100 * low:.0f} to {100 * high:.0f} %)."
+        )
+    else:
+        lines.append("Leave-one-out on the support: no class has a second image.")
+    if counts.min() >= 4:
+        found = collapse.theory(classifier.support, classifier.labels, ways=ways, shots=[int(counts.min())])
+        lines.append(
+            f"Predicted from the spread of the features, for the nearest class centre and {counts.min()} images a "
+            f"class: {100 * (1 - float(found.predicted[0])):.0f} %."
+        )
+    else:
+        lines.append("No prediction from the spread of the features: it takes four images of each class.")
+    return [*lines, _CAVEAT]
+
+
+def wilson(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """The interval of Wilson (1927) for a proportion."""
+    z = float(norm.ppf(0.5 + level / 2))
+    share = right / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def classify(classifier: FewShotClassifier, images: tuple[Path, ...]) -> tuple[list[Path], Predictions]:
+    """The files that can be read, and their predictions; the others are told."""
+    paths: list[Path] = []
+    found: list[Predictions] = []
+    for chunk, pixels in classifier.read_files(image_files.files_at(images), skip_corrupt=True):
+        paths += chunk
+        found.append(classifier.classify(pixels))
+    whole: dict[str, Any] = {
+        name: None if getattr(found[0], name) is None else np.concatenate([getattr(one, name) for one in found])
+        for name in ("names", "runner_up", "margin", "scores", "probabilities")
+    }
+    return paths, Predictions(**whole, class_names=classifier.class_names)
+
+
+def table(paths: list[Path], predictions: Predictions) -> str:
+    """The predictions as CSV, a line an image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "class", "margin", "probability", "runner_up"])
+    for i, path in enumerate(paths):
+        probability = "" if predictions.probabilities is None else f"{predictions.probabilities[i].max():.6g}"
+        writer.writerow(
+            [path, predictions.names[i], f"{predictions.margin[i]:.6g}", probability, predictions.runner_up[i]]
+        )
+    return text.getvalue()
+
+
+def predict(options: Options) -> None:
+    """Fits or loads the classifier, and classifies the images.
+
+    Raises:
+      InputError: options that exclude each other, or what cannot be read or written.
+    """
+    if (options.run is None) == (options.encoder is None):
+        raise InputError("give either --run=PATH of a run, or --encoder=SPEC of an encoder from elsewhere")
+    if (options.support is None) == (options.classifier is None):
+        raise InputError("give either --support=FOLDER of labelled images, or --classifier=FILE that --save wrote")
+    if not options.images and options.save is None:
+        raise InputError("give --images=FOLDER or files to classify, or --save=FILE to keep the classifier")
+    cli.check_out(options.save, options.html, options.out if options.images else None)
+    if options.html is not None:
+        try:
+            importlib.import_module("jinja2")
+        except ModuleNotFoundError:
+            raise InputError('--html needs Jinja2: pip install -e ".[report]"') from None
+    image_files.files_at(options.images)  # what is not there is said before any work
+    if options.classifier is not None:
+        classifier = FewShotClassifier.load(options.classifier, load_encoder(options)[0])
+    else:
+        classifier = fit_support(options)
+    expected = expectation(classifier)
+    count = len(classifier.labels)
+    print(f"{len(classifier.class_names)} classes, {count} labelled images, head {classifier.head}")
+    print(*expected, sep="\n")
+    if options.save is not None:
+        classifier.save(options.save)
+        print(f"\nclassifier  {options.save}")
+    if not options.images:
+        return
+    paths, predictions = classify(classifier, options.images)
+    cli.write(options.out, table(paths, predictions))
+    print(f"\npredictions of {len(paths)} images  {options.out}")
+    if options.html is not None:
+        from ncjax import prediction_page
+
+        title = ", ".join(str(place) for place in options.images[:3])
+        text = prediction_page.page(paths, predictions, title=title, support=count, expected=expected)
+        cli.write(options.html, text)
+        print(f"page  {options.html}  ({len(text) / 1e6:.1f} MB)")
+
+
+def main() -> None:
+    """Runs what the command line says."""
+    options = cli.read_options(Options, __doc__)
+    with cli.one_line_errors():
+        cli.start_backend()
+        predict(options)
+
+
+if __name__ == "__main__":
+    main()

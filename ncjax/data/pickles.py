@@ -1,0 +1,326 @@
+"""`pickles`: the files in which few-shot repositories hand out miniImageNet, CIFAR-FS, FC100 and tieredImageNet.
+
+Known, with train, val or test for *:
+
+    miniImageNet_category_split_*.pickle (of train the file …_train_phase_train), CIFAR_FS_*.pickle, FC100_*.pickle:
+        {"data": images [n, h, w, c], "labels": [n]}, some with "catname2label"
+    mini-imagenet-cache-*.pkl: {"image_data": images, "class_dict": {name: rows}}
+    *_images_png.pkl, a list of encoded images, or *_images.npz with `images`, beside *_labels.pkl:
+        {"labels": [n]} or {"label_specific": [n], "label_specific_str": names, "label_general": …}
+    few-shot-*.npz: arrays `features`, the images, and `targets`
+
+A pickle can run any code. These are opened by an unpickler that knows NumPy's arrays and Python's own containers, and
+refuses every other name.
+"""
+
+import pickle
+import re
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ncjax.data import images, labelled
+from ncjax.data.benchmark import PARTS, DataSet, Request, part_named
+from ncjax.errors import UNREADABLE_NPZ, InputError, first_line
+from ncjax.progress import remark
+
+_IMAGES = ("data", "image_data", "images", "features")
+_LABELS = ("labels", "label_specific", "targets")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The files of one part: images and labels, which may be one file."""
+
+    part: str
+    images: Path
+    labels: Path
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Of one part: the class of each image by its number here, the names of these, and their superclasses."""
+
+    numbers: np.ndarray
+    names: tuple[str, ...]
+    superclasses: Mapping[str, str]
+    named: bool
+
+
+def open_data_set(request: Request) -> DataSet:
+    """The files of one data set in a folder, source, validation and target by train, val and test in their names.
+
+    Raises InputError for a folder without such files or with those of several data sets, and for files that cannot be
+    read, hold anything but arrays and containers, or no images with labels.
+    """
+    root = request.data_dir
+    if root is None or not root.is_dir():
+        raise InputError("pickles needs data_dir=PATH, a folder of files such as CIFAR_FS_train.pickle")
+    found = _find(root)
+    classes = [_classes(part) for part in found]
+    # Labels that count from 0 in each part are not those of one list of classes.
+    local = not all(one.named for one in classes) and _overlap(classes)
+    names = [[f"{p.part}/{n}" if local else n for n in c.names] for p, c in zip(found, classes, strict=True)]
+    every = [name for of_part in names for name in of_part]
+    if len(set(every)) < len(every):
+        twice = next(name for name in every if every.count(name) > 1)
+        raise InputError(f"class {twice!r} is in two of the files of {root}; a class has one place")
+    if local:
+        remark(f"pickles: the labels of {root} begin anew in each part: classes are called {every[0]}, …")
+    first = np.cumsum([0, *map(len, names)])
+    shape = _shape(found[0])
+
+    def read() -> Iterator[images.Encoded]:
+        for part, one, start in zip(found, classes, first, strict=False):
+            content = _images(part)
+            if len(content) != len(one.numbers):
+                raise InputError(f"{part.images} has {len(content)} images, {part.labels} {len(one.numbers)} labels")
+            for i, image in enumerate(content):
+                yield images.Encoded(int(start + one.numbers[i]), f"{part.images}, image {i}", image)
+
+    paths = sorted({path for part in found for path in (part.images, part.labels)})
+    parts = {part.part: of_part for part, of_part in zip(found, names, strict=True)}
+    return labelled.open_labelled(
+        "pickles",
+        request,
+        labelled.Labelled(
+            root=root,
+            class_names=every,
+            read=read,
+            count=sum(len(one.numbers) for one in classes),
+            facts=images.stamps(paths, root) | {"names": every},
+            parts={part: parts[part] for part in PARTS if part in parts}
+            if {"source", "target"} <= parts.keys()
+            else {},
+            size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else labelled.DEFAULT_SIZE,
+            channels=shape[2] if len(shape) == 3 else None,
+            superclasses={k: v for one in classes for k, v in one.superclasses.items()} if not local else {},
+        ),
+    )
+
+
+def _find(root: Path) -> list[_Part]:
+    """The files by part, in the order of PARTS."""
+    found: dict[str, dict[str, dict[str, Path]]] = {}
+    for path in sorted(root.iterdir()):
+        if path.suffix not in (".pickle", ".pkl", ".npz") or path.name.startswith("."):
+            continue
+        name = path.stem
+        phase = re.search(r"_train_phase_(\w+)$", name)
+        if phase is not None and phase[1] != "train":
+            remark(f"pickles: passed over {path.name}, further images of the training classes")
+            continue
+        words = re.split(r"[-_.]", name.replace("_train_phase_train", "_train"))
+        parts = {part_named(word) for word in words} - {None}
+        if len(parts) != 1:
+            remark(f"pickles: passed over {path.name}, whose name says neither train, val nor test")
+            continue
+        kind = next((word for word in words if word in ("images", "labels")), "both")
+        kept = [word for word in words if part_named(word) is None and word not in ("images", "labels", "png")]
+        places = found.setdefault("-".join(kept), {}).setdefault(str(parts.pop()), {})
+        if kind in places:
+            raise InputError(f"{path.name} and {places[kind].name} of {root} are both of one part; move one away")
+        places[kind] = path
+    if not found:
+        raise InputError(f"{root} holds no file such as CIFAR_FS_train.pickle; see the documentation for known names")
+    if len(found) > 1:
+        raise InputError(f"{root} holds several data sets: {', '.join(sorted(found))}; give each a folder of its own")
+    (of_set,) = found.values()
+    result = []
+    for part in PARTS:
+        places = of_set.get(part, {})
+        if places and "both" not in places and set(places) != {"images", "labels"}:
+            lone = next(iter(places.values()))
+            raise InputError(f"{lone} lacks its other half: images and labels are two files of one name")
+        if places:
+            both = places.get("both")
+            result.append(_Part(part, both or places["images"], both or places["labels"]))
+    return result
+
+
+def _overlap(classes: Sequence[_Classes]) -> bool:
+    every = [name for one in classes for name in one.names]
+    return len(set(every)) < len(every)
+
+
+def _classes(part: _Part) -> _Classes:
+    content = _content(part.labels)
+    if isinstance(content, dict) and isinstance(content.get("class_dict"), dict):
+        return _by_rows(part.labels, content["class_dict"])
+    given = next((content[key] for key in _LABELS if key in content), None) if isinstance(content, dict) else content
+    labels = _array(given)
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise InputError(f"{part.labels} holds no labels: one whole number an image, under {', '.join(_LABELS)}")
+    values, numbers = np.unique(labels, return_inverse=True)
+    names = _names(content, values) if isinstance(content, dict) else None
+    if names is None:
+        return _Classes(numbers, tuple(str(value) for value in values), {}, named=False)
+    return _Classes(numbers, names, _superclasses(content, numbers, names), named=True)
+
+
+def _by_rows(path: Path, rows: Mapping[Any, Any]) -> _Classes:
+    """Of {name: rows of its images}, as mini-imagenet-cache has it."""
+    names = tuple(sorted(map(str, rows)))
+    indices = {str(name): np.asarray(value) for name, value in rows.items()}
+    count = sum(len(value) for value in indices.values())
+    numbers = np.full(count, -1)
+    for number, name in enumerate(names):
+        index = indices[name]
+        if (
+            index.dtype.kind not in "iu"
+            or index.ndim != 1
+            or (len(index) and not 0 <= index.min() <= index.max() < count)
+        ):
+            raise InputError(f"{path}: class_dict gives rows of class {name!r} that are not there")
+        numbers[index] = number
+    if count == 0 or (numbers < 0).any():
+        raise InputError(f"{path}: class_dict gives some images two classes and some none")
+    return _Classes(numbers, names, {}, named=True)
+
+
+def _names(content: Mapping[str, Any], values: np.ndarray) -> tuple[str, ...] | None:
+    """The names of the classes of these labels, where the file has them."""
+    known: dict[int, str] = {}
+    if isinstance(content.get("catname2label"), dict):
+        known = {int(label): str(name) for name, label in content["catname2label"].items()}
+    elif isinstance(content.get("label2catname"), dict):
+        known = {int(label): str(name) for label, name in content["label2catname"].items()}
+    elif content.get("label_specific_str") is not None:
+        known = {label: str(name) for label, name in enumerate(content["label_specific_str"])}
+    names = tuple(known.get(int(value), "") for value in values)
+    return names if all(names) and len(set(names)) == len(names) else None
+
+
+def _superclasses(content: Mapping[str, Any], numbers: np.ndarray, names: Sequence[str]) -> dict[str, str]:
+    """The superclass of each class, where the file has one for all."""
+    above, called = _array(content.get("label_general")), content.get("label_general_str")
+    if above is None or called is None or above.shape != numbers.shape:
+        return {}
+    of_class = {name: int(above[np.argmax(numbers == number)]) for number, name in enumerate(names)}
+    if not all(0 <= number < len(called) for number in of_class.values()):
+        return {}
+    return {name: str(called[number]) for name, number in of_class.items()}
+
+
+def _shape(part: _Part) -> tuple[int, ...]:
+    """The shape of an image; () of encoded ones."""
+    content = _images(part)
+    return tuple(content.shape[1:]) if isinstance(content, np.ndarray) else ()
+
+
+def _images(part: _Part) -> "np.ndarray | list[bytes]":
+    """Pixels uint8 [n, h, w, c], or encoded images."""
+    content = _content(part.images)
+    if isinstance(content, dict):
+        content = next((content[key] for key in _IMAGES if key in content), None)
+    if isinstance(content, list) and content and all(_is_encoded(image) for image in content):
+        return [bytes(image) for image in content]
+    array = _array(content)
+    if array is not None and array.ndim == 4 and array.dtype.kind == "f" and len(array):
+        whole = array.astype(np.uint8)
+        array = whole if np.array_equal(whole, array) else array
+    if array is None or array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
+        found = f"{array.dtype} {list(array.shape)}" if array is not None else type(content).__name__
+        raise InputError(
+            f"{part.images} holds no images, but {found}; they must be uint8 [n, h, w, c], c 1 or 3, or encoded, under "
+            f"{', '.join(_IMAGES)}"
+        )
+    return array
+
+
+def _is_encoded(image: Any) -> bool:
+    if isinstance(image, np.ndarray):
+        return image.dtype == np.uint8 and (image.ndim == 1 or (image.ndim == 2 and image.shape[1] == 1))
+    return isinstance(image, bytes)
+
+
+def _array(values: Any) -> np.ndarray | None:
+    try:
+        return None if values is None else np.asarray(values)
+    except ValueError:  # ragged
+        return None
+
+
+def _content(path: Path) -> Any:
+    """What a file holds; of a dictionary with its keys as strings."""
+    found = _arrays(path) if path.suffix == ".npz" else safe_load(path)
+    if isinstance(found, dict):
+        found = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in found.items()}
+    return found
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
+            return {name: opened[name] for name in opened.files}
+    except UNREADABLE_NPZ as error:
+        raise InputError(f"{path} cannot be read as an .npz file of arrays ({first_line(error)})") from None
+
+
+def safe_load(path: Path) -> Any:
+    """What a pickle holds, if that is arrays and containers alone; no name that it gives is looked up otherwise.
+
+    Strings of Python 2 are read as Latin-1. Raises InputError for a pickle that names anything else, or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(file, encoding="latin1").load()
+    except _Refused as error:
+        raise InputError(
+            f"{path} names {error}, which is neither an array nor a container: a pickle can run any code, and this one "
+            "was not opened"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except Exception as error:  # damaged pickles raise errors of every kind
+        raise InputError(f"{path} cannot be read as a pickle ({first_line(error)}); it is cut off or altered") from None
+
+
+class _Refused(Exception):
+    """A pickle names what is neither an array nor a container."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = _ALLOWED.get((re.sub(r"^numpy\._core\.", "numpy.core.", module), name))
+        if found is None:
+            raise _Refused(f"{module}.{name}")
+        return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _Refused(f"the persistent object {pid!r}")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """In the place of `_codecs.encode`, by which Python 2's strings of bytes are made again."""
+    if encoding not in ("latin1", "latin-1"):
+        raise _Refused(f"the encoding {encoding!r}")
+    return text.encode("latin-1")
+
+
+def _empty_array(subtype: Any, shape: Any, kind: Any) -> np.ndarray:
+    """In the place of NumPy's `_reconstruct`: what the pickle says next fills it."""
+    made: np.ndarray = np.zeros(0).__reduce__()[0](np.ndarray, (0,), b"b")  # type: ignore[operator]
+    return made
+
+
+# The functions that NumPy's own pickles name. `ndarray` is only ever handed to `_reconstruct`: it cannot be called.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy", "ndarray"): "numpy.ndarray",
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "scalar"): np.int64(0).__reduce__()[0],
+    ("numpy.core.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
+    ("_codecs", "encode"): _latin1,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): defaultdict,
+    **{
+        (module, kind.__name__): kind
+        for module in ("builtins", "__builtin__")
+        for kind in (list, dict, set, frozenset, tuple, bytearray)
+    },
+}

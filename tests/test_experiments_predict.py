@@ -1,0 +1,147 @@
+"""experiments/predict.py: labelled images in, a table of predictions out."""
+
+import csv
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from commands import Done, inside
+from PIL import Image
+from predict import wilson
+from scipy.stats import binomtest
+
+import ncjax
+from ncjax.data import Split
+from ncjax.eval import FewShotClassifier, fit
+
+pytestmark = pytest.mark.cheap_compilation
+
+SUPPORT = tiny.split(3, 5, seed=2)
+QUERIES = tiny.split(3, 4, seed=2, draw=1)
+
+
+def _pixels(variables: jax.Array, images: jax.Array) -> jax.Array:
+    return images.reshape(len(images), -1) * variables
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> ncjax.Classifier:
+    """What --run=anything means: the pixels themselves."""
+    params = ncjax.Classifier.from_callable(_pixels, jnp.ones(()))
+    monkeypatch.setattr("predict.load_encoder", lambda options: (params, (12, 12, 1)))
+    return params
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """labelled/ with three classes of five images, new/ with twelve images."""
+    for image, label in zip(SUPPORT.images, SUPPORT.labels, strict=True):
+        folder = tmp_path / "labelled" / SUPPORT.class_names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(folder / f"{len(list(folder.iterdir()))}.png")
+    (tmp_path / "new").mkdir()
+    for i, image in enumerate(QUERIES.images):
+        Image.fromarray(image[..., 0]).save(tmp_path / "new" / f"{i:02}.png")
+    return tmp_path
+
+
+def test_a_table_a_page_and_a_file(here: Path, encoder: ncjax.Classifier) -> None:
+    pytest.importorskip("jinja2")
+    _keep_three(here)
+    rows = np.flatnonzero(np.arange(15) % 5 < 3)
+    support = Split(SUPPORT.images[rows], SUPPORT.labels[rows], SUPPORT.class_names)
+    done = _check_predictions(here, fit(encoder, support), "--run=some", "--html=page.html", "--save=mine.npz")
+    assert "No prediction from the spread of the features: it takes four images of each class." in done.stdout
+    page = (here / "page.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 12
+    assert "://" not in page
+    again = inside("predict.py", "--run=some", "--images=new", "--classifier=mine.npz", "--out=again.csv", cwd=here)
+    assert again.returncode == 0, again.stderr
+    assert (here / "again.csv").read_text() == (here / "predictions.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_network")
+def test_a_run_predicts_with_probabilities(here: Path, finished: Path) -> None:
+    fitted = fit(ncjax.restore(finished), SUPPORT, head="logistic")
+    done = _check_predictions(here, fitted, f"--run={finished}", "--head=logistic")
+    assert "for the nearest class centre and 5 images a class: " in done.stdout
+
+
+def _keep_three(here: Path) -> None:
+    """So few images a class leave out the prediction from theory, which takes seconds to compile."""
+    for folder in (here / "labelled").iterdir():
+        (folder / "4.png").unlink()
+        (folder / "3.png").unlink()
+
+
+def _check_predictions(here: Path, fitted: FewShotClassifier, *arguments: str) -> Done:
+    done = inside("predict.py", "--support=labelled", "--images=new", *arguments, cwd=here)
+    assert done.returncode == 0, done.stderr
+    expected = fitted.classify(QUERIES)
+    rows = list(csv.DictReader((here / "predictions.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [f"new/{i:02}.png" for i in range(12)]
+    assert [row["class"] for row in rows] == expected.names.tolist()
+    assert [row["runner_up"] for row in rows] == expected.runner_up.tolist()
+    np.testing.assert_allclose([float(row["margin"]) for row in rows], expected.margin, rtol=1e-4)
+    if expected.probabilities is None:
+        assert {row["probability"] for row in rows} == {""}
+    else:
+        np.testing.assert_allclose(
+            [float(row["probability"]) for row in rows], expected.probabilities.max(1), rtol=1e-4
+        )
+    left_out = fitted.leave_one_out()
+    assert f"Leave-one-out on the support: {left_out.correct} of {left_out.images} right" in done.stdout
+    assert "an image of anything else gets one of their names too" in done.stdout
+    return done
+
+
+@pytest.mark.usefixtures("encoder")
+def test_images_that_cannot_be_read_are_left_out_and_told(here: Path) -> None:
+    _keep_three(here)
+    (here / "new" / "03.png").write_text("<html>")
+    common = ["--run=some", "--support=labelled", "--images=new"]
+    done = inside("predict.py", *common, cwd=here)
+    assert done.returncode == 0
+    assert "left out: new/03.png is not an image" in done.stderr
+    assert (here / "predictions.csv").read_text().count("\n") == 12
+    (here / "predictions.csv").unlink()
+    for path in (here / "new").iterdir():
+        path.write_text("<html>")
+    done = inside("predict.py", *common, cwd=here)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "none of 12 images can be read; for example new/11.png is not an image" in done.stderr
+    assert not (here / "predictions.csv").exists()
+
+
+@pytest.mark.usefixtures("encoder")
+def test_mistakes_are_one_line(here: Path) -> None:
+    (here / "one" / "cat").mkdir(parents=True)
+    (here / "hollow" / "a").mkdir(parents=True)
+    (here / "hollow" / "b").mkdir(parents=True)
+    run, support, images = "--run=some", "--support=labelled", "--images=new"
+    wrong = [
+        ([support, images], "give either --run=PATH of a run, or --encoder=SPEC"),
+        ([run, images], "give either --support=FOLDER of labelled images, or --classifier=FILE"),
+        ([run, support], "give --images=FOLDER or files to classify, or --save=FILE"),
+        ([run, images, "--support=one"], "has 1 sub-folders; give two classes or more"),
+        ([run, images, "--support=hollow"], "class 'a' of --support=hollow has no images"),
+        ([run, images, "--support=none"], "--support=none is no folder"),
+        ([run, support, "--images=none"], "none does not exist; name image files"),
+        ([run, images, "--classifier=none.npz"], "none.npz is no file of FewShotClassifier.save"),
+        ([run, support, images, "--tune", "--data_dir=nowhere"], "error: some"),
+    ]
+    for arguments, message in wrong:
+        done = inside("predict.py", *arguments, cwd=here)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert message in done.stderr
+        assert not (here / "predictions.csv").exists()
+
+
+def test_the_interval_is_wilsons() -> None:
+    for right, total in ((0, 5), (24, 25), (7, 7), (60, 100)):
+        expected = binomtest(right, total).proportion_ci(method="wilson")
+        np.testing.assert_allclose(wilson(right, total), (expected.low, expected.high), atol=1e-9)
