@@ -3,7 +3,20 @@
 import subprocess
 import sys
 
-OPTIONAL = ("tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "bokeh", "jinja2", "torch", "sklearn")
+OPTIONAL = (
+    "tensorflow",
+    "tensorflow_datasets",
+    "grain",
+    "tensorboardX",
+    "bokeh",
+    "jinja2",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "equinox",
+    "sklearn",
+)
 
 
 def test_importing_leaves_out_what_is_optional_or_slow() -> None:
