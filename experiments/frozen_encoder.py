@@ -6,9 +6,9 @@ Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121); frozen encoders a
 2506.04411) and Luthra, Salunkhe, Galanti (2026, arXiv 2603.03530). The prediction, no bound, is from second moments.
 The encoder: EfficientNet-Lite0 with its weights of ImageNet, and the same network with random weights, on images
 resized to 128 pixels; on CIFAR-FS also ncjax's own run of CIFAR-FS (500 steps in the smoke preset).
-Plotted, a column for each data set, against the stage (the last is the features): CDNV of the target classes, plain,
-debiased and directional; NC1; 5-way error of the nearest class centre in 1 and 5 shots, measured and predicted. Bounds
-are in the file of numbers and the table.
+Plotted: a column for each data set, against the stage, of which the last is the features: CDNV of the target classes,
+plain, debiased and directional; NC1; 5-way error of the nearest class centre in 1 and 5 shots, measured and predicted.
+Bounds are in the file of numbers.
 What this does not show: ImageNet has some of the target classes of CIFAR-FS and FC100 among its own 1000, in other
 photographs: these are no new classes. They are listed below (`IN_IMAGENET`), and the table gives the accuracy on the
 other ones alone. EMNIST's letters and digits are not among them.
@@ -33,7 +33,7 @@ import numpy as np
 import sweep
 
 import ncjax
-from ncjax import Classifier, collapse
+from ncjax import Classifier, collapse, plots
 from ncjax.classifier import outputs
 from ncjax.data import Benchmark, Split
 from ncjax.errors import InputError
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 SHOTS = (1, 5)
 EPISODES = 2000
-IMAGES = {"smoke": 50, "paper": 600}
+IMAGES = {"smoke": 30, "paper": 600}
 """Most images of a class."""
 WEIGHTS = {"ImageNet": "C0", "random": "C3", "CIFAR-FS, by ncjax": "C2"}
 MEASURES = {"cdnv": "-", "debiased_cdnv": "--", "directional_cdnv": ":"}
@@ -80,7 +80,6 @@ def grid(options: Options) -> list[sweep.Point]:
     """ncjax's own run of CIFAR-FS, which few_shot_table.py trains too."""
     if options.data_dir is None:
         raise InputError("give --data_dir=PATH, a folder with cifar-100-python/ and emnist/")
-    imagenet_lite0.network(random_weights=True)  # says now what is not installed
     if options.preset == "paper":
         settings: dict[str, Any] = {"num_source_classes": 64}
     else:
@@ -176,7 +175,7 @@ def draw(figures: sweep.Figures) -> None:
     options = figures.options
     assert isinstance(options, Options)
     found = measured(options, figures)
-    figure = ncjax_figure(len(found))
+    figure = plots.new_figure(max(4.2 * len(found), 8.4), 10.5)
     panels = figure.subplots(3, len(found), squeeze=False)
     for column, (name, of_weights) in enumerate(found.items()):
         draw_column([row[column] for row in panels], name, of_weights)
@@ -186,13 +185,6 @@ def draw(figures: sweep.Figures) -> None:
     print(f"bounds violated: {', '.join(violated) or 'none'}; below 1: {below}")
     figure.suptitle("A frozen encoder of ImageNet (EfficientNet-Lite0) on other data sets")
     figures.save(figure, {"found": found, "violated": violated, "below_1": below, "in_imagenet": IN_IMAGENET})
-
-
-def ncjax_figure(columns: int) -> Any:
-    """Wide enough for that many columns."""
-    from ncjax import plots
-
-    return plots.new_figure(max(4.2 * columns, 8.4), 10.5)
 
 
 def draw_column(axes: list[Axes], name: str, of_weights: dict[str, Any]) -> None:
@@ -269,5 +261,11 @@ def bounds(found: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, int]]
     return violated, below
 
 
+def grid_where_installed(options: Options) -> list[sweep.Point]:
+    """The grid, once the network is found: before minutes of training."""
+    imagenet_lite0.network(random_weights=True)
+    return grid(options)
+
+
 if __name__ == "__main__":
-    sweep.main(__doc__, grid, draw, options=Options)
+    sweep.main(__doc__, grid_where_installed, draw, options=Options)

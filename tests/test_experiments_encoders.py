@@ -4,13 +4,18 @@ import json
 import sys
 from pathlib import Path
 
+import frozen_encoder
+import imagenet_lite0
+import jax
 import numpy as np
 import pytest
+import sweep
 import tiny
 from commands import Done, inside
+from flax import nnx
 
 import ncjax
-from ncjax import encoders
+from ncjax import encoders, models, runs
 
 pytestmark = pytest.mark.cheap_compilation
 
@@ -152,3 +157,55 @@ def test_mistakes_get_one_line(arguments: list[str], words: str, folder: Path) -
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert words in last
+
+
+class Layers(nnx.Module):
+    """Two convolutions, named as stages of the real encoder."""
+
+    def __init__(self, seed: int):
+        self.first = nnx.Conv(3, 6, (3, 3), (2, 2), rngs=nnx.Rngs(seed))
+        self.second = nnx.Conv(6, 9, (3, 3), (2, 2), rngs=nnx.Rngs(seed))
+
+    def __call__(self, images):
+        return jax.nn.relu(self.second(jax.nn.relu(self.first(images))))
+
+
+@pytest.mark.slow
+def test_the_figure_of_a_frozen_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tiny encoder and tiny data: every number in the file is that of the library."""
+
+    def encoder(random_weights: bool = False, stages: tuple = ()) -> ncjax.Classifier:
+        return encoders.from_nnx(Layers(int(random_weights)), channels=3, stages=("first",))
+
+    data = {"cifar_fs": tiny.benchmark(), "emnist": tiny.benchmark()}
+    monkeypatch.setattr(imagenet_lite0, "encoder", encoder)
+    monkeypatch.setattr(frozen_encoder, "benchmarks", lambda options: data)
+    monkeypatch.setattr(frozen_encoder, "IN_IMAGENET", {"cifar_fs": {}})
+    monkeypatch.setattr(models, "create", tiny.create)
+    tiny.run(tmp_path / "run")
+    options = frozen_encoder.Options(data_dir="PATH", out=tmp_path)
+    outcome = sweep.Outcome(sweep.Point("CIFAR-FS", tiny.config(tmp_path / "run")), [runs.read(tmp_path / "run")])
+    figures = sweep.Figures("frozen_encoder", options, [outcome])
+    frozen_encoder.draw(figures)
+    found = json.loads(figures.files[0].read_text())["numbers"]["found"]
+    assert list(found["cifar_fs"]) == ["ImageNet", "random", "CIFAR-FS, by ncjax"]
+    assert list(found["emnist"]) == ["ImageNet", "random"]
+    target = data["emnist"].target
+    last = found["emnist"]["random"]["stages"][-1]
+    features = ncjax.features(encoder(True), target)
+    measured = ncjax.collapse.measure(features, target.labels)
+    assert last["cdnv"] == pytest.approx(measured.cdnv, rel=1e-5)
+    assert last["nc1"] == pytest.approx(measured.nc1, rel=1e-4)
+    report = ncjax.eval.feature_episodes(features, target.labels, shots=5, queries=15, episodes=2000)
+    assert last["measured"][1] == pytest.approx(1 - report.accuracy)
+    assert [stage["d"] for stage in found["emnist"]["random"]["stages"]] == [6, 9]
+    assert figures.files[1].stat().st_size > 10_000
+
+
+def test_a_sample_of_each_class_and_its_images() -> None:
+    split = tiny.split(5, 20, seed=1)
+    some = frozen_encoder.some_of(split, 7)
+    assert np.bincount(some.labels).tolist() == [7] * 5
+    rows = [next(i for i in range(100) if np.array_equal(split.images[i], image)) for image in some.images]
+    assert len(set(rows)) == 35
+    np.testing.assert_array_equal(split.labels[rows], some.labels)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ncjax.encoders.pretrained import Loaded, Request, check_interpolation, import_library, weights_from
+from ncjax.encoders.pretrained import (
+    Loaded,
+    Request,
+    check_interpolation,
+    import_library,
+    weights_from,
+    without_waiting_for_a_network,
+)
 from ncjax.errors import InputError, first_line
 from ncjax.progress import remark
 
@@ -20,6 +27,11 @@ def load(name: str, request: Request) -> Loaded:
             neither here nor to be downloaded.
     """
     transformers = import_library("transformers", "hf")
+    with without_waiting_for_a_network():
+        return _load(transformers, name, request)
+
+
+def _load(transformers: Any, name: str, request: Request) -> Loaded:
     spec = f"hf:{name}"
     place = None if Path(name).is_dir() else f"https://huggingface.co/{name}"
     try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from ncjax.errors import InputError, first_line
 from ncjax.preprocessing import INTERPOLATIONS
@@ -51,6 +54,32 @@ def import_library(name: str, extra: str) -> Any:
             f"{name} cannot be imported ({first_line(error)}); where torchvision is named, it was built for another "
             "torch: install the two together"
         ) from error
+
+
+@contextmanager
+def without_waiting_for_a_network() -> Iterator[None]:
+    """Tells Hugging Face's hub to look on the disk alone, where its address is not known here.
+
+    Without a network it would try again for a minute and a half.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        constants.HF_HUB_OFFLINE = before or not _is_known(urlsplit(constants.ENDPOINT).hostname)
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _is_known(host: str | None) -> bool:
+    """Whether the name of a host leads to an address; a proxy may know more than this machine."""
+    if host is None or getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
 
 
 @contextmanager

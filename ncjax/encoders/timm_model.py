@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ncjax.encoders.pretrained import Loaded, Request, check_interpolation, import_library, unknown, weights_from
+from ncjax.encoders.pretrained import (
+    Loaded,
+    Request,
+    check_interpolation,
+    import_library,
+    unknown,
+    weights_from,
+    without_waiting_for_a_network,
+)
 from ncjax.errors import InputError
 
 
@@ -27,7 +35,7 @@ def load(name: str, request: Request) -> Loaded:
     options: dict[str, Any] = {}
     if request.image_size and config is not None and config.fixed_input_size:
         options["img_size"] = request.image_size
-    with weights_from(spec, _place(config, name)):
+    with without_waiting_for_a_network(), weights_from(spec, _place(config, name)):
         module = timm.create_model(name, pretrained=not request.random_weights, num_classes=0, **options)
     return Loaded(module, preprocessing(timm.data.resolve_model_data_config(module), request, spec))
 
