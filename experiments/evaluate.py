@@ -1,8 +1,10 @@
-"""Evaluates a finished run, or features of any encoder: few-shot accuracy and neural collapse, with intervals.
+"""Evaluates a finished run, a pretrained encoder, or features: few-shot accuracy and neural collapse, with intervals.
 
 python experiments/evaluate.py --run=runs/glyphs-wrn-10-1-…: ncc, ridge and logistic heads on the target classes.
 python experiments/evaluate.py --run=PATH --tune --theory --layers: hyperparameters by validation classes, the bounds
 of theory beside the measured error, and collapse at every depth.
+python experiments/evaluate.py --encoder=timm:resnet18 --dataset=cifar_fs --data_dir=PATH: a pretrained encoder, also
+hf:NAME_OR_FOLDER, torchvision:NAME or package.module:function; several --encoder in one table, on the same episodes.
 python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and `labels` [n], from any encoder.
 """
 
@@ -10,14 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import encoder_features
 import jax
 import numpy as np
+from tyro.conf import UseAppendAction
 
 import ncjax
 from ncjax import cli, collapse, plots, runs
@@ -45,8 +51,27 @@ class Options:
     """Folder of a run of pretrain.py."""
     features: Path | None = None
     """Instead of a run: an .npz file with arrays `features` [n, d] and `labels` [n], of target classes."""
+    encoder: UseAppendAction[tuple[str, ...]] = ()
+    """Instead of a run: timm:NAME, hf:NAME_OR_FOLDER, torchvision:NAME or package.module:function, a function that
+    returns a Classifier, a torch module or an NNX model. May be given more than once."""
+    random_weights: bool = False
+    """Encoders with random weights: the untrained baseline."""
+    dataset: str | None = None
+    """The images for --encoder; see python -m ncjax.data."""
     data_dir: str | None = None
-    """Where the run's data is, if it is no longer where it was."""
+    """Where the images for --encoder are; or where the run's data is, if it is no longer where it was."""
+    split_seed: int = 0
+    """Draws the target classes of --dataset, where its split is random."""
+    image_size: int | None = None
+    """What --encoder sees, pixels a side, in the place of its own configuration's."""
+    stages: tuple[str, ...] = ()
+    """Names of inner modules of --encoder, for --layers."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs torch modules of --encoder under autocast."""
+    batch_size: int = 64
+    """Images at a time through --encoder."""
+    save_features: Path | None = None
+    """Keeps the features of --encoder in this .npz file, which --features reads."""
     step: int | None = None
     """Checkpoint of the run; the newest by default."""
     split: Literal["target", "validation", "source_test", "source_train"] = "target"
@@ -84,9 +109,11 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """The run's, or that of the features."""
+        """The run's, that of the features, or that of all encoders."""
         if self.run is not None:
             return self.run
+        if self.encoder:
+            return Path("runs/encoders")
         assert self.features is not None
         return self.features.parent
 
@@ -95,6 +122,11 @@ class Options:
         """What the names of files begin with, so that one evaluation leaves the files of another as they are."""
         if self.features is not None:
             return f"{self.features.stem}."
+        if self.encoder:
+            names = [encoder_features.slug(spec) for spec in self.encoder]
+            untrained = "-random" if self.random_weights else ""
+            part = "" if self.split == "target" else f"{self.split}."
+            return f"{self.dataset}.{part}{'+'.join(names)[:120]}{untrained}."
         split = "" if self.split == "target" else f"{self.split}."
         return split + ("" if self.step is None else f"step_{self.step}.")
 
@@ -114,7 +146,7 @@ class Options:
     def check_places(self) -> None:
         """Raises InputError where a file that is asked for cannot be written."""
         figures = [name for name in ("curves", "theory") if getattr(self, name)]
-        cli.check_out(self.json_file, *map(self.figure_file, figures))
+        cli.check_out(self.json_file, self.save_features, *map(self.figure_file, figures))
 
 
 @dataclass(frozen=True)
@@ -130,6 +162,7 @@ class Subject:
     validation: Split | None = None
     weights: jax.Array | None = None
     bias: jax.Array | None = None
+    stages: tuple[np.ndarray, ...] = ()
 
     @cached_property
     def validation_features(self) -> np.ndarray:
@@ -174,6 +207,42 @@ def load_run(options: Options) -> Subject:
     )
 
 
+def load_encoders(options: Options) -> Iterator[Subject]:
+    """The encoders, one after the other, with their features of the chosen split; all are tried before the first.
+
+    Raises:
+      InputError: an encoder or the data cannot be loaded, or do not fit, or an option is of runs.
+    """
+    if options.step is not None or options.transform == "centered_l2":
+        raise InputError("--step and --transform=centered_l2 need a run of pretrain.py: leave them out with --encoder")
+    if options.save_features is not None and len(options.encoder) > 1:
+        raise InputError("--save_features keeps the features of one --encoder: give one")
+    if options.layers and not options.stages:
+        raise InputError("--layers of an encoder needs --stages, the names of its inner modules")
+    options.check_places()
+    sys.path.append(os.getcwd())  # where a user's own package.module:function is
+    part = options.split
+    benchmark = encoder_features.load_benchmark(options.dataset, options.data_dir, part, options.split_seed)
+    settings = {name: getattr(options, name) for name in ("random_weights", "image_size", "stages", "precision")}
+    loaded = [encoder_features.load_encoder(spec, benchmark, part, **settings) for spec in options.encoder]
+    for spec, params in zip(options.encoder, loaded, strict=True):
+        extracted = encoder_features.extract(
+            spec, params, benchmark, part, batch_size=options.batch_size, layers=options.layers
+        )
+        if options.save_features is not None:
+            encoder_features.save(options.save_features, extracted)
+        yield Subject(
+            f"{params.network.name}, {options.dataset} {part}",
+            extracted.features,
+            extracted.split.labels,
+            None,
+            params,
+            extracted.split,
+            benchmark.validation,
+            stages=extracted.stages,
+        )
+
+
 def load_features(options: Options) -> Subject:
     """Features from a file.
 
@@ -193,6 +262,7 @@ def load_features(options: Options) -> Subject:
         with np.load(path) as arrays:
             missing = [name for name in ("features", "labels") if name not in arrays.files]
             found = {name: arrays[name] for name in ("features", "labels") if name not in missing}
+            origin = [str(arrays[name]) for name in ("encoder", "dataset") if name in arrays.files]
     except UNREADABLE_NPZ as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}") from None
     if missing:
@@ -201,11 +271,21 @@ def load_features(options: Options) -> Subject:
     if labels.ndim != 1:
         raise InputError(f"labels of {path} have shape {labels.shape}; give one label a row of features, [n]")
     options.check_places()
-    return Subject(str(path), found["features"], labels)
+    return Subject(f"{path} ({' on '.join(origin)})" if origin else str(path), found["features"], labels)
 
 
-def evaluate(options: Options, subject: Subject) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Prints the tables; returns what they hold, and the figures by their names."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What was printed of a subject: its numbers for JSON, its figures by their names, and what comparisons need."""
+
+    numbers: dict[str, Any]
+    figures: dict[str, Figure]
+    measured: collapse.Collapse
+    reports: list[EpisodeReport]
+
+
+def evaluate(options: Options, subject: Subject) -> Evaluation:
+    """Prints the tables of a subject."""
     chosen = json.loads(json.dumps(vars(options), default=str))
     result: dict[str, Any] = {"subject": subject.name, "step": subject.step, "options": chosen}
     figures: dict[str, Figure] = {}
@@ -242,7 +322,7 @@ def evaluate(options: Options, subject: Subject) -> tuple[dict[str, Any], dict[s
         result["theory"], figures["theory"] = theory(options, subject)
     if options.layers:
         result["layers"] = layers(subject)
-    return result, figures
+    return Evaluation(result, figures, measured, reports)
 
 
 def head_of(options: Options, subject: Subject, head: str, shots: int) -> Any:
@@ -320,7 +400,7 @@ def layers(subject: Subject) -> list[dict[str, Any]]:
     """Collapse at every depth, from the input's side."""
     assert subject.params is not None
     assert subject.split is not None
-    (stages,) = outputs(subject.params, subject.split, ("stages",))
+    stages = subject.stages or outputs(subject.params, subject.split, ("stages",))[0]
     found = collapse.through_layers(stages, subject.labels)
     print(f"\n{found}")
     return [
@@ -345,6 +425,36 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def together(
+    options: Options, subjects: list[Subject], evaluated: list[Evaluation]
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """The numbers and figures of one subject; or of several, with a table that compares them, printed."""
+    if len(evaluated) == 1:
+        return evaluated[0].numbers, evaluated[0].figures
+    names = [subject.params.network.name for subject in subjects if subject.params is not None]
+    table = encoder_features.compare(names, [one.measured for one in evaluated], [one.reports for one in evaluated])
+    print(f"\n{table}")
+    differences = [
+        [as_difference(report, first) for report, first in zip(one.reports, evaluated[0].reports, strict=True)]
+        for one in evaluated[1:]
+    ]
+    figures = {
+        f"{encoder_features.slug(name)}.{which}": figure
+        for name, one in zip(names, evaluated, strict=True)
+        for which, figure in one.figures.items()
+    }
+    less_first = dict(zip(names[1:], differences, strict=True))
+    return {"encoders": [one.numbers for one in evaluated], f"less {names[0]}": less_first}, figures
+
+
+def as_difference(report: EpisodeReport, first: EpisodeReport) -> dict[str, Any]:
+    """A paired difference's numbers."""
+    pair = report.compare(first)
+    settings = {name: getattr(report.settings, name) for name in ("head", "ways", "shots")}
+    intervals = {"ci95": finite(pair.ci95), "target_ci95": finite(pair.target_ci95)}
+    return {**settings, "difference": pair.difference, **intervals}
+
+
 def main() -> None:
     """Runs what the command line says."""
     options = cli.read_options(Options, __doc__)
@@ -358,10 +468,16 @@ def main() -> None:
             raise InputError(
                 "--tune chooses by the classes that --split=validation would report: leave one of them out"
             )
-        if (options.run is None) == (options.features is None):
-            raise InputError("give either --run=PATH of a run, or --features=FILE.npz")
-        subject = load_run(options) if options.run is not None else load_features(options)
-        result, figures = evaluate(options, subject)
+        if (options.run is not None) + (options.features is not None) + bool(options.encoder) != 1:
+            raise InputError("give either --run=PATH of a run, or --features=FILE.npz, or --encoder=SPEC")
+        if not options.encoder and (options.save_features is not None or options.random_weights):
+            raise InputError("--save_features and --random_weights are of --encoder: give one, or leave them out")
+        if options.encoder:
+            subjects = list(load_encoders(options))
+        else:
+            subjects = [load_run(options) if options.run is not None else load_features(options)]
+        evaluated = [evaluate(options, subject) for subject in subjects]
+        result, figures = together(options, subjects, evaluated)
         cli.write(options.json_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
         print(f"\nwritten to {options.json_file}")
         for name, figure in figures.items():

@@ -87,7 +87,7 @@ def grid(options: Options) -> list[sweep.Point]:
     return points
 
 
-def place(options: Options, name: str) -> str | None:
+def place(options: sweep.Options, name: str) -> str | None:
     """Where a data set's archive is: a sub-folder of its name, or the folder itself."""
     if options.data_dir is None or not (expand(options.data_dir) / name).is_dir():
         return options.data_dir

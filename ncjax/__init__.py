@@ -1,6 +1,6 @@
 """Neural collapse and few-shot transfer in JAX: pretrain, measure collapse, evaluate thousands of episodes."""
 
-from ncjax import collapse, data, eval, models, train
+from ncjax import collapse, data, encoders, eval, models, train
 from ncjax.classifier import Classifier, features, logits
 from ncjax.errors import InputError
 from ncjax.train import pretrain, restore
@@ -10,6 +10,7 @@ __all__ = [
     "InputError",
     "collapse",
     "data",
+    "encoders",
     "eval",
     "features",
     "logits",

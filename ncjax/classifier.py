@@ -1,8 +1,9 @@
 """The trained classifier that users pass about as `params`, and its features and logits."""
 
-import dataclasses
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -16,41 +17,9 @@ from ncjax import devices
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.models import Network, Output
-from ncjax.models.layers import at_least_float32
-from ncjax.progress import progress
-
-
-@dataclasses.dataclass(frozen=True)
-class _Encoder:
-    """A user's own function in the place of a network; static under jit."""
-
-    encode: Callable[[Any, Array], Array]
-    name: str = "callable"
-
-    def apply(
-        self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None
-    ) -> tuple[Output, dict[str, Any]]:
-        try:
-            features = self.encode(variables, images)
-        except jax.errors.TracerArrayConversionError as error:
-            raise InputError(
-                "the encoder computes in NumPy or another library, and JAX cannot trace it; extract the features "
-                "yourself, and give them to ncjax.eval.feature_episodes and ncjax.collapse.measure"
-            ) from error
-        dtype = getattr(features, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            found = f"a {type(features).__name__}" if dtype is None else f"an array of {dtype}"
-            raise InputError(f"the encoder made {found}; it must make one array of floats [{images.shape[0]}, d]")
-        if features.ndim != 2 or features.shape[0] != images.shape[0] or features.shape[1] == 0:
-            raise InputError(
-                f"the encoder made an array of shape {features.shape} of {images.shape[0]} images; "
-                f"it must make [{images.shape[0]}, d]: pool or flatten its output"
-            )
-        features = features.astype(at_least_float32(features.dtype))
-        return Output(jnp.zeros((images.shape[0], 0)), features, (features,)), {}
-
-    def head(self, variables: Any) -> tuple[Array, Array]:
-        raise InputError("this encoder was made by Classifier.from_callable: it has features, but no logits")
+from ncjax.models.encoder import EagerEncoder, TracedEncoder, check_channels
+from ncjax.preprocessing import Preprocessing
+from ncjax.progress import progress_bar
 
 
 @struct.dataclass
@@ -65,14 +34,17 @@ class Classifier:
         "centered_l2" transform of few-shot episodes.
       network: the description of the network (static).
       augmentation: the augmentation it was trained under (static), for augmented support images.
+      preprocessing: how images are resized and cropped before their pixels are centred and scaled (static); by default
+        not at all.
     """
 
     variables: Any
     mean: Float[Array, "..."]
     std: Float[Array, "..."]
     feature_mean: Float[Array, "d"] | None = None
-    network: Network | _Encoder = struct.field(pytree_node=False, kw_only=True)
+    network: Network | TracedEncoder | EagerEncoder = struct.field(pytree_node=False, kw_only=True)
     augmentation: str = struct.field(pytree_node=False, default="none", kw_only=True)
+    preprocessing: Preprocessing = struct.field(pytree_node=False, default=Preprocessing(), kw_only=True)
 
     @classmethod
     def from_callable(
@@ -99,24 +71,34 @@ class Classifier:
         Raises:
           InputError: for a mean or std of another shape, one that is not finite, a std that is not positive.
         """
-        wrapped = cls(variables, jnp.asarray(mean), jnp.asarray(std), network=_Encoder(fn))
-        for name, value in (("mean", wrapped.mean), ("std", wrapped.std)):
-            if value.ndim > 1 or not jnp.isfinite(value).all() or (name == "std" and not (value > 0).all()):
-                found = value.tolist() if value.ndim < 2 else f"of shape {value.shape}"
-                above = ", above 0" if name == "std" else ""
-                raise InputError(f"{name} is {found}; give a scalar or one finite number a channel{above}")
-        return wrapped
+        return cls(variables, *pixel_statistics(mean, std), network=TracedEncoder(fn))
 
 
-def normalize(images: UInt8[Array, "n h w c"], mean: Array, std: Array) -> Float[Array, "n h w c"]:
-    """Raw pixels 0..255 to centred and scaled ones: (x / 255 - mean) / std.
+def pixel_statistics(mean: Any, std: Any) -> tuple[Array, Array]:
+    """Mean and std of pixels as arrays.
+
+    Raises:
+      InputError: for one of another shape than [c] or (), one that is not finite, a std that is not positive.
+    """
+    statistics = tuple(
+        array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)
+        for array in (jnp.asarray(mean), jnp.asarray(std))
+    )
+    for name, value in zip(("mean", "std"), statistics, strict=True):
+        if value.ndim > 1 or not jnp.isfinite(value).all() or (name == "std" and not (value > 0).all()):
+            found = value.tolist() if value.ndim < 2 else f"of shape {value.shape}"
+            above = ", above 0" if name == "std" else ""
+            raise InputError(f"{name} is {found}; give a scalar or one finite number a channel{above}")
+    return statistics[0], statistics[1]
+
+
+def normalize(images: Array, mean: Array, std: Array) -> Float[Array, "n h w c"]:
+    """Pixels 0..255 [n, h, w, c] to centred and scaled ones: (x / 255 - mean) / std.
 
     Raises:
       InputError: if mean or std is of another number of channels, where it would broadcast to more.
     """
-    for value in (mean, std):
-        if value.ndim and value.shape[-1] not in (1, images.shape[-1]):
-            raise InputError(f"mean or std is of {value.shape[-1]} channels, the images have {images.shape[-1]}")
+    check_channels(images.shape[-1], mean, std)
     return (images.astype(mean.dtype) / 255 - mean) / std
 
 
@@ -125,8 +107,11 @@ def apply(params: Classifier, images: UInt8[Array, "n h w c"]) -> Output:
 
     A pure function, for use inside jit and vmap.
     """
+    if isinstance(params.network, EagerEncoder):
+        return params.network.call_back(images, params.preprocessing, params.mean, params.std)
     with jax.default_matmul_precision("highest"):
-        output, _ = params.network.apply(params.variables, normalize(images, params.mean, params.std), train=False)
+        pixels = normalize(params.preprocessing.apply(images), params.mean, params.std)
+        output, _ = params.network.apply(params.variables, pixels, train=False)
     return output
 
 
@@ -180,22 +165,69 @@ def outputs(
         raise InputError("there are no images: an array of length 0 has no features")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: it must be at least 1")
+    batches = (_eager if isinstance(params.network, EagerEncoder) else _traced)(
+        params, images, fields, min(batch_size, len(images))
+    )
+    first = next(batches)  # compiles, or says what the encoder takes for features: before there is a bar
+    whole = jax.tree.map(lambda rows: np.empty((len(images), *rows.shape[1:]), rows.dtype), first)
+    done = 0
+    with progress_bar("features", " images", total=len(images)) as bar:
+        for output in chain([first], batches):
+            if not isinstance(params.network, Network):
+                _check_finite(output, done)
+            count = len(jax.tree.leaves(output)[0])
+            for array, rows in zip(jax.tree.leaves(whole), jax.tree.leaves(output), strict=True):
+                array[done : done + count] = rows
+            done += count
+            bar.update(count)
+    found: tuple[Any, ...] = whole
+    return found
+
+
+def _check_finite(output: Any, done: int) -> None:
+    """Raises InputError where an encoder's outputs for the images from number `done` on are not finite."""
+    for array in jax.tree.leaves(output):
+        if not np.isfinite(array).all():
+            bad = done + int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            raise InputError(
+                f"the encoder's output for image {bad} is not finite: half precision may have overflown (use float32), "
+                "the image may be too small for it (give image_size=), or its weights are damaged"
+            )
+
+
+def _eager(params: Classifier, images: Any, fields: tuple[str, ...], batch_size: int) -> Iterator[tuple[Any, ...]]:
+    """The fields of one batch after the other, of an encoder that JAX cannot trace."""
+    assert isinstance(params.network, EagerEncoder)
+    mean, std = np.asarray(params.mean), np.asarray(params.std)
+    for start in range(0, len(images), batch_size):
+        output = params.network.outputs(np.asarray(images[start : start + batch_size]), params.preprocessing, mean, std)
+        yield tuple(getattr(output, field) for field in fields)
+
+
+def _traced(params: Classifier, images: Any, fields: tuple[str, ...], batch_size: int) -> Iterator[tuple[Any, ...]]:
+    """The fields of one batch after the other, of a network that JAX compiles."""
     mesh = devices.data_mesh()
-    batch_size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
+    batch_size = -(-batch_size // mesh.size) * mesh.size
     params = jax.device_put(params, devices.replicated(mesh))
-    parts = []
-    for start in progress(range(0, len(images), batch_size), "features", "batch"):
+    # read with a delay, so that the devices never wait for the host; without it, results would fill their memory,
+    # and programs that exchange values between CPU devices hang once more than 32 of them wait (jaxlib 0.10)
+    waiting: deque[tuple[int, Any]] = deque()
+    for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size])
         count = len(batch)
         if count < batch_size:
             batch = np.concatenate([batch, np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)])
-        out = _compiled(params, jax.device_put(batch, devices.sharded(mesh)), fields, mesh)
-        parts.append(jax.tree.map(lambda a, count=count: a[:count], out))
-        # read with a delay, so that the devices never wait for the host; without it, results would fill their memory,
-        # and programs that exchange values between CPU devices hang once more than 32 of them wait (jaxlib 0.10)
-        if len(parts) > 4:
-            parts[-5] = jax.tree.map(np.asarray, parts[-5])
-    return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
+        waiting.append((count, _compiled(params, jax.device_put(batch, devices.sharded(mesh)), fields, mesh)))
+        if len(waiting) > 4:
+            yield _on_host(*waiting.popleft())
+    while waiting:
+        yield _on_host(*waiting.popleft())
+
+
+def _on_host(count: int, output: Any) -> tuple[Any, ...]:
+    """The first rows, the padding left out."""
+    rows: tuple[Any, ...] = jax.tree.map(lambda array: np.asarray(array)[:count], output)
+    return rows
 
 
 def features(

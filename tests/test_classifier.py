@@ -161,7 +161,7 @@ def test_features_of_many_batches_on_as_many_devices_as_cores() -> None:
 
 def test_an_encoder_that_jax_cannot_trace_and_a_benchmark_are_one_line() -> None:
     params = ncjax.Classifier.from_callable(lambda _, x: np.asarray(x).reshape(len(x), -1), {})
-    with pytest.raises(InputError, match="JAX cannot trace it; extract the features yourself"):
+    with pytest.raises(InputError, match="JAX cannot trace it; give the function to ncjax"):
         ncjax.features(params, np.zeros((4, 3, 3, 1), np.uint8))
     with pytest.raises(InputError, match=r"split is a Benchmark, .* for example benchmark\.target"):
         ncjax.eval.episodes(params, tiny.benchmark())

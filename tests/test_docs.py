@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -52,23 +53,22 @@ def test_the_readmes_python_runs_in_order(namespace: dict[str, Any]) -> None:
     """As it stands, but for the length of training and the number of episodes."""
     short = 'Config(dataset="glyphs", preset="smoke", measure_episodes=50, measurements=0)'
     for block in BLOCKS:
-        if "torch" in block and "import torch" in block:
-            break  # from here on, the test below
+        if "import torch" in block and importlib.util.find_spec("torch") is None:
+            continue  # where it is installed, the test below has its numbers
         exec(compile(block.replace('Config(dataset="glyphs")', short), "README.md", "exec"), namespace)
     assert namespace["report"].settings.head.startswith("ridge")
 
 
-def test_a_torch_model_is_the_same_function_in_jax(namespace: dict[str, Any]) -> None:
+def test_the_readmes_torch_model(namespace: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
-    first = next(i for i, block in enumerate(BLOCKS) if "import torch" in block)
+    (block,) = (block for block in BLOCKS if "import torch" in block)
     images = np.random.default_rng(0).integers(0, 256, (125, 28, 28, 1), np.uint8)
     split = ncjax.data.Split(images, np.repeat(np.arange(5), 25).astype(np.int32), tuple("abcde"))
     namespace |= {"ncjax": ncjax, "benchmark": ncjax.data.Benchmark("noise", split, None, None, split, "shift")}
-    for block in BLOCKS[first : first + 2]:
-        exec(compile(block, "README.md", "exec"), namespace)
+    exec(compile(block, "README.md", "exec"), namespace)
     with torch.no_grad():
         pixels = torch.from_numpy((images.astype(np.float32) / 255 - 0.5) / 0.25).permute(0, 3, 1, 2)
-        theirs = namespace["net"](pixels).numpy()
+        theirs = namespace["net"].eval()(pixels).mean((2, 3)).numpy()
     np.testing.assert_allclose(ncjax.features(namespace["params"], split), theirs, rtol=1e-4, atol=1e-5)
 
 

@@ -125,7 +125,7 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("pretrain.py", ["--num_source_classes=5000"], "5000"),
         ("pretrain.py", ["--workdir=run"], "holds another run"),
         ("pretrain.py", ["--workdir=images.npz/run"], "cannot write to images.npz/run"),
-        ("evaluate.py", [], "give either --run=PATH of a run, or --features=FILE.npz"),
+        ("evaluate.py", [], "give either --run=PATH of a run, or --features=FILE.npz, or"),
         ("evaluate.py", ["--run=nowhere"], "nowhere holds no run"),
         ("evaluate.py", ["--run=many"], "many holds runs of many seeds; give one of them, for example many/seed_0"),
         ("evaluate.py", ["--features=images.npz"], "images.npz has no array 'features'; save one with"),

@@ -34,8 +34,9 @@ pytestmark = pytest.mark.cheap_compilation
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FIGURES = (
-    "architectures", "class_population", "collapse_during_training", "few_shot_table", "generalization_gap",
-    "linear_probe", "number_of_classes", "optimization", "regularization", "samples_per_class", "theory",
+    "architectures", "class_population", "collapse_during_training", "few_shot_table", "frozen_encoder",
+    "generalization_gap", "linear_probe", "number_of_classes", "optimization", "regularization", "samples_per_class",
+    "theory",
 )  # fmt: skip
 
 

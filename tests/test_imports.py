@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 OPTIONAL = (
-    "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "bokeh", "jinja2", "torch", "sklearn", "pyarrow",
-    "pillow_heif",
+    "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "bokeh", "jinja2", "torch", "torchvision", "timm",
+    "transformers", "equinox", "sklearn", "pyarrow", "pillow_heif",
 )  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ncjax.checks import whole_number
@@ -25,6 +27,7 @@ from ncjax.eval.report import EpisodeReport
 from ncjax.eval.sampling import EpisodePlan, Queries
 from ncjax.eval.transforms import transform_features
 from ncjax.eval.tuning import feature_tune, tunable
+from ncjax.models.encoder import EagerEncoder
 
 _OF_IMAGES = ("support_augmentations", "extract_per_episode")
 
@@ -142,14 +145,26 @@ def episodes(
         images = which.ways * which.shots * max(1, support_augmentations)
         images += which.images_per_episode() - which.ways * which.shots if extract_per_episode else 0
         chunk = max(1, (256 if on_cpu else 4096) // images)
-    return which.evaluate(
-        source,
-        chosen,
-        chunk=chunk,
-        transform=transform,
-        class_names=class_names,
-        support_augmentations=support_augmentations,
-    )
+    with _mesh_for(source):
+        return which.evaluate(
+            source,
+            chosen,
+            chunk=chunk,
+            transform=transform,
+            class_names=class_names,
+            support_augmentations=support_augmentations,
+        )
+
+
+def _mesh_for(source: FeatureSource | ImageSource) -> AbstractContextManager[Any]:
+    """One device alone where episodes call an encoder back, which runs on one batch at a time anyway.
+
+    Several CPU devices that call back hang: JAX copies the images to the first device, which waits for its own call.
+    """
+    if not isinstance(source, ImageSource) or not isinstance(source.params.network, EagerEncoder):
+        return nullcontext()
+    first = next(device for device in data_mesh().devices.flat if device.process_index == jax.process_index())
+    return jax.set_mesh(Mesh(np.asarray([first]), ("data",), axis_types=(AxisType.Auto,)))
 
 
 def _center(params: Classifier, center: Any) -> Any:

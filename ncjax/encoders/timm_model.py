@@ -1,0 +1,71 @@
+"""Models of timm (PyTorch Image Models) with the preprocessing of their `pretrained_cfg`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ncjax.encoders.pretrained import (
+    Loaded,
+    Request,
+    check_interpolation,
+    import_library,
+    unknown,
+    weights_from,
+    without_waiting_for_a_network,
+)
+from ncjax.errors import InputError
+
+
+def load(name: str, request: Request) -> Loaded:
+    """The model of that name without its classifier; what it returns is its own pooling.
+
+    Raises:
+        InputError: timm is not installed, has no such model or weights, or they cannot be downloaded.
+    """
+    timm = import_library("timm", "timm")
+    spec = f"timm:{name}"
+    architecture, _, tag = name.partition(".")
+    if ":" not in name and not timm.is_model(architecture):
+        raise unknown(spec, architecture, timm.list_models())
+    pretrained = timm.list_pretrained(f"{architecture}.*")
+    if tag and ":" not in name and name not in pretrained:
+        raise unknown(spec, name, pretrained)
+    config = None if ":" in name else timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    options: dict[str, Any] = {}
+    if request.image_size and config is not None and config.fixed_input_size:
+        options["img_size"] = request.image_size
+    with without_waiting_for_a_network(), weights_from(spec, _place(config, name)):
+        module = timm.create_model(name, pretrained=not request.random_weights, num_classes=0, **options)
+    return Loaded(module, preprocessing(timm.data.resolve_model_data_config(module), request, spec))
+
+
+def _place(config: Any, name: str) -> str | None:
+    """The address of the weights; None where there are none."""
+    if config is None:
+        return f"https://huggingface.co/{name.rpartition(':')[2]}"
+    if config.hf_hub_id:
+        return f"https://huggingface.co/{config.hf_hub_id}"
+    return config.url or None
+
+
+def preprocessing(config: dict[str, Any], request: Request, spec: str) -> dict[str, Any]:
+    """What timm's evaluation transform does, as arguments of `from_torch`.
+
+    Raises:
+        InputError: It does something else.
+    """
+    channels, *size = config["input_size"]
+    size = [request.image_size] * 2 if request.image_size else size
+    scaled = [math.floor(side / config["crop_pct"]) for side in size]
+    mode = config["crop_mode"] or "center"
+    if mode not in ("center", "squash"):
+        raise InputError(f"{spec} crops images in the mode {mode!r}; ncjax has center and squash")
+    return {
+        "image_size": tuple(size),
+        "resize": scaled[0] if mode == "center" and scaled[0] == scaled[1] else tuple(scaled),
+        "interpolation": check_interpolation(spec, config["interpolation"]),
+        "mean": config["mean"],
+        "std": config["std"],
+        "channels": channels,
+    }

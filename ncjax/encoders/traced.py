@@ -1,0 +1,63 @@
+"""What encoders that JAX traces have in common: inner modules that are recorded, and pooling."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ncjax.errors import InputError
+from ncjax.models.encoder import Encoded
+from ncjax.models.layers import at_least_float32
+
+
+def step_into(node: Any, part: str) -> Any:
+    """The inner module of that name, or of that index in a sequence.
+
+    Raises:
+        InputError: There is none.
+    """
+    try:
+        return node[int(part)] if part.isdigit() else getattr(node, part)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        raise InputError(f"the model has no inner module {part!r} in its {type(node).__name__}") from None
+
+
+def check_stages(stages: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """The names of inner modules, as a tuple.
+
+    Raises:
+        InputError: One is none of `names`.
+    """
+    chosen, known = ((stages,) if isinstance(stages, str) else tuple(stages)), list(names)
+    for stage in chosen:
+        if stage not in known:
+            near = difflib.get_close_matches(stage, known, 3, 0.4) or known[:8]
+            raise InputError(f"stages: the model has no inner module {stage!r}; it has {', '.join(near)}, for example")
+    return chosen
+
+
+def encoded(features: Any, stages: Iterable[Any], *, channels_first: bool) -> Encoded:
+    """Features and stages, those that have places in space averaged over them."""
+    return Encoded(_features(features, channels_first), tuple(pooled(stage, channels_first) for stage in stages))
+
+
+def _features(value: Any, channels_first: bool) -> Any:
+    return pooled(value, channels_first) if getattr(value, "ndim", 0) == 4 else value
+
+
+def pooled(value: Any, channels_first: bool) -> Float[Array, "n d"]:
+    """The mean over space of [n, c, h, w] or [n, h, w, c], over tokens of [n, t, d]; [n, d] as it is.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    value = value[0] if isinstance(value, tuple) and value else value
+    ndim = getattr(value, "ndim", 0)
+    if ndim not in (2, 3, 4):
+        found = f"shape {value.shape}" if ndim else f"type {type(value).__name__}"
+        raise InputError(f"a stage's output has {found}; it must be [n, d], tokens [n, t, d], or an image of features")
+    axes = {2: (), 3: (1,), 4: (2, 3) if channels_first else (1, 2)}[ndim]
+    mean: Array = jnp.mean(value.astype(at_least_float32(value.dtype)), axis=axes) if axes else value
+    return mean

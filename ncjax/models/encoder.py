@@ -1,0 +1,178 @@
+"""Models from elsewhere in the place of a `Network`: functions that JAX traces, and programs that it only calls."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from ncjax.errors import InputError, first_line
+from ncjax.models.layers import at_least_float32
+from ncjax.models.network import Output
+from ncjax.preprocessing import Preprocessing
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of n images: features [n, d], and its stages [n, d_s], the features left out."""
+
+    features: Any
+    stages: tuple[Any, ...] = ()
+
+
+class _WithoutHead:
+    """What encoders have in common: no classes."""
+
+    def head(self, variables: Any) -> tuple[Array, Array]:
+        raise InputError("this encoder has features, but no logits: it was made without a head of classes")
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedEncoder(_WithoutHead):
+    """A user's own function in the place of a network; static under jit.
+
+    Attributes:
+        encode: `encode(variables, images)`, images float32 [n, h, w, c], returns features [n, d] or `Encoded`.
+        name: Of the encoder, for people.
+    """
+
+    encode: Callable[[Any, Array], Any]
+    name: str = "callable"
+
+    def apply(
+        self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None
+    ) -> tuple[Output, dict[str, Any]]:
+        """As `Network.apply`; encoders are not trained.
+
+        Raises:
+            InputError: What the function returns is no features of these images, or JAX cannot trace it.
+        """
+        try:
+            made = self.encode(variables, images)
+        except jax.errors.TracerArrayConversionError as error:
+            raise InputError(
+                "the encoder computes in NumPy or another library, and JAX cannot trace it; give the function to "
+                "ncjax.encoders.from_function, or a torch module to from_torch"
+            ) from error
+        encoded = made if isinstance(made, Encoded) else Encoded(made)
+        features, *stages = (
+            _checked(array, len(images), jnp.issubdtype) for array in (encoded.features, *encoded.stages)
+        )
+        features, *stages = (array.astype(at_least_float32(array.dtype)) for array in (features, *stages))
+        return Output(jnp.zeros((len(images), 0)), features, (*stages, features)), {}
+
+
+def _checked(features: Any, count: int, is_subtype: Callable[[Any, Any], bool]) -> Any:
+    """The features, if they are floats [count, d]."""
+    dtype = getattr(features, "dtype", None)
+    if dtype is None or not is_subtype(dtype, np.floating if is_subtype is np.issubdtype else jnp.floating):
+        found = f"a {type(features).__name__}" if dtype is None else f"an array of {dtype}"
+        raise InputError(f"the encoder made {found}; it must make one array of floats [{count}, d]")
+    if features.ndim != 2 or features.shape[0] != count or features.shape[1] == 0:
+        raise InputError(
+            f"the encoder made an array of shape {features.shape} of {count} images; "
+            f"it must make [{count}, d]: pool or flatten its output"
+        )
+    return features
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EagerEncoder(_WithoutHead):
+    """A program that JAX cannot trace, in the place of a network; static under jit.
+
+    Outside of compiled calls it is run batch by batch on raw images. Inside of them JAX calls it back, on the same raw
+    images, so that both ways give the same numbers.
+
+    Attributes:
+        run: `run(images, preprocessing, mean, std)`, in NumPy, returns `Encoded` of NumPy arrays.
+        name: Of the encoder, for people.
+    """
+
+    run: Callable[[UInt8[np.ndarray, "n h w c"], Preprocessing, np.ndarray, np.ndarray], Encoded]
+    name: str
+
+    def outputs(
+        self, images: UInt8[np.ndarray, "n h w c"], preprocessing: Preprocessing, mean: np.ndarray, std: np.ndarray
+    ) -> Output:
+        """Of raw images, on the host.
+
+        Raises:
+            InputError: The encoder fails on them, or makes something else than features of these images.
+        """
+        seen = preprocessing.shape(cast(tuple[int, int, int], images.shape[1:]))
+        check_channels(seen[2], mean, std)
+        with explained(seen):
+            encoded = self.run(images, preprocessing, mean, std)
+        arrays = [_checked(array, len(images), np.issubdtype) for array in (encoded.features, *encoded.stages)]
+        features, *stages = (array.astype(np.float32, copy=False) for array in arrays)
+        return Output(np.zeros((len(images), 0), np.float32), features, (*stages, features))  # type: ignore[arg-type]
+
+    def _of_batches(
+        self, preprocessing: Preprocessing, images: np.ndarray, mean: np.ndarray, std: np.ndarray
+    ) -> Output:
+        """Of images [b, n, h, w, c] under b means and stds, as rows [b n]; in one call where these are all the same."""
+        if (mean == mean[:1]).all() and (std == std[:1]).all():
+            return self.outputs(images.reshape(-1, *images.shape[2:]), preprocessing, mean[0], std[0])
+        each = [self.outputs(images[i], preprocessing, mean[i], std[i]) for i in range(len(images))]
+        return cast(Output, jax.tree.map(lambda *arrays: np.concatenate(arrays), *each))
+
+    def call_back(
+        self,
+        images: UInt8[Array, "n h w c"],
+        preprocessing: Preprocessing,
+        mean: Float[Array, "..."],
+        std: Float[Array, "..."],
+    ) -> Output:
+        """Of raw images, inside a compiled call: the host runs the encoder while the device waits.
+
+        The widths of its outputs are those of one black image, which it is run on while JAX traces. JAX's CPU devices
+        hang where several of them call back at once (jaxlib 0.10): callers keep to one.
+        """
+        black = np.zeros((1, *images.shape[1:]), np.uint8)
+        like = self.outputs(black, preprocessing, np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32))
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(images), *x.shape[1:]), x.dtype), like)
+        ranks = 4, mean.ndim, std.ndim
+
+        def on_host(*given: Any) -> Output:
+            # vmap adds axes in front, of length 1 where an array is not mapped; JAX is not called in here
+            pairs = [(np.asarray(x), rank) for x, rank in zip(given, ranks, strict=True)]
+            mapped = np.broadcast_shapes(*(x.shape[: x.ndim - rank] for x, rank in pairs))
+            shapes = [x.shape[x.ndim - rank :] for x, rank in pairs]
+            flat = [np.broadcast_to(x, mapped + y).reshape(-1, *y) for (x, _), y in zip(pairs, shapes, strict=True)]
+            found = self._of_batches(preprocessing, *flat)
+            rows = (*mapped, shapes[0][0])
+            return cast(Output, jax.tree.map(lambda x: x.reshape(*rows, x.shape[-1]), found))
+
+        return cast(Output, jax.pure_callback(on_host, wanted, images, mean, std, vmap_method="expand_dims"))
+
+
+def check_channels(channels: int, *statistics: Any) -> None:
+    """Raises InputError if a mean or std is of another number of channels, where it would broadcast to more."""
+    for value in statistics:
+        if value.ndim and value.shape[-1] not in (1, channels):
+            raise InputError(f"mean or std is of {value.shape[-1]} channels, the images have {channels}")
+
+
+@contextmanager
+def explained(shape: tuple[int, ...]) -> Iterator[None]:
+    """Turns what an encoder raises into one line that says on which images.
+
+    Raises:
+        InputError: Anything was raised inside.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)[:300]}"
+        if "out of memory" in str(error).lower():
+            raise InputError(f"the encoder ran out of memory ({reason}); give a smaller batch_size") from error
+        size = " x ".join(map(str, shape))
+        raise InputError(
+            f"the encoder fails on images of {size} ({reason}); where they are too small or too large for it, give "
+            "image_size=, where they have too few channels, channels=3"
+        ) from error

@@ -1,0 +1,213 @@
+"""What an encoder does to images before their pixels are centred and scaled: resize, crop, repeat grey.
+
+A resized image is two products with matrices of weights, which are made once in NumPy. JAX, torch and NumPy multiply
+the same matrices, so that an encoder sees the same pixels wherever it runs, with nothing but `matmul` asked of them.
+As in Pillow, which torchvision's and timm's transforms call, lines are resized first, then columns, and what overshoots
+0..255 is cut off after each; Pillow also rounds there, which is left out. (From version 13 on Pillow takes columns
+first where that is cheaper, as where heights shrink and widths grow.)
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from ncjax.errors import InputError
+
+
+def _bicubic(x: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = -1/2, as Pillow, torch (antialiased) and JAX have it."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+_KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
+    "bilinear": (1.0, lambda x: np.maximum(1 - x, 0)),
+    "bicubic": (2.0, _bicubic),
+    "lanczos": (3.0, lambda x: np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0.0)),
+}
+INTERPOLATIONS = tuple(_KERNELS)
+
+
+def resizing_weights(size: int, new_size: int, interpolation: str) -> Float[np.ndarray, "N n"]:
+    """The matrix that resizes a line of `size` pixels to `new_size`, antialiased where that is smaller.
+
+    The kernel is stretched by size / new_size where that is above 1, and each row sums to 1, as in Pillow.
+    """
+    radius, kernel = _KERNELS[interpolation]
+    scale = size / new_size
+    stretch = max(scale, 1.0)
+    centre = (np.arange(new_size) + 0.5) * scale
+    first = np.maximum(np.floor(centre - radius * stretch + 0.5), 0)
+    last = np.minimum(np.floor(centre + radius * stretch + 0.5), size)
+    pixel = np.arange(size)
+    weights = kernel(np.abs(pixel + 0.5 - centre[:, None]) / stretch)
+    weights = np.where((pixel >= first[:, None]) & (pixel < last[:, None]), weights, 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How raw images become what an encoder takes; hashable, so that it may be static under jit.
+
+    Attributes:
+        image_size: (height, width) of what the encoder sees; None leaves images as they are.
+        resize: What images are resized to, before the centre of `image_size` is cut out of them: the length of their
+            shorter side, or (height, width), which changes their shape. None for `image_size` itself: the shorter side
+            that fills it.
+        interpolation: "bicubic", "bilinear" or "lanczos", antialiased.
+        channels: 3 repeats the one channel of grey images; None leaves channels as they are.
+    """
+
+    image_size: tuple[int, int] | None = None
+    resize: int | tuple[int, int] | None = None
+    interpolation: str = "bicubic"
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [self.image_size, self.resize, self.channels]
+        flat = [n for size in sizes for n in (size if isinstance(size, tuple) else (size,)) if n is not None]
+        pairs = [size for size in (self.image_size, self.resize) if isinstance(size, tuple)]
+        wrong = any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in flat)
+        if wrong or any(len(pair) != 2 for pair in pairs):
+            raise InputError(
+                f"image_size={self.image_size}, resize={self.resize}, channels={self.channels}: give whole numbers "
+                "above 0, a size as one number or as (height, width)"
+            )
+        if self.interpolation not in _KERNELS:
+            raise InputError(f"unknown interpolation {self.interpolation!r}; choose one of {', '.join(_KERNELS)}")
+        if self.image_size is None and self.resize is not None:
+            raise InputError(f"resize={self.resize} needs image_size=, what is cut out of the resized image")
+        if self.image_size is not None and self.resize is not None:
+            smaller = min(self.resize) if isinstance(self.resize, tuple) else self.resize
+            if smaller < (min(self.image_size) if isinstance(self.resize, tuple) else max(self.image_size)):
+                raise InputError(f"resize={self.resize} leaves less than image_size={self.image_size}: give more")
+
+    def __str__(self) -> str:
+        if self.image_size is None:
+            size = "images as they are"
+        else:
+            size = " x ".join(map(str, self.image_size)) + f" pixels, {self.interpolation}"
+            if isinstance(self.resize, tuple):
+                size += f" from {self.resize[0]} x {self.resize[1]}" if self.resize != self.image_size else ", squeezed"
+            elif self.resize is not None:
+                size += f", the centre of a shorter side of {self.resize}"
+            else:
+                size += ", the centre"
+        return size if self.channels is None else f"{size}, {self.channels} channels"
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that images of that size are resized to, before the crop; their own where they are not."""
+        if self.image_size is None:
+            return height, width
+        if isinstance(self.resize, tuple):
+            return self.resize
+        if self.resize is None:  # the shorter side that fills the crop
+            ratio = max(self.image_size[0] / height, self.image_size[1] / width)
+            rounded = [int(side * ratio + 1e-9) for side in (height, width)]
+            return max(rounded[0], self.image_size[0]), max(rounded[1], self.image_size[1])
+        if height <= width:
+            return self.resize, int(self.resize * width / height)
+        return int(self.resize * height / width), self.resize
+
+    def shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """(height, width, channels) of what the encoder sees of images of that shape.
+
+        Raises:
+            InputError: The images have another number of channels, and are not grey.
+        """
+        height, width, channels = image_shape
+        if self.channels is not None and channels not in (1, self.channels):
+            raise InputError(f"the encoder takes images of {self.channels} channels, these have {channels}")
+        return *(self.image_size or (height, width)), self.channels or channels
+
+    def weights(
+        self, height: int, width: int
+    ) -> tuple[Float[np.ndarray, "H h"] | None, Float[np.ndarray, "W w"] | None]:
+        """The matrices that resize and crop images of that size, for columns and lines; None where nothing changes."""
+        if self.image_size is None:
+            return None, None
+        new = self.resized(height, width)
+        rows, columns = (
+            _cropped(size, resized, crop, self.interpolation)
+            for size, resized, crop in zip((height, width), new, self.image_size, strict=True)
+        )
+        return rows, columns
+
+    def apply(self, images: UInt8[Array, "n h w c"]) -> Float[Array, "n H W C"] | UInt8[Array, "n H W C"]:
+        """The pixels that the encoder sees, 0..255; a pure function, for use inside jit and vmap."""
+        channels = self.shape(images.shape[1:])[2]
+        rows, columns = self.weights(*images.shape[1:3])
+        if columns is not None:
+            images = _resize(columns, images, "Ww,nhwc->nhWc")
+        if rows is not None:
+            images = _resize(rows, images, "Hh,nhwc->nHwc")
+        return images if images.shape[-1] == channels else jnp.repeat(images, channels, axis=-1)
+
+    def apply_in_numpy(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n H W C"]:
+        """The same as `apply`, on the host and without JAX, as float32."""
+        channels = self.shape(images.shape[1:])[2]
+        rows, columns = self.weights(*images.shape[1:3])
+        pixels = images.astype(np.float32)
+        if rows is not None or columns is not None:
+            planes = pixels.transpose(0, 3, 1, 2)
+            planes = planes if columns is None else np.clip(np.matmul(planes, columns.T), 0, 255)
+            planes = planes if rows is None else np.clip(np.matmul(rows, planes), 0, 255)
+            pixels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+        return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
+
+
+def _resize(weights: Float[np.ndarray, "N n"], images: Array, axes: str) -> Float[Array, "n h w c"]:
+    return jnp.clip(jnp.einsum(axes, weights, images.astype(jnp.float32), precision="highest"), 0, 255)
+
+
+@lru_cache(maxsize=64)
+def _cropped(size: int, resized: int, crop: int, interpolation: str) -> Float[np.ndarray, "N n"] | None:
+    """Rows of the resizing matrix for the centre `crop` of `resized` pixels; None where that changes nothing."""
+    if size == resized == crop:
+        return None
+    weights = np.eye(size, dtype=np.float32) if size == resized else resizing_weights(size, resized, interpolation)
+    top = round((resized - crop) / 2)
+    return weights[top : top + crop]
+
+
+def make_preprocessing(
+    *,
+    image_size: int | tuple[int, int] | None,
+    resize: int | tuple[int, int] | None = None,
+    interpolation: str = "bicubic",
+    channels: int | None = None,
+    mean: Any = 0.0,
+    std: Any = 1.0,
+) -> Preprocessing:
+    """A `Preprocessing` of what users give: sizes as one number or two; channels, if not given, those of mean and std.
+
+    Raises:
+        InputError: A size is no whole number above 0, the interpolation is unknown, or the crop is larger than what
+            it is cut from.
+    """
+    if channels is None:
+        lengths = [len(value) for value in map(np.asarray, (mean, std)) if value.ndim == 1]
+        channels = max(lengths, default=None)
+    return Preprocessing(
+        _pair(image_size) if image_size is None or isinstance(image_size, list | tuple) else (image_size, image_size),
+        _pair(resize) if isinstance(resize, list | tuple) else resize,
+        interpolation,
+        None if channels == 1 else channels,
+    )
+
+
+def _pair(size: Any) -> Any:
+    """A tuple of two, whatever sequence it was."""
+    return None if size is None else (*size,)
+
+
+def crop_of(image_size: int, fraction: float) -> int:
+    """The shorter side of which a centre crop of `image_size` is that fraction, rounded down, as timm does."""
+    return math.floor(image_size / fraction)
