@@ -69,7 +69,9 @@ def test_a_function_inside_compiled_calls(eager: ncjax.Classifier) -> None:
     np.testing.assert_allclose(both[1], other, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("how", [{"support_augmentations": 2}, {"extract_per_episode": True}])
+@pytest.mark.parametrize(
+    "how", [{"support_augmentations": 2}, pytest.param({"extract_per_episode": True}, marks=pytest.mark.slow)]
+)
 def test_episodes_that_call_a_function_back(
     eager: ncjax.Classifier, traced: ncjax.Classifier, on_devices: Callable[[int], Mesh], how: dict
 ) -> None:
@@ -81,6 +83,7 @@ def test_episodes_that_call_a_function_back(
     np.testing.assert_array_equal(found.per_episode, expected.per_episode)
 
 
+@pytest.mark.slow
 def test_episodes_tuning_and_curves_of_a_function(eager: ncjax.Classifier, traced: ncjax.Classifier) -> None:
     settings = {"shots": 2, "queries": 5, "episodes": 40}
     report = ncjax.eval.episodes(eager, SPLIT, **settings)
