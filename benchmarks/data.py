@@ -156,16 +156,17 @@ def formats(scratch: Path, images: Path, repeats: int) -> None:
         )
 
 
-def memory(scratch: Path, images: Path, count: int) -> None:
-    """Prepares many images, which stay in their files."""
+def memory(scratch: Path, images: Path, count: int, size: int) -> None:
+    """Prepares many images, which stay in their files but for those of validation and target classes."""
     times = -(-count // len(files_of(images)[1]))
     for name, make in (("parquet", make_parquet), ("tfds:photos", make_tfrecords)):
         root = scratch / f"many-{name.partition(':')[0]}"
         make(root, images, times)
         for state in ("prepare", "read back"):
-            wall, _, peak = load(name, root, scratch / "cache-many", image_size=84, stream_above=0)
+            wall, _, peak = load(name, root, scratch / "cache-many", image_size=size, stream_above=0)
             print(
-                f"{name:<12} {count:,} images, streamed: {state} {wall:6.1f} s, {peak / 2**30:.2f} GiB at most",
+                f"{name:<12} {count:,} images to {size}x{size}, streamed: {state} {wall:6.1f} s, "
+                f"{peak / 2**30:.2f} GiB at most",
                 flush=True,
             )
 
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="in the folder of JPEG images")
     parser.add_argument("--repeats", type=int, default=3, help="of each format of these images; 0 leaves them out")
     parser.add_argument("--memory", type=int, default=0, help="images to prepare for the measurement of memory")
+    parser.add_argument("--image_size", type=int, default=84, help="their side in pixels")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch) / "cache"
@@ -216,7 +218,7 @@ def main() -> None:
         if flags.repeats:
             formats(Path(scratch), root, flags.repeats)
         if flags.memory:
-            memory(Path(scratch), root, flags.memory)
+            memory(Path(scratch), root, flags.memory, flags.image_size)
             return
         seconds = ours("folder", root, cache)
         row(
