@@ -96,6 +96,23 @@ def test_the_list_names_every_data_set(capsys):
     assert printed.count("licence:") == len(data.names())
 
 
+def test_records_go_through_no_memory_of_tensorflow_datasets(monkeypatch):
+    """Its shuffler holds a gigabyte, and needs TensorFlow for more."""
+    from tensorflow_datasets.core import shuffle
+
+    theirs = shuffle.Shuffler
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1000)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (9, 20, 20, 3), np.uint8)
+    parts = {
+        part: lambda rows=rows: ((images[i], i % 2) for i in rows) for part, rows in (("a", range(5)), ("b", [8, 6]))
+    }
+    contents = records.Contents("", "", (20, 20, 3), ("x", "y"), parts)
+    found = records.prepare("cifar10", "1.0.0", "made-up", lambda: contents).read([0, 1])
+    np.testing.assert_array_equal(found.images, images[[0, 1, 2, 3, 4, 8, 6]])
+    assert shuffle.Shuffler is theirs
+
+
 def test_the_list_tells_prepared_from_damaged_files(cache, capsys):
     images = {"train": lambda: iter([(np.zeros((8, 9, 3), np.uint8), label) for label in (0, 1, 1)])}
     contents = records.Contents("", "", (8, 9, 3), ("a", "b"), images)

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy as np
 import PIL
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core import shuffle as tfds_shuffle
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
@@ -273,12 +275,74 @@ def _write(name: str, version: str, what: Contents, root: Path) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         # The bar above says it all: tensorflow-datasets' own bars and messages are caught.
-        with bar, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with bar, _spooled(root), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             builder_class(data_dir=root, file_format="array_record").download_and_prepare(
                 download_dir=root / "downloads", download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
     finally:
         logging.getLogger("absl").setLevel(level)
+
+
+class _Spool:
+    """Records on their way to the files that hold them, in a temporary file, in their order.
+
+    In the place of tensorflow-datasets' shuffler, which keeps a gigabyte in memory, and needs TensorFlow for more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._lengths: list[int] = []
+        self.size = 0
+
+    @property
+    def num_examples(self) -> int:
+        """How many records there are."""
+        return len(self._lengths)
+
+    @property
+    def bucket_lengths(self) -> list[int]:
+        """All are in one."""
+        return [len(self._lengths)]
+
+    def add(self, key: int, data: bytes) -> bool:
+        """Takes the next record."""
+        self._file.write(data)
+        self._lengths.append(len(data))
+        self.size += len(data)
+        return True
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        self._file.seek(0)
+        for key, length in enumerate(self._lengths):
+            yield key, self._file.read(length)
+
+    def close(self) -> None:
+        """Removes the file."""
+        self._file.close()
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextlib.contextmanager
+def _spooled(folder: Path) -> Iterator[None]:
+    """Lets tensorflow-datasets keep records in a `_Spool` each part, in this folder."""
+    spools: list[_Spool] = []
+
+    def make(**_: Any) -> _Spool:
+        spools.append(_Spool(folder))
+        return spools[-1]
+
+    with _ONE_AT_A_TIME:
+        theirs = tfds_shuffle.Shuffler
+        tfds_shuffle.Shuffler = make
+        try:
+            yield
+        finally:
+            tfds_shuffle.Shuffler = theirs
+            for spool in spools:
+                with contextlib.suppress(OSError):  # a full disk has been told already
+                    spool.close()
 
 
 class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
