@@ -18,10 +18,11 @@ import numpy as np
 from scipy.stats import norm
 
 import ncjax
-from ncjax import cli, collapse, runs
+from ncjax import cli, collapse, encoders, runs
 from ncjax.data import images as image_files
 from ncjax.errors import InputError
 from ncjax.eval import FewShotClassifier, Predictions, fit
+from ncjax.preprocessing import Preprocessing
 from ncjax.train import read_config
 
 _DEFAULT_SIZE = 224
@@ -70,13 +71,17 @@ def load_encoder(options: Options) -> tuple[ncjax.Classifier, tuple[int, int, in
     if options.run is not None:
         height, width, channels = read_config(options.run)["data"]["image_shape"]
         return ncjax.restore(options.run, options.step), (height, width, channels)
-    try:
-        encoders: Any = importlib.import_module("ncjax.encoders")
-    except ModuleNotFoundError:
-        raise InputError("this version of ncjax has no encoders from elsewhere: give --run") from None
-    params = encoders.load(options.encoder)
-    size = options.image_size or getattr(params, "image_size", None) or _DEFAULT_SIZE
-    return params, (size, size, 3)
+    assert options.encoder is not None
+    params = encoders.load(options.encoder, image_size=options.image_size)
+    height, width = _read_at(params.preprocessing)
+    return params, (height, width, 3)
+
+
+def _read_at(preprocessing: Preprocessing) -> tuple[int, int]:
+    """The size at which files are read, of which the encoder cuts out its own: files differ in theirs."""
+    if isinstance(preprocessing.resize, int):
+        return preprocessing.resize, preprocessing.resize
+    return preprocessing.resize or preprocessing.image_size or (_DEFAULT_SIZE, _DEFAULT_SIZE)
 
 
 def fit_support(options: Options) -> FewShotClassifier:

@@ -145,3 +145,17 @@ def test_the_interval_is_wilsons() -> None:
     for right, total in ((0, 5), (24, 25), (7, 7), (60, 100)):
         expected = binomtest(right, total).proportion_ci(method="wilson")
         np.testing.assert_allclose(wilson(right, total), (expected.low, expected.high), atol=1e-9)
+
+
+def test_an_encoder_from_elsewhere_sees_images_of_its_own_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _keep_three(here)
+    (here / "own_encoder.py").write_text(
+        "from ncjax import encoders\n"
+        "def make():\n"
+        "    return encoders.from_function(lambda x: x.reshape(len(x), 24 * 24 * 3)[:, ::7], image_size=24)\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    arguments = ["--encoder=own_encoder:make", "--support=labelled", "--images=new"]
+    done = inside("predict.py", *arguments, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert (here / "predictions.csv").read_text().count("\n") == 13
