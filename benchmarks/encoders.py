@@ -7,9 +7,9 @@ Each round times ncjax and the loop one after the other, in changing order; the 
 loop's seconds over ncjax's. The plain torch loop is what one writes: inference mode, torch's own bicubic interpolation
 with antialiasing, one batch after the other, features copied to one array. Needs the extra `encoders` for torch.
 
-Measured on two cores of an AMD EPYC that other work shared, 2026-11-28, torch 2.13.0, jax 0.10.2, by CPU seconds
-instead of time, six rounds of 192 and 1,152 images: the loop's over ncjax's 0.93 for torch and 0.96 for NNX in the
-median, 0.82 to 1.05 and 0.88 to 1.19 over rounds. To be measured on idle cores.
+Measured on two cores of an AMD EPYC that other work shared, 2026-11-28, torch 2.13.0, jax 0.10.2, two times six rounds
+of 192 and 1,152 images: the loop's seconds over ncjax's, medians, 0.97 and 1.02 for torch (CPU seconds 0.93 and 1.05),
+0.87 and 0.95 for NNX (CPU seconds 0.96 and 0.96; single rounds 0.60 to 1.42). To be measured on idle cores.
 """
 
 import argparse
