@@ -87,6 +87,7 @@ def test_a_run_notes_where_it_was_computed(finished: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("signals_are_heard")
 def test_a_run_is_continued_on_other_devices_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_devices: Callable[[int], Mesh]
 ) -> None:
@@ -116,7 +117,7 @@ def test_a_run_is_continued_on_other_devices_with_a_warning(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.usefixtures("ctrl_c_is_heard")
+@pytest.mark.usefixtures("signals_are_heard")
 def test_a_signal_in_training_is_noted_and_its_exit_code_says_which(number: signal.Signals) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:

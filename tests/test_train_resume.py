@@ -20,7 +20,7 @@ from ncjax.train.run import Run
 from ncjax.train.step import initial_state, optimizer
 from ncjax.train.trainer import Trainer
 
-pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network", "ctrl_c_is_heard")]
+pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network", "signals_are_heard")]
 
 
 @pytest.mark.parametrize(
