@@ -12,7 +12,7 @@ import pretrain
 import pytest
 import sweep
 
-from ncjax import cli, plots
+from ncjax import cli, collapse, plots
 from ncjax.errors import InputError
 from ncjax.train import Config
 
@@ -36,9 +36,11 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands for the computation; which features it was of."""
     subjects: list[str] = []
 
-    def compute(options: evaluate.Options, subject: evaluate.Subject) -> Any:
+    def compute(options: evaluate.Options, subject: evaluate.Subject) -> evaluate.Evaluation:
         subjects.append(subject.name)
-        return {"subject": subject.name}, {"curves": plots.new_figure(2, 2, subject.name)} if options.curves else {}
+        figures = {"curves": plots.new_figure(2, 2, subject.name)} if options.curves else {}
+        measured = collapse.measure(np.eye(4), np.arange(4) // 2)
+        return evaluate.Evaluation({"subject": subject.name}, figures, measured, [])
 
     monkeypatch.setattr(evaluate, "evaluate", compute)
     return subjects

@@ -120,6 +120,12 @@ def predict(
     was within 0.025 of the error of their own episodes for classes that are spherical or have a falling spectrum with
     (tr Σ)²/tr Σ² = 50, and within 0.03 in low rank: three directions of each class's own, or five shared. Of 5 classes
     of 20 samples, 100 in all, the drawing of the samples adds 0.01 to 0.02 (standard deviation) with one shot.
+
+    On 100 real images a class, five ways with 1 and 5 shots, it gave 0.541 and 0.327 for pixels of EMNIST (measured:
+    0.544 and 0.328), 0.564 and 0.335 for random features of them (0.573 and 0.341), 0.457 and 0.238 for pixels of
+    glyphs (0.469 and 0.235), 0.696 and 0.632 for pixels of CIFAR-FS (0.691 and 0.589). It is further off where norms
+    vary much within a class, as those of Gaussian features do not: 0.353 and 0.115 for EfficientNet-Lite0 with
+    ImageNet's weights on CIFAR-FS (0.414 and 0.131).
     """
     k, w = geometry.num_classes, ways - 1
     sets = 1 if ways == k else max(2, -(-max(32 * ways, 2**16 // ways) // k))
