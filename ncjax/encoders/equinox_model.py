@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ncjax.classifier import Classifier, pixel_statistics
-from ncjax.encoders.traced import encoded, step_into
+from ncjax.encoders.traced import encoded, stage_names, step_into
 from ncjax.errors import InputError
 from ncjax.models.encoder import Encoded, TracedEncoder, explained
 from ncjax.preprocessing import make_preprocessing
@@ -60,7 +60,7 @@ def from_equinox(
     preprocessing = make_preprocessing(
         image_size=image_size, resize=resize, interpolation=interpolation, channels=channels, mean=mean, std=std
     )
-    stages = (stages,) if isinstance(stages, str) else tuple(stages)
+    stages = stage_names(stages)
     for stage in stages:
         _inner(model, stage)
 

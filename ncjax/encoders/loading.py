@@ -14,6 +14,7 @@ from ncjax.encoders import hugging_face, timm_model, torchvision_model
 from ncjax.encoders.nnx_model import from_nnx
 from ncjax.encoders.pretrained import Loaded, Request
 from ncjax.encoders.torch_module import from_torch, import_torch
+from ncjax.encoders.traced import stage_names
 from ncjax.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def load(
     kind, colon, name = spec.partition(":")
     if not colon or not kind or not name:
         raise InputError(f"encoder {spec!r}: give {SPECS}")
-    request = Request(random_weights, image_size, _names(stages), precision)
+    request = Request(random_weights, image_size, stage_names(stages), precision)
     if kind in _LOADERS:
         with seeded():
             loaded = _LOADERS[kind](name, request)
@@ -76,10 +77,6 @@ def load(
         params = _of_function(kind, name, request)
     label = f"{spec}, random weights" if random_weights else spec
     return dataclasses.replace(params, network=dataclasses.replace(params.network, name=label))
-
-
-def _names(stages: Sequence[str]) -> tuple[str, ...]:
-    return (stages,) if isinstance(stages, str) else tuple(stages)
 
 
 @contextmanager

@@ -12,6 +12,11 @@ from ncjax.models.encoder import Encoded
 from ncjax.models.layers import at_least_float32
 
 
+def stage_names(stages: str | Iterable[str]) -> tuple[str, ...]:
+    """The names of stages; one name may be given by itself."""
+    return (stages,) if isinstance(stages, str) else tuple(stages)
+
+
 def step_into(node: Any, part: str) -> Any:
     """The inner module of that name, or of that index in a sequence.
 
@@ -30,7 +35,7 @@ def check_stages(stages: Iterable[str], names: Iterable[str]) -> tuple[str, ...]
     Raises:
         InputError: One is none of `names`.
     """
-    chosen, known = ((stages,) if isinstance(stages, str) else tuple(stages)), list(names)
+    chosen, known = stage_names(stages), list(names)
     for stage in chosen:
         if stage not in known:
             near = difflib.get_close_matches(stage, known, 3, 0.4) or known[:8]

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -234,7 +233,7 @@ class FewShotClassifier:
                 )
         except InputError:
             raise
-        except (*UNREADABLE_NPZ, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        except (*UNREADABLE_NPZ, KeyError, AttributeError) as error:
             raise InputError(
                 f"{place} is no file of FewShotClassifier.save, or damaged ({first_line(error)})"
             ) from None
