@@ -19,7 +19,15 @@ pytestmark = pytest.mark.cheap_compilation
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+ENCODERS = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
+COMMANDS = README + (ROOT / "docs" / "running.md").read_text(encoding="utf-8") + ENCODERS
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = python_blocks(README)
 WITH_EXAMPLES = (
     "ncjax.collapse.cdnv",
     "ncjax.collapse.measure",
@@ -59,6 +67,12 @@ def test_the_readmes_python_runs_in_order(namespace: dict[str, Any]) -> None:
     assert namespace["report"].settings.head.startswith("ridge")
 
 
+def test_the_python_about_encoders_runs_in_order(namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    for block in python_blocks(ENCODERS):
+        exec(compile(block, "encoders.md", "exec"), namespace)
+    assert "5-way 1-shot ncc" in capsys.readouterr().out
+
+
 def test_the_readmes_torch_model(namespace: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
     (block,) = (block for block in BLOCKS if "import torch" in block)
@@ -78,9 +92,13 @@ def test_links_lead_somewhere(page: str) -> None:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-def test_the_commands_of_the_readme_are_there() -> None:
-    for script in re.findall(r"python3? ((?:experiments|benchmarks)/\w+\.py)", README):
+def test_the_documented_commands_exist() -> None:
+    for script in re.findall(r"python3? ((?:experiments|benchmarks)/\w+\.py)", COMMANDS):
         assert (ROOT / script).exists(), script
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_figure_is_small() -> None:
