@@ -12,6 +12,7 @@ from ncjax.collapse.moments import ClassMoments
 from ncjax.collapse.stream import measure_stream as _measure_stream
 from ncjax.collapse.theory import Theory
 from ncjax.collapse.theory import theory as _theory
+from ncjax.collapse.transfer_scores import Ncti, Transferability, transferability
 from ncjax.devices import on_data_mesh
 
 __all__ = [
@@ -21,13 +22,16 @@ __all__ = [
     "CollapseIntervals",
     "Interval",
     "LayerCollapse",
+    "Ncti",
     "Theory",
+    "Transferability",
     "cdnv",
     "intervals",
     "measure",
     "measure_stream",
     "theory",
     "through_layers",
+    "transferability",
 ]
 
 intervals = on_data_mesh(_intervals)
