@@ -13,9 +13,8 @@ import tiny
 from commands import inside
 
 from ncjax.errors import InputError
-from ncjax.train import CheckpointsGone, checkpoint, pretrain, pretraining
-from ncjax.train.checkpoint import Checkpoints, _not_written, load_newest
-from ncjax.train.records import read_config
+from ncjax.train import CheckpointsGone, checkpoint, pretrain, pretraining, read_config
+from ncjax.train.checkpoint import Checkpoints, load_newest, not_written
 from ncjax.train.step import TrainState
 from ncjax.train.workdir import check_path
 
@@ -63,9 +62,9 @@ def test_a_hundred_checkpoints_and_thirty_runs_hold_no_more_than_a_few(tmp_path:
 
 def test_the_first_checkpoint_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_: object) -> None:
-        raise checkpoint._Altered("variables is not what was written")
+        raise checkpoint.CheckpointAltered("variables is not what was written")
 
-    monkeypatch.setattr(checkpoint, "_load", lost)
+    monkeypatch.setattr(checkpoint, "read_checkpoint", lost)
     with pytest.raises(InputError, match=r"cannot be read back \(variables is not what was written\); choose"):
         save(tmp_path, 1)
 
@@ -105,17 +104,17 @@ def test_a_bucket_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ),
         (ValueError("Error writing [OS error 28: ENOSPC No space left on device]"), "make room on the disk"),
         (PermissionError(errno.EACCES, "Permission denied"), "make the folder writable"),
-        (FileExistsError(errno.EEXIST, "File exists"), "move away what stands in its place"),
-        (RuntimeError("something new"), "see to that"),
+        (FileExistsError(errno.EEXIST, "File exists"), "move away what has its name"),
+        (RuntimeError("something new"), "remove the cause"),
     ],
 )
 def test_a_failed_save_says_what_to_do_about_its_own_cause(error: Exception, advice: str) -> None:
-    said = str(_not_written(Path("run"), error))
+    said = str(not_written(Path("run"), error))
     assert advice in said
     assert ("make room" in said) == (advice == "make room on the disk")
     wrapped = RuntimeError("background save failed")
     wrapped.__cause__ = error
-    assert advice in str(_not_written(Path("run"), wrapped))
+    assert advice in str(not_written(Path("run"), wrapped))
 
 
 def contents(workdir: Path) -> dict[Path, tuple[bytes, int]]:

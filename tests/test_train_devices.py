@@ -67,8 +67,7 @@ def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Me
 def test_seeds_trained_together_agree_with_each_alone(
     count: int, loop: bool, on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seeds: as on a CPU two of them on a device each, then one on both; a group filled up to four; or one after
-    another, each on eight. Or vmapped in one loop as on accelerators."""
+    """Three seeds take turns as on CPUs, or are vmapped in one loop as on accelerators."""
     seeds = (3, 4, 7)
     monkeypatch.setattr("ncjax.train.trainer.one_call_a_step", lambda mesh: not loop)
     with jax.enable_x64(True):
@@ -173,7 +172,7 @@ def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
 
 @pytest.mark.slow
 def test_seeds_that_take_turns_do_not_wait_for_each_other() -> None:
-    """Calls of four groups, fifteen each, are more than CPU devices can hold back: they waited for ever."""
+    """Four seeds of fifteen calls each are more pending calls than CPU devices can hold: they waited forever."""
     program = (
         "import dataclasses, jax, steps as t; from ncjax import devices; mesh = devices.data_mesh(); "
         "setup = dataclasses.replace(t.setup(mesh), batch_size=8); "

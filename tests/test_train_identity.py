@@ -11,9 +11,8 @@ import pytest
 import tiny
 
 from ncjax.errors import InputError
-from ncjax.train import Config, pretrain, pretraining, resolve
-from ncjax.train.config import default_workdir, differences, fill, identity
-from ncjax.train.records import read_config
+from ncjax.train import Config, Description, pretrain, pretraining, read_config, resolve
+from ncjax.train.config import default_workdir, fill, identity
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
@@ -21,8 +20,13 @@ pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_netwo
 def described(config: Config, **data: Any) -> dict[str, Any]:
     """What the first versions of ncjax wrote into config.json: every setting in "identity"."""
     settings = dataclasses.asdict(config) | {"workdir": str(config.workdir)}
-    data = {"name": config.dataset, "fingerprint": "0", "augmentation": "shift"} | data
-    return json.loads(json.dumps({"config": settings, "identity": settings, "data": data, "versions": {}}))
+    data = tiny.data_description(name=config.dataset, **data)
+    content = {"config": settings, "identity": settings, "total_steps": 1, "data": data, "versions": {}}
+    return json.loads(json.dumps(content))
+
+
+def differences(described: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return Description.from_json(described).differences(here)
 
 
 def put(folder: Path, described: dict[str, Any]) -> Path:

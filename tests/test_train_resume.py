@@ -36,7 +36,7 @@ def test_an_interrupted_run_ends_as_one_never_interrupted(
 ) -> None:
     original = loop.advance
 
-    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.StepsTaken:
         taken = original(run, trainer, states, step, 1)
         if taken.step == at:
             os.kill(os.getpid(), number)
@@ -59,7 +59,7 @@ def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     """A signal in the last step, and a checkpoint due at it."""
     original = loop.advance
 
-    def advance(*arguments: Any) -> loop.Taken:
+    def advance(*arguments: Any) -> loop.StepsTaken:
         taken = original(*arguments)
         if stopped and taken.step == tiny.STEPS:
             os.kill(os.getpid(), stopped)

@@ -55,10 +55,10 @@ def test_many_seeds_resume_exactly(whole: Path, tmp_path: Path, monkeypatch: pyt
     """Also where one seed's checkpoint was written and the next one's was not, and where one is damaged."""
     original = Checkpoints.save
 
-    def save(self: Checkpoints, state: Any, progress: dict[str, Any], *, wait: bool = False) -> None:
+    def save(self: Checkpoints, state: Any, history: dict[str, Any], *, wait: bool = False) -> None:
         if int(state.step) == 16 and "seed_1" in str(self.folder):
             raise KeyboardInterrupt
-        original(self, state, progress, wait=True)
+        original(self, state, history, wait=True)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save)
@@ -82,13 +82,13 @@ def test_a_seed_that_diverges_leaves_the_others(whole: Path, tmp_path: Path, mon
     original = loop.advance
     stop_at = 20
 
-    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.StepsTaken:
         taken = original(run, trainer, states, step, 1)
         if taken.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         if taken.step <= 10:
             return taken
-        return taken._replace(progress=dataclasses.replace(taken.progress, first_bad_step=np.asarray([-1, 10])))
+        return taken._replace(totals=dataclasses.replace(taken.totals, first_bad_step=np.asarray([-1, 10])))
 
     monkeypatch.setattr(loop, "advance", advance)
     with pytest.raises(Interrupted, match=f"after step {stop_at}"):

@@ -14,7 +14,7 @@ from ncjax.classifier import Classifier
 from ncjax.data import Benchmark, Split
 from ncjax.models import Network, Output
 from ncjax.models.layers import BatchNormAct
-from ncjax.train import Config, pretrain, restore
+from ncjax.train import Config, Description, pretrain, restore
 
 STEPS = 24
 """The length of a run."""
@@ -33,12 +33,12 @@ class _Module(nn.Module):
 
 
 def network(num_classes: int = 6, dtype: Any = jnp.float32) -> Network:
-    """A convolution, batch norm and a linear layer: compiles in no time."""
+    """A convolution, batch norm and a linear layer, which compile fast."""
     return Network("tiny", num_classes, _Module(num_classes, dtype))
 
 
 def create(name: str, num_classes: int, dtype: Any = jnp.float32) -> Network:
-    """`network` in the place of `ncjax.models.create`, whatever the name."""
+    """Replaces `ncjax.models.create`: `network`, whatever the name."""
     return network(num_classes, dtype)
 
 
@@ -64,7 +64,7 @@ def benchmark() -> Benchmark:
 
 
 def config(workdir: Path, **changes: Any) -> Config:
-    """Of a run of `STEPS` steps that is measured at 0, 8, 16 and 24."""
+    """The settings of a run of `STEPS` steps that is measured at 0, 8, 16 and 24."""
     settings: dict[str, Any] = {
         "network": "tiny",
         "epochs": 3,
@@ -77,6 +77,18 @@ def config(workdir: Path, **changes: Any) -> Config:
         "workdir": workdir,
     }
     return Config(**(settings | changes))
+
+
+def data_description(**changes: Any) -> dict[str, Any]:
+    """The "data" of a config.json, as the first versions of ncjax wrote it."""
+    data: dict[str, Any] = {"name": "tiny", "fingerprint": "0", "num_source_classes": 6, "image_shape": [12, 12, 1]}
+    return data | {"mean": [0.5], "std": [0.25], "augmentation": "shift"} | changes
+
+
+def description(settings: dict[str, Any], total_steps: int) -> Description:
+    """A description of a run with these settings."""
+    parts = {"total_steps": total_steps, "data": data_description(), "versions": {}}
+    return Description.from_json({"config": settings} | parts)
 
 
 def run(workdir: Path, **changes: Any) -> Classifier:
@@ -108,7 +120,7 @@ def flip(checkpoint: Path) -> None:
 
 
 def garble(checkpoint: Path) -> None:
-    """Leaves out the end of the text of the records, in what is JSON still."""
+    """Cuts the end of the text of the records; the file remains JSON."""
     (file,) = (path for path in (checkpoint / "progress").rglob("*") if path.is_file() and b"loss" in path.read_bytes())
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"json": content["json"][:-7]}))
