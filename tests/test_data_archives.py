@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from ncjax.data import archives, records
+from ncjax.data import archives, prepared_files, record_writer
 from ncjax.errors import InputError
 
 
@@ -77,8 +77,8 @@ def test_cache_folder_by_environment(monkeypatch, tmp_path):
 
 def _prepare():
     parts = {part: lambda: iter([(np.zeros((8, 8, 1), np.uint8), 0)]) for part in ("images", "test")}
-    contents = records.Contents("", "", (8, 8, 1), ("first", "second"), parts)
-    return records.prepare("few", "1.0.0", None, lambda: contents)
+    contents = record_writer.Contents("", "", (8, 8, 1), ("first", "second"), parts)
+    return record_writer.prepare("few", "1.0.0", None, lambda: contents)
 
 
 def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
@@ -101,8 +101,8 @@ def _prepare_beside_another(barrier):
         yield np.zeros((8, 8, 1), np.uint8), 0
         barrier.wait(120)  # neither has ended
 
-    contents = records.Contents("", "", (8, 8, 1), ("a",), {"images": images})
-    prepared = records.prepare("few", "1.0.0", None, lambda: contents)
+    contents = record_writer.Contents("", "", (8, 8, 1), ("a",), {"images": images})
+    prepared = record_writer.prepare("few", "1.0.0", None, lambda: contents)
     assert len(prepared.read([0]).images) == 1
 
 
@@ -154,7 +154,7 @@ def _empty(name):
 def test_prepared_files_that_lost_something_are_damaged_and_prepared_anew_once_deleted(damage):
     folder = _prepare().folder
     damage(folder)
-    for open_again in (lambda: records.open_prepared(folder), _prepare):
+    for open_again in (lambda: prepared_files.open_prepared(folder), _prepare):
         with pytest.raises(InputError, match=rf"damaged \(.*\); delete {folder}, they are then") as raised:
             open_again()
         assert "\n" not in str(raised.value)
@@ -165,17 +165,17 @@ def test_prepared_files_that_lost_something_are_damaged_and_prepared_anew_once_d
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_looks_finished():
     code = (
-        "import os, signal, sys, numpy as np; from ncjax.data import records\n"
+        "import os, signal, sys, numpy as np; from ncjax.data import prepared_files, record_writer\n"
         "def images():\n"
         "    yield np.zeros((8, 8, 1), np.uint8), 0\n"
         "    if sys.argv[1] == 'kill': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "what = records.Contents('', '', (8, 8, 1), ('a',), {'first': images, 'second': images})\n"
-        "records.prepare('few', '1.0.0', None, lambda: what)\n"
+        "what = record_writer.Contents('', '', (8, 8, 1), ('a',), {'first': images, 'second': images})\n"
+        "record_writer.prepare('few', '1.0.0', None, lambda: what)\n"
     )
-    folder = records.folder_of("few", "1.0.0", None)
+    folder = prepared_files.folder_of("few", "1.0.0", None)
     killed = subprocess.run([sys.executable, "-c", code, "kill"], stderr=subprocess.DEVNULL, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not folder.exists()
-    assert records.open_prepared(folder) is None
+    assert prepared_files.open_prepared(folder) is None
     assert subprocess.run([sys.executable, "-c", code, "finish"], check=False).returncode == 0
-    assert records.open_prepared(folder).counts == {"first": 1, "second": 1}
+    assert prepared_files.open_prepared(folder).counts == {"first": 1, "second": 1}

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from ncjax import data
-from ncjax.data import cifar, records
-from ncjax.data.benchmark import Request, build
+from ncjax.data import cifar, record_writer
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
 NAMES = json.loads((Path(__file__).parent / "cifar100_classes.json").read_text())["fine"]
@@ -273,12 +273,12 @@ def test_a_failed_preparation_leaves_nothing_and_the_next_succeeds(cache):
                     raise KeyboardInterrupt
                 yield np.full((32, 32, 3), i, np.uint8), i % 2
 
-        return lambda: records.Contents("", "", (32, 32, 3), ("a", "b"), {"train": images})
+        return lambda: record_writer.Contents("", "", (32, 32, 3), ("a", "b"), {"train": images})
 
     with pytest.raises(KeyboardInterrupt):
-        records.prepare("few", "1.0.0", None, contents(True))
+        record_writer.prepare("few", "1.0.0", None, contents(True))
     assert not [f for f in cache.rglob("*") if f.is_file()]
-    prepared = records.prepare("few", "1.0.0", None, contents(False))
+    prepared = record_writer.prepare("few", "1.0.0", None, contents(False))
     only_b = prepared.read([1])
     assert only_b.images[:, 0, 0, 0].tolist() == list(range(1, 20, 2))
     assert only_b.official_test is None

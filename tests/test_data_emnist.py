@@ -12,7 +12,7 @@ import pytest
 
 from ncjax import data
 from ncjax.data import emnist
-from ncjax.data.benchmark import Request, build
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ncjax import data
 from ncjax.data import mini_imagenet, omniglot
-from ncjax.data.benchmark import Request, build
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
 SPLIT = json.loads((Path(mini_imagenet.__file__).parent / "splits" / "mini_imagenet.json").read_text())

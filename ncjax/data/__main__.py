@@ -27,7 +27,7 @@ def listing() -> str:
 
 def _prepared(name: str) -> list[str]:
     from ncjax.data import cleaning  # imports tensorflow-datasets, which previews of glyphs can do without
-    from ncjax.data.records import open_prepared
+    from ncjax.data.prepared_files import open_prepared
 
     pattern = f"{name}/[!.]*"  # hidden folders are still being written
     lines = []

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ncjax.data.benchmark import Benchmark, Request, build
+from ncjax.data.benchmark import Benchmark
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 from ncjax.files import expand
 

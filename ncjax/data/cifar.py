@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data import archives, class_splits, records
-from ncjax.data.benchmark import ClassSplit, DataSet, Request, given_class_split, random_class_split
+from ncjax.data import archives, class_splits, record_writer
+from ncjax.data.class_splits import ClassSplit, given_class_split, random_class_split
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 
 VERSION = "1.0.0"
@@ -100,7 +101,7 @@ def open_data_set(request: Request, archive: Archive | None = None) -> DataSet:
     # A folder that is named is checked even where prepared files would do, so that the same command always says the
     # same of it.
     found = None if request.data_dir is None else _find(request.data_dir, archive)
-    prepared = records.prepare(archive.name, VERSION, made_from, lambda: _contents(archive, found))
+    prepared = record_writer.prepare(archive.name, VERSION, made_from, lambda: _contents(archive, found))
     superclasses = {} if archive.name == CIFAR10.name else class_splits.cifar100_superclasses()
     return prepared.data_set(_class_split(request, prepared.class_names), superclasses)
 
@@ -136,7 +137,7 @@ def _find(data_dir: Path, archive: Archive) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _contents(archive: Archive, found: tuple[Path, ...] | None) -> records.Contents:
+def _contents(archive: Archive, found: tuple[Path, ...] | None) -> record_writer.Contents:
     paths = found or (archives.download(archive.url, archive.checksums[archive.file]),)
     pickles = _read_archive(paths[0], archive) if len(paths) == 1 else _read_files(paths, archive)
     names = tuple(str(name) for name in pickles[archive.meta][archive.names_key])
@@ -151,7 +152,7 @@ def _contents(archive: Archive, found: tuple[Path, ...] | None) -> records.Conte
 
         return generate
 
-    return records.Contents(
+    return record_writer.Contents(
         description=f"{archive.name}: 32 x 32 colour images of {len(names)} classes, in the official order.",
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         image_shape=(32, 32, 3),

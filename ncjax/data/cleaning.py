@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ncjax.data import archives, labelled, records
+from ncjax.data import archives, labelled, prepared_files, record_writer
 from ncjax.errors import InputError
 
 
@@ -33,7 +33,11 @@ def leftovers() -> list[Leftover]:
     by processes that were killed a day ago, or before. Official archives, and files prepared from them, stay.
     """
     cache = archives.cache_dir()
-    places = [(cache, f"*/{records.SCRATCH}*"), (cache, f"local/*/*/{records.SCRATCH}*"), (cache, "downloads/*.part")]
+    places = [
+        (cache, f"*/{record_writer.SCRATCH}*"),
+        (cache, f"local/*/*/{record_writer.SCRATCH}*"),
+        (cache, "downloads/*.part"),
+    ]
     killed = [path for folder, pattern in places for path in archives.abandoned(folder, pattern)]
     return [*_unread(cache), *(Leftover(path, "left by a process that was killed") for path in killed)]
 
@@ -43,7 +47,7 @@ def _unread(cache: Path) -> Iterator[Leftover]:
     folders = (path for name in labelled.KINDS for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            prepared = records.open_prepared(folder)
+            prepared = prepared_files.open_prepared(folder)
         except InputError:
             yield Leftover(folder, "damaged")
             continue

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ncjax.data import archives, labelled
-from ncjax.data.benchmark import PARTS, DataSet, Request, part_named
+from ncjax.data.class_splits import PARTS, part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
 
 FILES = ("filename", "file_name", "file", "image", "path")

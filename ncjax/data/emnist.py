@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data import archives, records
-from ncjax.data.benchmark import DataSet, Request, random_class_split
+from ncjax.data import archives, record_writer
+from ncjax.data.class_splits import random_class_split
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
 
 VERSION = "1.0.0"
@@ -45,10 +46,10 @@ def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet
         extracted = _from_folder(request.data_dir)
         made_from = archives.digest({name: hashlib.md5(content).hexdigest() for name, content in extracted.items()})
 
-    def contents() -> records.Contents:
+    def contents() -> record_writer.Contents:
         return _contents(extracted or _from_zip(archive or archives.download(URL, expected_md5)))
 
-    prepared = records.prepare("emnist", VERSION, made_from, contents)
+    prepared = record_writer.prepare("emnist", VERSION, made_from, contents)
     split = random_class_split(len(prepared.class_names), target=NUM_TARGET, seed=request.split_seed)
     return prepared.data_set(split)
 
@@ -95,7 +96,7 @@ def _unzipped(content: bytes, where: str) -> bytes:
         raise InputError(f"{where} is incomplete or altered ({error}); fetch {URL} again") from error
 
 
-def _contents(files: dict[str, bytes]) -> records.Contents:
+def _contents(files: dict[str, bytes]) -> record_writer.Contents:
     arrays = {key: _idx(files[name], name) for key, name in _FILES.items()}
     names = _names(files[_MAPPING])
     for part in ("train", "test"):
@@ -110,7 +111,7 @@ def _contents(files: dict[str, bytes]) -> records.Contents:
         upright = arrays[f"{part}-images"].transpose(0, 2, 1)[..., None]
         return lambda: zip(upright, arrays[f"{part}-labels"].tolist(), strict=True)
 
-    return records.Contents(
+    return record_writer.Contents(
         description="EMNIST balanced, upright: 28 x 28 grey images of handwritten digits and letters.",
         homepage="https://www.nist.gov/itl/products-and-services/emnist-dataset",
         image_shape=(28, 28, 1),

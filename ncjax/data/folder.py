@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ncjax.data import images, labelled
-from ncjax.data.benchmark import PARTS, PARTS_HELP, DataSet, Request, part_named
+from ncjax.data.class_splits import PARTS, PARTS_HELP, part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
 
 

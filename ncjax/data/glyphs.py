@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncjax.data.benchmark import ClassImages, DataSet, Request, random_class_split
+from ncjax.data.class_splits import random_class_split
+from ncjax.data.data_set import ClassImages, DataSet, Request
 from ncjax.errors import InputError
 from ncjax.progress import progress
 

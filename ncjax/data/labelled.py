@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data import archives, class_splits, images, records
-from ncjax.data.benchmark import DataSet, Request
+from ncjax.data import archives, class_splits, images, prepared_files, record_writer
+from ncjax.data.data_set import DataSet, Request
 from ncjax.data.images import Encoded, attempt
 from ncjax.errors import InputError
 from ncjax.progress import remark
@@ -62,7 +62,7 @@ def open_labelled(kind: str, request: Request, found: Labelled) -> DataSet:
     return dataclasses.replace(prepared.data_set(split, found.superclasses or superclasses), by_class=True)
 
 
-def _prepare(kind: str, request: Request, found: Labelled) -> records.Prepared:
+def _prepare(kind: str, request: Request, found: Labelled) -> prepared_files.PreparedFiles:
     size, skip_corrupt = request.image_size or found.size, request.skip_corrupt
     contents = (image.content for image in found.read())
     channels = found.channels or images.channels_of(contents, found.count)
@@ -95,7 +95,7 @@ def _prepare(kind: str, request: Request, found: Labelled) -> records.Prepared:
 
     settings = {"image_size": size, "channels": channels, "skip_corrupt": skip_corrupt}
     made_from = archives.digest({**found.facts, **settings})
-    what = records.Contents(
+    what = record_writer.Contents(
         description=f"from {os.fsencode(found.root.resolve()).decode(errors='backslashreplace')}",
         homepage="",
         image_shape=(size, size, channels),
@@ -106,7 +106,7 @@ def _prepare(kind: str, request: Request, found: Labelled) -> records.Prepared:
         source=found.root.resolve(),
         settings=settings,
     )
-    prepared = records.prepare(kind, VERSION, made_from, lambda: what)
+    prepared = record_writer.prepare(kind, VERSION, made_from, lambda: what)
     for line in _remarks(kinds, prepared.left_out, channels, bits):
         remark(f"{kind}: {line}")
     return prepared

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ncjax.data import archives, class_splits, csv_lists, images, labelled
-from ncjax.data.benchmark import DataSet, Request, part_named
+from ncjax.data.class_splits import part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 
 IMAGES_PER_CLASS = 600

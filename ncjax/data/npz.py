@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ncjax.data import class_splits
-from ncjax.data.benchmark import PARTS, ClassImages, DataSet, Request, part_named
+from ncjax.data.class_splits import PARTS, part_named
+from ncjax.data.data_set import ClassImages, DataSet, Request
 from ncjax.errors import UNREADABLE_NPZ, InputError
 
 _ARRAYS = ("images", "labels", "class_names", "split")

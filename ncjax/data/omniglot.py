@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ncjax.data import archives, images, records
-from ncjax.data.benchmark import ClassImages, DataSet, Request, given_class_split
+from ncjax.data import archives, images, prepared_files, record_writer
+from ncjax.data.class_splits import given_class_split
+from ncjax.data.data_set import ClassImages, DataSet, Request
 from ncjax.errors import InputError
 
 VERSION = "1.0.0"
@@ -38,11 +39,11 @@ def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) ->
         special |= checksums
     found = None if request.data_dir is None else _find(request.data_dir, checksums)
 
-    def contents() -> records.Contents:
+    def contents() -> record_writer.Contents:
         paths = found or [archives.download(URL + name, md5) for name, md5 in checksums.items()]
         return _contents(paths, size)
 
-    prepared = records.prepare("omniglot", VERSION, archives.digest(special) if special else None, contents)
+    prepared = record_writer.prepare("omniglot", VERSION, archives.digest(special) if special else None, contents)
     turns = _TURNS if request.rotations else _TURNS[:1]
     names = tuple(name + turn for turn in turns for name in prepared.class_names)
     parts = {part: [name for name in names if name.startswith(f"{part}/")] for part in ("background", "evaluation")}
@@ -50,7 +51,7 @@ def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) ->
     return DataSet(names, split, lambda classes: _read(prepared, classes), made_with=prepared.made_with)
 
 
-def _read(prepared: records.Prepared, classes: Sequence[int]) -> ClassImages:
+def _read(prepared: prepared_files.PreparedFiles, classes: Sequence[int]) -> ClassImages:
     upright = len(prepared.class_names)
     every = prepared.read(sorted({c % upright for c in classes}))
     found = []
@@ -74,7 +75,7 @@ def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
     return paths
 
 
-def _contents(paths: Sequence[Path], size: int) -> records.Contents:
+def _contents(paths: Sequence[Path], size: int) -> record_writer.Contents:
     drawings: list[images.Encoded] = []
     names: list[str] = []
     for path in paths:
@@ -100,7 +101,7 @@ def _contents(paths: Sequence[Path], size: int) -> records.Contents:
         for drawing in drawings:
             yield 255 - images.decode(drawing, size, 1).pixels, drawing.label
 
-    return records.Contents(
+    return record_writer.Contents(
         description="Omniglot: handwritten characters, background and evaluation set, white on black.",
         homepage="https://github.com/brendenlake/omniglot",
         image_shape=(size, size, 1),

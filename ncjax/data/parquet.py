@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ncjax.data import images, labelled
-from ncjax.data.benchmark import DataSet, Request
 from ncjax.data.columns import class_names_of_numbers, pick
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 
 _ROWS_AT_ONCE = 64

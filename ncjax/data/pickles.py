@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ncjax.data import images, labelled
-from ncjax.data.benchmark import PARTS, DataSet, Request, part_named
+from ncjax.data.class_splits import PARTS, part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import UNREADABLE_NPZ, InputError, first_line
 from ncjax.progress import remark
 

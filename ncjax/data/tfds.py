@@ -13,8 +13,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ncjax.data import images, labelled, tfrecord
-from ncjax.data.benchmark import DataSet, Request
 from ncjax.data.columns import pick
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 from ncjax.files import expand
 from ncjax.progress import remark
