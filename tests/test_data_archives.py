@@ -46,7 +46,7 @@ def test_a_download_is_kept_and_not_fetched_twice(served, cache):
 
 def test_a_wrong_or_failed_download_leaves_nothing(served, cache):
     url, _, path = served
-    with pytest.raises(InputError, match=r"not the official 0000; fetch .* by hand and name its folder with data_dir"):
+    with pytest.raises(InputError, match=r"not the official 0000; download .* by hand and give its folder as data_dir"):
         archives.download(url, "0000")
     path.unlink()
     with pytest.raises(InputError, match=r"cannot download .*served\.bin") as raised:

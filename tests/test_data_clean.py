@@ -67,7 +67,7 @@ def test_clean_removes_the_copies_of_touched_folders(own, cache, capsys):
     said = capsys.readouterr().out
     assert f"removed {first}: {own} has changed since, " in said
     assert f"removed {small}: damaged, " in said
-    assert f"removed {former}: of a former version of ncjax" in said
+    assert f"removed {former}: of an earlier version of ncjax" in said
     assert f"removed {killed}: left by a process that was killed, 0.0 MB" in said
     assert said.splitlines()[-1].endswith(f" MB freed in {cache}")
     assert _prepared(cache) == {second}
@@ -77,7 +77,7 @@ def test_clean_removes_the_copies_of_touched_folders(own, cache, capsys):
 
     assert cleaning.leftovers() == []
     shutil.rmtree(own)
-    assert [leftover.reason for leftover in cleaning.leftovers()] == [f"{own} is not there any more"]
+    assert [leftover.reason for leftover in cleaning.leftovers()] == [f"{own} does not exist any more"]
 
 
 def test_a_download_can_be_read_by_whoever_may_read_the_cache(tmp_path):

@@ -226,7 +226,7 @@ def test_parquet_without_names_or_with_labels_as_strings(tmp_path: Path, capsys:
     capsys.readouterr()
     numbered = _load(lambda root: _parquet(root, names=None), tmp_path / "numbers")
     assert {*numbered.source_train.class_names, *numbered.target.class_names} == set("012345")
-    assert "there are no names of the classes, they are called by their numbers" in capsys.readouterr().err
+    assert "the classes have no names; their numbers serve as names" in capsys.readouterr().err
 
 
 def test_parquet_columns_by_name(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_the_checksum_is_crc32c() -> None:
         ("tfrecord", _spoil, r"train\.tfrecord-00001-of-00002: record 5 has a wrong checksum"),
         ("tfrecord", lambda path: _spoil(path, 0), r"00001-of-00002: record 0 has a length with a wrong checksum"),
         ("tfrecord", lambda path: path.write_bytes(b""), r"00001-of-00002 has 0 of 6 records of train"),
-        ("tfrecord", Path.unlink, r"00001-of-00002 is not there: the data set is not prepared whole"),
+        ("tfrecord", Path.unlink, r"00001-of-00002 does not exist: the data set is incomplete"),
         ("array_record", _cut, r"train\.array_record-00001-of-00002 has 0 of 6 records of train: prepare or fetch"),
         ("array_record", lambda path: _spoil(path, 70), r"00001-of-00002 (cannot be read from record 0 on|has)"),
     ],
@@ -499,7 +499,7 @@ def test_mistakes_of_pickles_are_one_line(tmp_path: Path) -> None:
     load(r"FC100_train\.pickle has 5 images, .* 12 labels")
     place.write_bytes(whole)
     (tmp_path / "CIFAR_FS_train.pickle").write_bytes(whole)
-    load("holds several data sets: CIFAR-FS, FC100; give each a folder of its own")
+    load("holds several data sets: CIFAR-FS, FC100; give each its own folder")
 
 
 # Class splits

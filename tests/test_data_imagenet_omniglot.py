@@ -155,7 +155,7 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
         data.load("mini_imagenet", data_dir=root)
     (root / "val.csv").write_bytes(text)
     (root / "images" / f"{WNIDS[0]}_0.png").unlink()
-    with pytest.raises(InputError, match=r"_0\.png is listed in .*train\.csv but is not there"):
+    with pytest.raises(InputError, match=r"_0\.png is listed in .*train\.csv but does not exist"):
         data.load("mini_imagenet", data_dir=root)
 
 

@@ -88,7 +88,7 @@ def test_palette_alpha_and_sixteen_bit_images_are_handled_and_said(tmp_path, cap
     assert any(abs(p[0] - 200) < 30 and p[1] < 30 for p in pixels)
     said = capsys.readouterr().err
     assert "2 of mode I;16, 1 of mode L, 1 of mode P, 1 of mode RGBA with transparency turned to RGB; " in said
-    assert "what is transparent became white" in said
+    assert "transparent pixels became white" in said
 
 
 def test_nothing_is_said_of_transparency_where_there_is_none(tmp_path, capsys):

@@ -183,7 +183,7 @@ def _named_split(where: str, content: Any) -> NamedSplit:
     seen: set[str] = set()
     for name, _ in split.listed():
         if name in seen:
-            raise InputError(f"{where} lists class {name!r} twice; a class has one place")
+            raise InputError(f"{where} lists class {name!r} twice; a class must be in one list")
         seen.add(name)
     return split
 

@@ -32,10 +32,16 @@ _FILES = {
 
 
 def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet:
-    """emnist; `expected_md5` of gzip.zip other than the official one is for trying out.
+    """Opens emnist.
 
-    Extracted files have no official checksums: they are prepared apart, under a digest of what they hold.
-    Raises InputError if the files are neither prepared nor found nor can be fetched, or are damaged.
+    Extracted files have no official checksums: they are prepared apart, under a digest of their contents.
+
+    Args:
+      request: the arguments of `load`.
+      expected_md5: a replacement of the official checksum of gzip.zip, for tests.
+
+    Raises:
+      InputError: if the files are not prepared and cannot be found or downloaded, or are damaged.
     """
     made_from = None if expected_md5 == OFFICIAL_MD5 else archives.digest({"gzip.zip": expected_md5})
     archive = None if request.data_dir is None else _find_zip(request.data_dir)
@@ -102,12 +108,10 @@ def _contents(files: dict[str, bytes]) -> record_writer.Contents:
     for part in ("train", "test"):
         images, labels = arrays[f"{part}-images"], arrays[f"{part}-labels"]
         if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() >= len(names):
-            raise InputError(
-                f"EMNIST's {part} files do not fit one another, or are not of 28 x 28 pixels; fetch {URL} again"
-            )
+            raise InputError(f"EMNIST's {part} files do not match, or images are not 28 x 28 pixels; fetch {URL} again")
 
     def part_of(part: str) -> Callable[[], Iterator[tuple[np.ndarray, int]]]:
-        # The makers store images transposed.
+        # the makers store images transposed
         upright = arrays[f"{part}-images"].transpose(0, 2, 1)[..., None]
         return lambda: zip(upright, arrays[f"{part}-labels"].tolist(), strict=True)
 
@@ -122,14 +126,14 @@ def _contents(files: dict[str, bytes]) -> record_writer.Contents:
 
 
 def _names(mapping: bytes) -> tuple[str, ...]:
-    """Of lines of "label code", the code the number of a letter or digit in ASCII; labels are 0, 1, … in any order."""
+    """Reads names from lines of "label code": labels are 0, 1, … in any order, the code is of a character in ASCII."""
     try:
         lines = filter(None, map(bytes.split, mapping.splitlines()))
         pairs = sorted((int(label), chr(int(code))) for label, code in lines)
     except (ValueError, OverflowError):
         pairs = []
     names = tuple(name for _, name in pairs)
-    # A code that lost its last digit is no letter.
+    # a code that lost its last digit is no letter
     if [n for n, _ in pairs] != list(range(len(set(names)))) or not "".join(names).isalnum():
         raise InputError(
             f"{_MAPPING} is incomplete or altered: its lines must be a label and a character's code, each once; "
@@ -139,7 +143,7 @@ def _names(mapping: bytes) -> tuple[str, ...]:
 
 
 def _idx(content: bytes, name: str) -> np.ndarray:
-    """A uint8 array in the idx format: magic number 0x08, number of axes, their lengths, the values."""
+    """Reads a uint8 array in the idx format: magic number 0x08, number of axes, their lengths, the values."""
     axes = 3 if "idx3" in name else 1
     start = 4 + 4 * axes
     if len(content) >= start and content[:4] == bytes([0, 0, 8, axes]):

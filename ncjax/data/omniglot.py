@@ -27,20 +27,25 @@ _TURNS = ("", " 90°", " 180°", " 270°")
 
 
 def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) -> DataSet:
-    """The background set's characters are source classes, the evaluation set's are target classes.
+    """Opens the characters of the background set as source classes, and of the evaluation set as target classes.
 
-    `checksums` other than the official ones are for trying out. With rotations, every character turned by 90, 180
-    and 270 degrees is three more classes of the same part.
-    Raises InputError if the archives are neither prepared nor found nor can be fetched, or are not the expected ones.
+    With rotations, every character turned by 90, 180 and 270 degrees is three more classes of the same part.
+
+    Args:
+      request: the arguments of `load`.
+      checksums: a replacement of the official checksums, for tests; such archives are prepared apart.
+
+    Raises:
+      InputError: if the archives are not prepared and cannot be found or downloaded, or their checksums are wrong.
     """
     size = request.image_size or DEFAULT_SIZE
     special: dict[str, object] = {} if size == DEFAULT_SIZE else {"image_size": size}
     if checksums != CHECKSUMS:
         special |= checksums
-    found = None if request.data_dir is None else _find(request.data_dir, checksums)
+    archive_paths = None if request.data_dir is None else _find(request.data_dir, checksums)
 
     def contents() -> record_writer.Contents:
-        paths = found or [archives.download(URL + name, md5) for name, md5 in checksums.items()]
+        paths = archive_paths or [archives.download(URL + name, md5) for name, md5 in checksums.items()]
         return _contents(paths, size)
 
     prepared = record_writer.prepare("omniglot", VERSION, archives.digest(special) if special else None, contents)
@@ -53,13 +58,14 @@ def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) ->
 
 def _read(prepared: prepared_files.PreparedFiles, classes: Sequence[int]) -> ClassImages:
     upright = len(prepared.class_names)
-    every = prepared.read(sorted({c % upright for c in classes}))
-    found = []
+    upright_images = prepared.read(sorted({c % upright for c in classes}))
+    turned = []
     for turn in range(len(_TURNS)):
         wanted = [c % upright for c in classes if c // upright == turn]
-        chosen = np.isin(every.labels, wanted)
-        found.append((np.rot90(every.images[chosen], turn, axes=(1, 2)), every.labels[chosen] + turn * upright))
-    return ClassImages(np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]))
+        chosen = np.isin(upright_images.labels, wanted)
+        images_of_turn = np.rot90(upright_images.images[chosen], turn, axes=(1, 2))
+        turned.append((images_of_turn, upright_images.labels[chosen] + turn * upright))
+    return ClassImages(np.concatenate([t[0] for t in turned]), np.concatenate([t[1] for t in turned]))
 
 
 def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
