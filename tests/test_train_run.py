@@ -53,7 +53,7 @@ def test_restore_gives_the_trained_classifier(finished: Path) -> None:
     earlier = restore(finished, step=8)
     assert earlier.feature_mean is None
     assert not np.allclose(features(earlier, source), found)
-    with pytest.raises(InputError, match="no checkpoint of step 7; there are those of 8, 16, 24"):
+    with pytest.raises(InputError, match="no checkpoint of step 7; there are checkpoints of 8, 16, 24"):
         restore(finished, step=7)
 
 
@@ -117,7 +117,7 @@ def test_tensorboard_and_timing_hold_what_they_should(
 def test_a_finished_run_has_nothing_to_profile(finished: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(finished, tmp_path / "run")
     tiny.run(tmp_path / "run", profile=True)
-    assert "no steps are left to profile" in capsys.readouterr().err
+    assert "no steps left to profile" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
