@@ -478,6 +478,16 @@ def test_a_hostile_pickle_is_not_opened(
     _nothing_is_left(cache)
 
 
+def test_pickles_that_are_prepared_are_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part, rows in _parts().items():
+        _bytes_keys(tmp_path, part, rows)
+    first = data.load("pickles", data_dir=tmp_path)
+    monkeypatch.setattr(pickles, "safe_load", lambda path: pytest.fail(f"opened {path}"))
+    second = data.load("pickles", data_dir=tmp_path)
+    assert second.target.class_names == first.target.class_names
+    np.testing.assert_array_equal(second.target.images, first.target.images)
+
+
 def test_mistakes_of_pickles_are_one_line(tmp_path: Path) -> None:
     def load(message: str) -> None:
         with pytest.raises(InputError, match=message) as raised:

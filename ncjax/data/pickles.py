@@ -13,20 +13,24 @@ A pickle can run any code. The unpickler of this module knows only NumPy's array
 all other names.
 """
 
+import json
 import pickle
 import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ncjax.data import images, labelled
+from ncjax.data import archives, images, labelled
 from ncjax.data.class_splits import PARTS, part_named
 from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import UNREADABLE_NPZ, InputError, first_line
+from ncjax.files import write_atomically
 from ncjax.progress import remark
 
 _IMAGES = ("data", "image_data", "images", "features")
@@ -70,6 +74,50 @@ def open_data_set(request: Request) -> DataSet:
     if root is None or not root.is_dir():
         raise InputError("pickles needs data_dir=PATH, a folder of files such as CIFAR_FS_train.pickle")
     files = _find(root)
+    stamps = images.stamps(sorted({path for part in files for path in (part.images, part.labels)}), root)
+    index = _cached_index(root, files, stamps)
+    return labelled.open_labelled(
+        "pickles",
+        request,
+        labelled.Labelled(
+            root=root,
+            class_names=index.class_names,
+            read=partial(_read, files),
+            count=index.count,
+            facts=stamps | {"names": index.class_names},
+            parts=index.parts,
+            size=index.size,
+            channels=index.channels,
+            superclasses=index.superclasses,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What `Labelled` says of the images of all parts; kept as JSON, since pickles are slow to open."""
+
+    class_names: list[str]
+    count: int
+    parts: dict[str, list[str]]
+    size: int
+    channels: int | None
+    superclasses: dict[str, str]
+
+
+def _cached_index(root: Path, files: Sequence[_Part], stamps: Mapping[str, object]) -> _Index:
+    """Reads the index from the cache folder, or makes it if the files have changed."""
+    cached = archives.cache_dir() / "pickles" / f"{archives.digest(stamps)}.json"
+    with suppress(OSError, TypeError, ValueError):  # missing, or of another version
+        return _Index(**json.loads(cached.read_text(encoding="utf-8")))
+    index = _make_index(root, files)
+    with suppress(OSError):  # only slower without
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cached, json.dumps(vars(index)))
+    return index
+
+
+def _make_index(root: Path, files: Sequence[_Part]) -> _Index:
     classes = [_classes(part) for part in files]
     # labels that count from 0 in each part do not number one list of classes
     local = not all(of_part.named for of_part in classes) and _overlap(classes)
@@ -80,38 +128,27 @@ def open_data_set(request: Request) -> DataSet:
         raise InputError(f"class {twice!r} is in two of the files of {root}; a class must be in one")
     if local:
         remark(f"pickles: the labels of {root} start at 0 in each part: classes are called {all_names[0]}, …")
-    first = np.cumsum([0, *map(len, names)])
-    shape = _shape(files[0])
-
-    def read() -> Iterator[images.Encoded]:
-        for part, of_part, start in zip(files, classes, first, strict=False):
-            content = _images(part)
-            if len(content) != len(of_part.numbers):
-                raise InputError(
-                    f"{part.images} has {len(content)} images, {part.labels} {len(of_part.numbers)} labels"
-                )
-            for i, image in enumerate(content):
-                yield images.Encoded(int(start + of_part.numbers[i]), f"{part.images}, image {i}", image)
-
-    paths = sorted({path for part in files for path in (part.images, part.labels)})
     parts = {part.part: of_part for part, of_part in zip(files, names, strict=True)}
-    return labelled.open_labelled(
-        "pickles",
-        request,
-        labelled.Labelled(
-            root=root,
-            class_names=all_names,
-            read=read,
-            count=sum(len(of_part.numbers) for of_part in classes),
-            facts=images.stamps(paths, root) | {"names": all_names},
-            parts={part: parts[part] for part in PARTS if part in parts}
-            if {"source", "target"} <= parts.keys()
-            else {},
-            size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else labelled.DEFAULT_SIZE,
-            channels=shape[2] if len(shape) == 3 else None,
-            superclasses={k: v for of_part in classes for k, v in of_part.superclasses.items()} if not local else {},
-        ),
+    shape = _shape(files[0])
+    return _Index(
+        class_names=all_names,
+        count=sum(len(of_part.numbers) for of_part in classes),
+        parts=parts if {"source", "target"} <= parts.keys() else {},
+        size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else labelled.DEFAULT_SIZE,
+        channels=shape[2] if len(shape) == 3 else None,
+        superclasses={k: v for of_part in classes for k, v in of_part.superclasses.items()} if not local else {},
     )
+
+
+def _read(files: Sequence[_Part]) -> Iterator[images.Encoded]:
+    start = 0
+    for part in files:
+        content, classes = _images(part), _classes(part)
+        if len(content) != len(classes.numbers):
+            raise InputError(f"{part.images} has {len(content)} images, {part.labels} {len(classes.numbers)} labels")
+        for i, image in enumerate(content):
+            yield images.Encoded(int(start + classes.numbers[i]), f"{part.images}, image {i}", image)
+        start += len(classes.names)
 
 
 def _find(root: Path) -> list[_Part]:
