@@ -139,7 +139,7 @@ def test_a_damaged_mapping_is_one_line(small, old, new):
     text = mapping.read_text()
     assert old in text
     mapping.write_text(text.replace(old, new))
-    with pytest.raises(InputError, match=r"mapping\.txt is incomplete or altered: .* fetch http") as raised:
+    with pytest.raises(InputError, match=r"mapping\.txt is incomplete or altered: .* download http") as raised:
         data.load("emnist", data_dir=small[0])
     assert "\n" not in str(raised.value)
 

@@ -248,7 +248,10 @@ def test_parquet_columns_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_cut, r"train-00001-of-00002\.parquet cannot be read as Parquet \(.*\); it is cut off or altered, fetch it"),
+        (
+            _cut,
+            r"train-00001-of-00002\.parquet cannot be read as Parquet \(.*\); it is cut off or altered, download it",
+        ),
         (lambda path: _spoil(path, 600), r"train-00001-of-00002\.parquet cannot be read from row 0 on \(.*altered"),
     ],
 )
@@ -322,7 +325,7 @@ def test_the_checksum_is_crc32c() -> None:
         ("tfrecord", lambda path: _spoil(path, 0), r"00001-of-00002: record 0 has a length with a wrong checksum"),
         ("tfrecord", lambda path: path.write_bytes(b""), r"00001-of-00002 has 0 of 6 records of train"),
         ("tfrecord", Path.unlink, r"00001-of-00002 does not exist: the data set is incomplete"),
-        ("array_record", _cut, r"train\.array_record-00001-of-00002 has 0 of 6 records of train: prepare or fetch"),
+        ("array_record", _cut, r"train\.array_record-00001-of-00002 has 0 of 6 records of train: prepare or download"),
         ("array_record", lambda path: _spoil(path, 70), r"00001-of-00002 (cannot be read from record 0 on|has)"),
     ],
 )

@@ -162,9 +162,9 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("left_of_the_51st", "message"),
     [
-        (0, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, fetch ILSVRC"),
-        (200, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, fetch ILSVRC"),
-        (700, r"cannot be read as a tar file \(unexpected end of data\); fetch ILSVRC"),
+        (0, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, download ILSVRC"),
+        (200, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, download ILSVRC"),
+        (700, r"cannot be read as a tar file \(unexpected end of data\); download ILSVRC"),
     ],
 )
 def test_a_truncated_tar_is_one_line(tmp_path, left_of_the_51st, message):
@@ -180,7 +180,7 @@ def test_a_truncated_tar_is_one_line(tmp_path, left_of_the_51st, message):
 def test_what_is_no_tar_is_one_line(tmp_path):
     tar = tmp_path / "ILSVRC2012_img_train.tar"
     tar.write_text("<html>log in first</html>")
-    with pytest.raises(InputError, match=r"train\.tar cannot be read as a tar file \(.*\); fetch ILSVRC") as raised:
+    with pytest.raises(InputError, match=r"train\.tar cannot be read as a tar file \(.*\); download ILSVRC") as raised:
         data.load("mini_imagenet", data_dir=tar)
     assert "\n" not in str(raised.value)
     with tarfile.open(tar, "w") as outer:

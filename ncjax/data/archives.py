@@ -44,7 +44,7 @@ def check_md5(path: Path, expected: str, url: str) -> None:
     if checksum != expected:
         raise InputError(
             f"{path} has MD5 checksum {checksum}, not the official {expected}: it is incomplete or altered; "
-            f"fetch it again from {url}"
+            f"download it again from {url}"
         )
 
 

@@ -63,23 +63,23 @@ def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet
 def _find_zip(data_dir: Path) -> Path | None:
     if data_dir.is_file():
         return data_dir
-    found = archives.find(data_dir, [["gzip.zip"], ["emnist/gzip.zip"]])
-    return found[0] if found else None
+    paths = archives.find(data_dir, [["gzip.zip"], ["emnist/gzip.zip"]])
+    return paths[0] if paths else None
 
 
 def _from_folder(data_dir: Path) -> dict[str, bytes]:
     for folder in (data_dir / "emnist", data_dir, data_dir / "gzip", data_dir / "emnist" / "gzip"):
-        found = {}
+        contents = {}
         for name in (*_FILES.values(), _MAPPING):
             for path in (folder / f"{name}.gz", folder / name):
                 if path.is_file():
-                    found[name] = _unzipped(path.read_bytes(), str(path))
+                    contents[name] = _unzipped(path.read_bytes(), str(path))
                     break
-        if len(found) == len(_FILES) + 1:
-            return found
+        if len(contents) == len(_FILES) + 1:
+            return contents
     raise InputError(
         f"{data_dir} holds neither gzip.zip nor emnist/ with {_MAPPING} and the four emnist-balanced-*-ubyte.gz files; "
-        f"fetch {URL}, or leave data_dir out to have it downloaded"
+        f"download {URL}, or leave data_dir out to have it downloaded"
     )
 
 
@@ -87,10 +87,10 @@ def _from_zip(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             archives.check_member_names(path, archive.namelist())
-            found = {n: _unzipped(archive.read(f"gzip/{n}.gz"), f"{path}: {n}.gz") for n in _FILES.values()}
-            return found | {_MAPPING: archive.read(f"gzip/{_MAPPING}")}
+            contents = {n: _unzipped(archive.read(f"gzip/{n}.gz"), f"{path}: {n}.gz") for n in _FILES.values()}
+            return contents | {_MAPPING: archive.read(f"gzip/{_MAPPING}")}
     except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as EMNIST's gzip.zip ({error}); fetch it from {URL}") from error
+        raise InputError(f"{path} cannot be read as EMNIST's gzip.zip ({error}); download it from {URL}") from error
 
 
 def _unzipped(content: bytes, where: str) -> bytes:
@@ -99,7 +99,7 @@ def _unzipped(content: bytes, where: str) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{where} is incomplete or altered ({error}); fetch {URL} again") from error
+        raise InputError(f"{where} is incomplete or altered ({error}); download {URL} again") from error
 
 
 def _contents(files: dict[str, bytes]) -> record_writer.Contents:
@@ -108,7 +108,7 @@ def _contents(files: dict[str, bytes]) -> record_writer.Contents:
     for part in ("train", "test"):
         images, labels = arrays[f"{part}-images"], arrays[f"{part}-labels"]
         if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() >= len(names):
-            raise InputError(f"EMNIST's {part} files do not match, or images are not 28 x 28 pixels; fetch {URL} again")
+            raise InputError(f"EMNIST's {part} files do not match, or images are not 28 x 28; download {URL} again")
 
     def part_of(part: str) -> Callable[[], Iterator[tuple[np.ndarray, int]]]:
         # the makers store images transposed
@@ -137,7 +137,7 @@ def _names(mapping: bytes) -> tuple[str, ...]:
     if [n for n, _ in pairs] != list(range(len(set(names)))) or not "".join(names).isalnum():
         raise InputError(
             f"{_MAPPING} is incomplete or altered: its lines must be a label and a character's code, each once; "
-            f"fetch {URL} again"
+            f"download {URL} again"
         )
     return names
 
@@ -150,4 +150,4 @@ def _idx(content: bytes, name: str) -> np.ndarray:
         shape = struct.unpack(f">{axes}I", content[4:start])
         if len(content) - start == int(np.prod(shape)):
             return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-    raise InputError(f"{name} is incomplete or altered: its length does not fit its header; fetch {URL} again")
+    raise InputError(f"{name} is incomplete or altered: its length does not fit its header; download {URL} again")

@@ -142,12 +142,12 @@ def _tar(path: Path, labels: dict[str, int]) -> labelled.Labelled:
                                 yield images.Encoded(labels[wnid], f"{path}: {member.name}", file.read())
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(
-                f"{where} cannot be read as a tar file ({first_line(error)}); fetch {_TAR} again"
+                f"{where} cannot be read as a tar file ({first_line(error)}); download {_TAR} again"
             ) from error
         if missing := sorted(labels.keys() - seen):
             raise InputError(
                 f"{path} lacks {len(missing)} of miniImageNet's 100 classes, {missing[0]} among them; if it is cut "
-                f"off, fetch {_TAR} again"
+                f"off, download {_TAR} again"
             )
 
     status = path.stat()

@@ -61,8 +61,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is a single array; save `images` and `labels` together with numpy.savez")
             if not {"images", "labels"} <= set(opened.files):
-                found = ", ".join(opened.files) or "(none)"
-                raise InputError(f"{path} has the arrays {found}; it needs `images` and `labels`")
+                names = ", ".join(opened.files) or "(none)"
+                raise InputError(f"{path} has the arrays {names}; it needs `images` and `labels`")
             return {name: _array(path, name, opened) for name in _ARRAYS if name in opened.files}
     except InputError:
         raise

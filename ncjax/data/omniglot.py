@@ -73,7 +73,7 @@ def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
     paths = archives.find(data_dir, [names, [f"omniglot/{name}" for name in names]])
     if paths is None:
         raise InputError(
-            f"{data_dir} is no folder that holds {' and '.join(names)}; fetch {' and '.join(URL + n for n in names)}, "
+            f"{data_dir} is no folder that holds {' and '.join(names)}; download {' and '.join(URL + n for n in names)}, "
             "or leave data_dir out to have them downloaded"
         )
     for path in paths:
@@ -100,7 +100,7 @@ def _contents(paths: Sequence[Path], size: int) -> record_writer.Contents:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{path} cannot be read as Omniglot's {path.name} ({error}); fetch it from {URL}{path.name}"
+                f"{path} cannot be read as Omniglot's {path.name} ({error}); download it from {URL}{path.name}"
             ) from error
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:

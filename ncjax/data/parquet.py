@@ -139,7 +139,7 @@ def _open(path: Path) -> Any:
         return pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{path} cannot be read as Parquet ({first_line(error)}); it is cut off or altered, fetch it again"
+            f"{path} cannot be read as Parquet ({first_line(error)}); it is cut off or altered, download it again"
         ) from None
 
 
@@ -154,7 +154,7 @@ def _batches(path: Path, column: str) -> Iterator[Sequence[Any]]:
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{path} cannot be read from row {row} on ({first_line(error)}); it is altered, fetch it again"
+            f"{path} cannot be read from row {row} on ({first_line(error)}); it is altered, download it again"
         ) from None
 
 

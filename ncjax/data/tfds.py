@@ -54,7 +54,7 @@ def open_data_set(request: Request) -> DataSet:
     files = [(part, Path(path)) for part, split in info.splits.items() for path in split.filepaths]
     missing = next((path for _, path in files if not path.is_file()), None)
     if missing is not None:
-        raise InputError(f"{missing} does not exist: the data set is incomplete; prepare or fetch it again")
+        raise InputError(f"{missing} does not exist: the data set is incomplete; prepare or download it again")
 
     def read() -> Iterator[images.Encoded]:
         unlabelled = 0
@@ -71,7 +71,9 @@ def open_data_set(request: Request) -> DataSet:
                     else:
                         yield images.Encoded(number, where, content)
                 if row + 1 != expected:
-                    raise InputError(f"{path} has {row + 1} of {expected} records of {part}: prepare or fetch it again")
+                    raise InputError(
+                        f"{path} has {row + 1} of {expected} records of {part}: prepare or download it again"
+                    )
         if unlabelled:
             remark(f"tfds: skipped {unlabelled} images without a label")
 
@@ -148,7 +150,7 @@ def _records(path: Path) -> Iterator[bytes]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} cannot be read from record {start} on ({first_line(error)}); it is damaged, fetch it again"
+            f"{path} cannot be read from record {start} on ({first_line(error)}); it is damaged, download it again"
         ) from error
 
 
@@ -159,5 +161,5 @@ def _parse(record: bytes, image: str, label: str, where: str) -> tuple[bytes, in
         return fields[image].bytes_list.value[0], int(fields[label].int64_list.value[0])
     except Exception as error:  # protobuf has its own errors
         raise InputError(
-            f"{where} is no image with a label ({first_line(error)}); prepare or fetch it again"
+            f"{where} is no image with a label ({first_line(error)}); prepare or download it again"
         ) from error

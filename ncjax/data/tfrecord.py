@@ -48,7 +48,7 @@ def read_records(path: Path) -> Iterator[bytes]:
 
 
 def _damaged(path: Path, number: int, what: str) -> InputError:
-    return InputError(f"{path}: record {number} {what}; the file is damaged, fetch or prepare it again")
+    return InputError(f"{path}: record {number} {what}; the file is damaged, download or prepare it again")
 
 
 def masked_crc32c(data: bytes) -> int:
