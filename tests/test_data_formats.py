@@ -250,7 +250,7 @@ def test_parquet_columns_by_name(tmp_path: Path) -> None:
     [
         (
             _cut,
-            r"train-00001-of-00002\.parquet cannot be read as Parquet \(.*\); it is cut off or altered, download it",
+            r"train-00001-of-00002\.parquet cannot be read as Parquet \(.*\); it is cut off or altered, down",
         ),
         (lambda path: _spoil(path, 600), r"train-00001-of-00002\.parquet cannot be read from row 0 on \(.*altered"),
     ],

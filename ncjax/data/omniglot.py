@@ -73,7 +73,7 @@ def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
     paths = archives.find(data_dir, [names, [f"omniglot/{name}" for name in names]])
     if paths is None:
         raise InputError(
-            f"{data_dir} is no folder that holds {' and '.join(names)}; download {' and '.join(URL + n for n in names)}, "
+            f"{data_dir} is no folder with {' and '.join(names)}; download {' and '.join(URL + n for n in names)}, "
             "or leave data_dir out to have them downloaded"
         )
     for path in paths:
