@@ -1,4 +1,4 @@
-"""Downloads and prepared files: checked, atomic, and one line when they fail."""
+"""Downloads and prepared files: they are checked and atomic, and fail in one line."""
 
 import hashlib
 import multiprocessing
@@ -83,7 +83,7 @@ def _prepare():
 
 def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
     old, new = cache / "few" / ".incomplete-old", cache / "few" / ".incomplete-new"
-    other = cache / "local" / "0123" / "folder" / ".incomplete-old"  # of images that have changed since
+    other = cache / "local" / "0123" / "folder" / ".incomplete-old"  # its images have changed
     for left in (old, new, other):
         left.mkdir(parents=True)
     day_ago = time.time() - 25 * 3600
@@ -97,7 +97,7 @@ def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
 
 def _prepare_beside_another(barrier):
     def images():
-        barrier.wait(120)  # both have found nothing prepared
+        barrier.wait(120)  # nothing is prepared for either
         yield np.zeros((8, 8, 1), np.uint8), 0
         barrier.wait(120)  # neither has ended
 
@@ -120,9 +120,9 @@ def test_two_processes_may_prepare_at_once(cache):
 
 
 def test_a_scratch_folder_that_vanishes_is_no_error(cache):
-    """Another process ends, and removes its scratch folder, after this one has listed it."""
+    """Another process ends and removes its scratch folder after this process has listed it."""
     (cache / "few").mkdir(parents=True)
-    (cache / "few" / ".incomplete-gone").symlink_to(cache / "nowhere")  # listed, but not there
+    (cache / "few" / ".incomplete-gone").symlink_to(cache / "nowhere")  # listed, but missing
     prepared = _prepare()
     assert prepared.counts == {"images": 1, "test": 1}
 

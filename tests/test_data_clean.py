@@ -1,4 +1,4 @@
-"""The cache folder: what is cleaned up, who may read it, and how often progress is said."""
+"""The cache folder: cleaning and permissions; and the refresh of progress bars."""
 
 import hashlib
 import io
@@ -52,7 +52,7 @@ def test_clean_removes_the_copies_of_touched_folders(own, cache, capsys):
     assert [str(first) in line for line in listed if "--clean removes it" in line] == [True]
 
     foreign = [cache / "cifar100" / "3.0.2" / "data", cache / "downloads" / "cifar.tar.gz", cache / "local" / "notes"]
-    for path in foreign:  # not ours to remove
+    for path in foreign:  # not from ncjax
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     killed = cache / "downloads" / "cifar.tar.gz.1.part"
@@ -117,7 +117,7 @@ def test_bars_are_rare_without_a_terminal_and_of_one_process(monkeypatch):
 
 
 def test_loading_does_not_start_the_backend(monkeypatch, tmp_path):
-    """Devices can be chosen, and processes joined, after data have been loaded."""
+    """Devices can be chosen, and processes joined, after data has been loaded."""
 
     def start():
         raise AssertionError("the backend was asked")

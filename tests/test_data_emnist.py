@@ -164,6 +164,6 @@ def test_the_real_images_are_upright():
     for split in (benchmark.source_train, benchmark.target):
         for label, name in enumerate(split.class_names):
             ink[name] = split.images[split.labels == label, ..., 0].mean(0)
-    # A seven has its bar at the top, an L its foot at the bottom.
+    # a seven has its bar at the top, an L its foot at the bottom
     assert ink["7"][:14].sum() > 1.2 * ink["7"][14:].sum()
     assert ink["L"][14:].sum() > 1.2 * ink["L"][:14].sum()

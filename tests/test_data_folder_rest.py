@@ -1,4 +1,4 @@
-"""Folders of images: nothing is skipped without a message, and the field's names of parts are known."""
+"""Folders of images: nothing is skipped without a message, and common names of parts are known."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_parts_by_the_names_of_the_field(tmp_path, parts):
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    """As one of COCO and of CIFAR-100 is."""
+    """As some images of COCO and CIFAR-100 are."""
     benchmark = _load(_tree(tmp_path / "own", ["bus", "train", "test", "tram"]))
     assert {*benchmark.source_train.class_names, *benchmark.target.class_names} == {"bus", "train", "test", "tram"}
 
@@ -186,7 +186,7 @@ def test_a_transparent_value_does_not_count_as_bright(tmp_path):
 
 
 def test_dark_sixteen_bit_colour_is_said(tmp_path, capsys):
-    """Pillow reads 8 of its bits alone."""
+    """Pillow reads only 8 of its bits."""
     _write_deep_colour(tmp_path / "deep.png", 4095)
     with Image.open(tmp_path / "deep.png") as image:
         assert image.mode == "RGB"
@@ -199,7 +199,7 @@ def test_dark_sixteen_bit_colour_is_said(tmp_path, capsys):
 
 
 def _write_deep_colour(path, value):
-    """A PNG file of 16 bits a channel, which Pillow does not write."""
+    """Writes a PNG file of 16 bits a channel, which Pillow cannot."""
     import struct
     import zlib
 

@@ -1,4 +1,4 @@
-"""One set of images in every format that users have on disk: the same pixels, splits and mistakes in one line."""
+"""The same images in every format: equal pixels and splits, and one-line errors."""
 
 import io
 import json
@@ -100,7 +100,7 @@ class _Records:
 
 
 def _tfds(root: Path, framing: str = "array_record", version: str = "1.0.0") -> str:
-    """As tensorflow-datasets writes it: two parts of the same classes, two files each."""
+    """A data set as tensorflow-datasets writes it: two parts of the same classes, two files each."""
     folder = root / "tiny_set" / version
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(
@@ -296,7 +296,7 @@ def test_parquet_rows_that_lack_something(tmp_path: Path, cache: Path) -> None:
 
 
 def test_the_checksum_is_crc32c() -> None:
-    """Of RFC 3720, section B.4; any length agrees with a loop over bits."""
+    """The examples of RFC 3720, section B.4; and a loop over bits for any length."""
     for content, expected in (
         (b"123456789", 0xE3069283),
         (bytes(32), 0x8A9136AA),
@@ -445,7 +445,7 @@ def test_a_pickle_of_python_2_is_latin_1(tmp_path: Path) -> None:
 
 
 class _Hostile:
-    """What it names is called when it is opened by `pickle.load`."""
+    """An object whose function `pickle.load` calls."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments

@@ -26,7 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def _pixels(number, size):
-    """An image of class `number`: a colour of its own, but black at the top left, red below and green on the right."""
+    """Draws an image of class `number`: its own colour, but black at the top left, red below and green on the right."""
     width, height = size
     pixels = np.full((height, width, 3), (number, 255 - number, 7), np.uint8)
     pixels[: height // 2, : width // 2] = 0
@@ -42,7 +42,7 @@ def _png(number, size=(30, 20)):
 
 
 def _images():
-    """wnid -> three (file name, bytes)."""
+    """Maps each wnid to three (file name, bytes)."""
     return {w: [(f"{w}_{j}.png", _png(i, (30 + j, 20))) for j in range(3)] for i, w in enumerate(WNIDS)}
 
 
@@ -68,7 +68,7 @@ def _write_csv(root):
 
 
 def _write_tar(root, instead=()):
-    """The official archive in small; `instead` has other bytes for some images."""
+    """Writes a small archive in the official layout; `instead` has other bytes for some images."""
     root.mkdir(parents=True)
     with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as outer:
         for wnid, images in {**_images(), "n00000001": [("other.png", _png(0))]}.items():
@@ -200,7 +200,7 @@ def test_a_tree_is_prepared_once_however_its_folder_is_named(tmp_path, monkeypat
 
 @pytest.fixture
 def drawings(tmp_path):
-    """Both official archives in small, and their checksums: a character's drawings have ink in one quarter."""
+    """Writes small archives in the official layout, with checksums; a character has ink in one quarter."""
     sums = {}
     folder = tmp_path / "omniglot"
     folder.mkdir()

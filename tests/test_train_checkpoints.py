@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold open, where they can be kept, and what becomes of a run whose checkpoints are gone."""
+"""Checkpoints: open files, folders that are refused, and runs whose checkpoints are gone."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_netwo
 
 
 def state(step: int) -> TrainState:
-    """Three small arrays."""
+    """A state of three small arrays."""
     return TrainState(jnp.int32(step), {"params": {"w": jnp.ones(3)}}, {"trace": jnp.zeros(3)})
 
 
@@ -33,13 +33,13 @@ def save(folder: Path, steps: int) -> None:
 
 
 def held() -> tuple[int, int]:
-    """Open files and threads of this process."""
+    """Counts the open files and threads of this process."""
     return len(os.listdir("/proc/self/fd")), threading.active_count()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts the open files in /proc")
 def test_checkpoints_leave_no_open_files_and_no_threads(tmp_path: Path) -> None:
-    save(tmp_path / "first", 1)  # what orbax keeps for good
+    save(tmp_path / "first", 1)  # orbax keeps some for good
     files, threads = held()
     save(tmp_path / "more", 5)
     assert held() <= (files + 2, threads + 1)
@@ -156,7 +156,7 @@ def test_a_run_that_cannot_be_continued_is_refused_and_one_of_a_first_record_beg
 
 
 def two_seeds(finished: Path, workdir: Path) -> list[Path]:
-    """Two finished seeds, made of one run."""
+    """Makes two finished seeds from a run."""
     seeds = [workdir / f"seed_{i}" for i in range(2)]
     for i, folder in enumerate(seeds):
         shutil.copytree(finished, folder)
@@ -212,7 +212,7 @@ def test_the_command_prints_the_table_of_a_run_without_checkpoints(finished: Pat
     config = tiny.config(Path("run"))
     names = ("network", "epochs", "min_steps", "batch_size", "learning_rate", "schedule", "measurements")
     options = [f"--{name}={getattr(config, name)}" for name in (*names, "measure_episodes", "workdir")]
-    # as if the data were glyphs: the command has no benchmark of the caller's own
+    # as if the data were glyphs, since the command takes no benchmark
     described = (tmp_path / "run" / "config.json").read_text().replace('"name": "tiny"', '"name": "glyphs"')
     (tmp_path / "run" / "config.json").write_text(described)
     done = inside("pretrain.py", *options, cwd=tmp_path)

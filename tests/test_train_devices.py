@@ -82,7 +82,7 @@ def test_seeds_trained_together_agree_with_each_alone(
 def test_operations_are_those_of_a_whole_batch_on_any_mesh(
     on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same number that XLA gives for the step itself, whatever devices train: GPUs and TPUs give none."""
+    """The number that XLA gives for the step on a CPU, whatever the mesh; GPUs and TPUs give none."""
     one, four = setup(on_devices(1)), setup(on_devices(4))
     with jax.set_mesh(on_devices(4)):
         flops = step_flops(four)
@@ -103,7 +103,7 @@ def test_operations_are_those_of_a_whole_batch_on_any_mesh(
 def test_compile_options_are_the_users_where_he_sets_them(
     on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Options of ours that XLA_FLAGS names are left out; those that a jaxlib lacks do not stop a run."""
+    """XLA_FLAGS takes precedence over ncjax's options; options that a jaxlib lacks do not stop a run."""
     seen = []
     original = jax.stages.Lowered.compile
 
@@ -159,7 +159,7 @@ def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh
 
 @pytest.mark.slow
 def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
-    """On as many devices as cores, XLA ends the process after a minute where too many calls wait for each other."""
+    """With a device for each core, XLA ends the process after a minute if too many calls wait for each other."""
     root = Path(__file__).parent.parent
     subprocess.run(
         [sys.executable, str(root / "benchmarks" / "training.py"), "--host"],

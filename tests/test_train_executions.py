@@ -1,4 +1,4 @@
-"""A run that goes on under other circumstances: config.json lists them, and a warning says so."""
+"""Runs continued in another environment: config.json lists the executions, and a warning names the changes."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_every_execution_is_listed_with_its_first_step(tmp_path: Path) -> None:
     for step in (0, 8, 16):
         add_execution(tmp_path, {"first_step": step, **HERE})
     assert read_config(tmp_path)["executions"] == [{"first_step": step, **HERE} for step in (0, 8, 16)]
-    # the checkpoint of step 16 was damaged: what began there is done again
+    # the checkpoint of step 16 was damaged, so that its execution is repeated
     add_execution(tmp_path, {"first_step": 12, **HERE})
     assert [entry["first_step"] for entry in read_config(tmp_path)["executions"]] == [0, 8, 12]
 
@@ -112,7 +112,7 @@ def test_a_run_is_continued_on_other_devices_with_a_warning(
     assert {"jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl"} <= now[1].keys()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tiny.run(tmp_path, **settings)  # it is finished, and nothing goes on
+        tiny.run(tmp_path, **settings)  # it is finished, and nothing continues
     assert read_config(tmp_path)["executions"] == now
 
 
@@ -137,13 +137,13 @@ def test_a_signal_in_training_is_noted_and_its_exit_code_says_which(number: sign
 
 
 def test_an_interrupted_command_ends_at_once_and_cleanly() -> None:
-    """Programs that still run when the interpreter takes the backend down crash it (jaxlib 0.10)."""
+    """Programs that run while the interpreter shuts the backend down crash it (jaxlib 0.10)."""
     program = (
         "import os, signal; import jax, jax.numpy as jnp; from ncjax import cli\n"
         "long = jax.jit(lambda a: jax.lax.fori_loop(0, 10**8, lambda i, x: jnp.tanh(x @ x), a))\n"
         "with cli.one_line_errors():\n"
         "    values = [long(jnp.ones((300, 300))) for _ in range(4)]\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # also where background jobs ignore it
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs ignore it
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    jax.block_until_ready(values)\n"
     )

@@ -43,7 +43,7 @@ def create(name: str, num_classes: int, dtype: Any = jnp.float32) -> Network:
 
 
 def split(num_classes: int, per_class: int, *, seed: int, noise: float = 60.0, draw: int = 0) -> Split:
-    """Noisy copies of one random image a class; `seed` makes the classes, `draw` the copies."""
+    """Makes noisy copies of a random image for each class; `seed` draws the classes, `draw` the copies."""
     prototypes = np.random.default_rng(seed).integers(0, 255, (num_classes, 12, 12, 1))
     labels = np.repeat(np.arange(num_classes), per_class).astype(np.int32)
     noisy = prototypes[labels] + np.random.default_rng([seed, draw]).normal(0, noise, (len(labels), 12, 12, 1))
@@ -97,7 +97,7 @@ def run(workdir: Path, **changes: Any) -> Classifier:
 
 
 def assert_same_end(workdir: Path, other: Path) -> None:
-    """Two runs have the same records, weights and feature mean, bit for bit."""
+    """Asserts that two runs have the same records, weights and feature mean, bit for bit."""
     assert (workdir / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
     a, b = restore(workdir), restore(other)
     jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
