@@ -28,7 +28,7 @@ from ncjax.files import write_atomically
 from ncjax.runs import Run
 from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
 from ncjax.train.config import identity, run_name
-from ncjax.train.workdir import Taken
+from ncjax.train.workdir import WorkdirLocked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -283,7 +283,7 @@ def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:
         except Diverged as error:
             failed[workdir] = str(error).split(";")[0]
             print(f"{point.label}: {error}", file=sys.stderr)
-        except Taken:
+        except WorkdirLocked:
             failed[workdir] = f"another process is at work in {workdir}"
             print(f"{point.label}: {failed[workdir]}; left to it", file=sys.stderr)
     return [Outcome(p, _finished(p, options), failed.get(folder(p, options), "")) for p in points]

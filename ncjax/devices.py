@@ -1,4 +1,4 @@
-"""The device mesh that every front door shares, and what scripts set before the backend starts."""
+"""The device mesh that all public functions share, and settings for scripts before the backend starts."""
 
 import os
 from collections.abc import Callable
@@ -15,14 +15,14 @@ R = TypeVar("R")
 
 
 def data_mesh() -> Mesh:
-    """The one-dimensional ``("data",)`` mesh to run on.
+    """Returns the ``("data",)`` mesh to run on.
 
-    The caller's (``with jax.set_mesh(mesh): ...``), which is how ncjax is kept to some of the devices; all devices of
-    all processes where none is set. Axes of other types than Auto, as `jax.make_mesh` makes them by default, become
-    Auto; a mesh without an axis named ``"data"`` becomes the one-dimensional mesh of its devices.
+    This is the caller's mesh (``with jax.set_mesh(mesh): ...``), which restricts ncjax to some devices; by default a
+    mesh of all devices of all processes. Axes of other types become Auto; a mesh without an axis ``"data"`` becomes the
+    one-dimensional mesh of its devices.
 
     Raises:
-        InputError: JAX's backend cannot be started.
+      InputError: if JAX's backend cannot be started.
     """
     check_backend()
     current = jax.sharding.get_mesh()
@@ -34,10 +34,10 @@ def data_mesh() -> Mesh:
 
 
 def on_data_mesh(function: Callable[P, R]) -> Callable[P, R]:
-    """Lets a front door be called under any mesh: inside, `data_mesh()` is the mesh that is set.
+    """Wraps a function so that it can be called under any mesh; in its body, `data_mesh()` is the mesh that is set.
 
-    JAX computes with arrays of Explicit axes under their own mesh alone: those among the arguments get Auto axes too,
-    and what is returned is placed on the caller's mesh again.
+    JAX computes with arrays of Explicit axes only under their own mesh: such arguments get Auto axes, and results are
+    placed on the caller's mesh again.
     """
 
     @wraps(function)
@@ -68,7 +68,7 @@ def _on_callers_mesh(mesh: Mesh, leaf: Any) -> Any:
 
 
 def _mesh_of(leaf: Any) -> Mesh | None:
-    """The mesh that an array lies on; None of anything else."""
+    """Returns the mesh of an array; None for anything else."""
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
     return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
 
@@ -82,10 +82,10 @@ def _is_auto(mesh: Mesh) -> bool:
 
 
 def check_backend() -> None:
-    """Starts JAX's backend where it is not running.
+    """Starts JAX's backend if it is not running.
 
     Raises:
-        InputError: It cannot be started: JAX_PLATFORMS asks for devices that are not here, for example.
+      InputError: if it cannot be started, for example because JAX_PLATFORMS names absent devices.
     """
     try:
         jax.device_count()
@@ -101,20 +101,20 @@ def check_backend() -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding under which every device of `mesh` holds the whole array."""
+    """Returns the sharding under which every device of `mesh` holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The sharding that divides an array's first axis over the devices of `mesh`."""
+    """Returns the sharding that divides an array's first axis over the devices of `mesh`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def limit_in_flight(i: int, values: Any) -> None:
-    """Blocks on every 16th call of a compiled program: `values` are the results of call i.
+    """Blocks on every 16th call of a compiled program, until `values`, the results of call i, are ready.
 
     More than 32 pending programs that exchange values between CPU devices hang forever (jaxlib 0.10), and pending
-    programs that were handed batches hold their memory.
+    programs keep their batches in memory.
     """
     if i % 16 == 15:
         jax.block_until_ready(values)
@@ -123,10 +123,9 @@ def limit_in_flight(i: int, values: Any) -> None:
 def use_all_cores() -> None:
     """Makes a CPU device of each core; for scripts, before anything touches the JAX backend.
 
-    XLA's small operations hardly parallelise within one CPU device, so that training steps and episodes run up to
-    twice as fast on two. The number is a power of two, so that common batch sizes divide over it, and 8 at most.
-    Changes nothing where the backend is a GPU or TPU, or where the number of CPU devices was already chosen
-    (`JAX_NUM_CPU_DEVICES` or `XLA_FLAGS`).
+    XLA's small operations hardly parallelise within one CPU device; with two, training steps and episodes run up to
+    twice as fast. The number is a power of two, so that it divides common batch sizes, and at most 8. Changes nothing
+    if the backend is a GPU or TPU, or if `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS` set the number.
     """
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen:

@@ -1,4 +1,4 @@
-"""Paths as users type them, and writes that leave either the old file or the whole new one."""
+"""Paths as users type them, and atomic writing of files."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ from ncjax.errors import InputError
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """The path, a leading `~` or `~user` replaced by that user's home folder.
+    """Replaces a leading `~` or `~user` by that user's home folder.
 
     Raises:
-      InputError: it is no path, or there is no such home folder.
+      InputError: if it is no path, or there is no such home folder.
     """
     try:
         return Path(path).expanduser()
@@ -28,10 +28,10 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def check_place(path: Path) -> None:
-    """Tries whether a file can be written at `path`, and leaves nothing behind.
+    """Checks that a file can be written at `path`, without leaving anything behind.
 
     Raises:
-      OSError: it cannot; `filename` is what stands in the way.
+      OSError: if it cannot; `filename` is the obstacle.
     """
     with named(path):
         old = _stat(path)
@@ -45,13 +45,13 @@ def check_place(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file whole: a reader, or a crash, sees the old one or the new one; text is UTF-8.
+    """Writes a file atomically: readers see either the old or the new content, also after a crash; text is UTF-8.
 
-    A link is followed, and what is no regular file (a device, a pipe) is written into: neither is replaced. A file that
-    is replaced leaves its owner and permissions to the new one; its other hard links keep the old content.
+    Links are followed. Devices and pipes are written into, not replaced. The new file has the owner and permissions of
+    the old file, whose other hard links keep the old content.
 
     Raises:
-      OSError: it cannot be written; `filename` is the path.
+      OSError: if it cannot be written; `filename` is the path.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     with named(path):
@@ -80,19 +80,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def make_parent(path: Path) -> None:
-    """Makes the folder that `write_atomically` needs: of what the path's links lead to."""
+    """Makes the folder that `write_atomically` needs, after following the path's links."""
     Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
 
 
 def is_replaceable(path: Path) -> bool:
-    """Whether `path` is a file or free for one, and so has a place beside it; false for devices and pipes."""
+    """Whether `path` is a regular file or does not exist; false for devices and pipes."""
     old = _stat(path)
     return old is None or (stat.S_ISREG(old.st_mode) and not _is_output(old))
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Errors of writing carry the name of the file, which the system leaves out once it is open."""
+    """Adds the file's name to OSErrors in the body, since errors of writing to an open file lack it."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """What is at the end of the path's links; None where nothing is."""
+    """Returns the status of the file that the path's links lead to; None if it does not exist."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -108,7 +108,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _check_old(path: Path, old: os.stat_result) -> None:
-    """Raises OSError for a folder, or what may not be written: a new file could replace it all the same."""
+    """Raises OSError for a folder or a file without write permission, which a new file could replace nevertheless."""
     if stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
     if not os.access(path, os.W_OK):
@@ -116,7 +116,7 @@ def _check_old(path: Path, old: os.stat_result) -> None:
 
 
 def _is_output(old: os.stat_result) -> bool:
-    """Whether this is where standard output or error go, as /dev/stdout is under a redirection."""
+    """Whether standard output or error go to this file, as to /dev/stdout under a redirection."""
     return _output(old) is not None
 
 
@@ -131,7 +131,7 @@ def _output(old: os.stat_result) -> int | None:
 def _write_into(path: Path, old: os.stat_result, data: bytes) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.flush()  # what was printed first comes first
+            stream.flush()  # keeps the order of the output
     descriptor = _output(old)
     with open(path if descriptor is None else descriptor, "wb", closefd=descriptor is None) as file:
         file.write(data)

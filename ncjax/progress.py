@@ -1,4 +1,4 @@
-"""Progress bars for loops longer than two seconds, and lines printed above them."""
+"""Progress bars for loops longer than two seconds, and messages printed above them."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ def seconds_between_updates() -> float:
 
 
 def progress(values: Sequence[T], what: str, unit: str = "it") -> Iterable[T]:
-    """Iterates over `values`; after two seconds, process 0 shows a bar on stderr, and removes it at the end."""
+    """Iterates over `values`; after two seconds, process 0 shows a bar on stderr, which vanishes at the end."""
     bar: Iterable[T] = progress_bar(what, unit, iterable=values)
     return bar
 
 
 def progress_bar(what: str, unit: str, **options: Any) -> tqdm:
-    """A bar as `progress` shows it, for a loop that calls `update` itself; `options` go to tqdm, such as `total`."""
+    """Returns a bar like that of `progress` for a loop that calls `update`; `options`, such as `total`, go to tqdm."""
     return tqdm(
         desc=what,
         unit=unit,
@@ -36,12 +36,12 @@ def progress_bar(what: str, unit: str, **options: Any) -> tqdm:
 
 
 def remark(text: str) -> None:
-    """Writes a line to stderr, above any bar, on process 0."""
+    """Writes a line to stderr above the bar, on process 0."""
     if _is_lead_process():
         tqdm.write(text, file=sys.stderr)
 
 
 def _is_lead_process() -> bool:
-    # A process that is one of several has said so. Others are not asked for their index: that would start the backend,
-    # after which devices cannot be chosen any more, and data are often loaded first.
+    # `process_index` starts the backend, after which devices cannot be chosen any more; data is often loaded earlier.
+    # Several processes have called jax.distributed.initialize, which does not start it.
     return not jax.distributed.is_initialized() or jax.process_index() == 0

@@ -1,6 +1,6 @@
-"""One of several processes, for test_train_hosts.py: `many_hosts.py steps FILE`, or another of its modes and WORKDIR.
+"""A process among several, for test_train_hosts.py: `many_hosts.py steps FILE`, or another of its modes and WORKDIR.
 
-run: a whole run; die_0, die_1: that process dies on the way; full: process 0 finds its disk full on the way.
+run: a whole run; die_0, die_1: that process dies during the run; full: the disk of process 0 fills up during the run.
 """
 
 import errno
@@ -47,7 +47,7 @@ def run(workdir: Path, mode: str) -> None:
     models.create = tiny.create
     original = loop.advance
 
-    def advance(*arguments: Any) -> loop.Taken:
+    def advance(*arguments: Any) -> loop.StepsTaken:
         taken = original(*arguments)
         if taken.step >= 8 and mode == f"die_{jax.process_index()}":
             os._exit(9)

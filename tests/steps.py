@@ -27,7 +27,7 @@ def training_data(dtype: jnp.dtype = jnp.float32) -> Batch:
 
 
 class _Float64(Network):
-    """A network whose parameters are float64, and initialised exactly.
+    """A network with float64 parameters that are initialised exactly.
 
     Normal float32 numbers differ in their last digit from one compilation to another.
     """
@@ -65,7 +65,7 @@ def setup(mesh: Mesh, dtype: jnp.dtype = jnp.float32, tx: optax.GradientTransfor
 def run_steps(
     mesh: Mesh, count: int, dtype: jnp.dtype = jnp.float32, seeds: tuple[int, ...] = (0,)
 ) -> list[TrainState]:
-    """The state of every seed after `count` steps."""
+    """Returns the state of every seed after `count` steps."""
     with jax.set_mesh(mesh):
         trainer = resident_trainer(setup(mesh, dtype), training_data(dtype), seeds)
         states, step = trainer.initial, 0
@@ -78,5 +78,5 @@ def run_steps(
 
 @cache
 def alone(count: int, dtype: jnp.dtype = jnp.float32, seed: int = 0) -> TrainState:
-    """One seed on one device, in float64 inside `jax.enable_x64` only."""
+    """Returns the state of one seed on one device; float64 needs `jax.enable_x64`."""
     return run_steps(make_mesh(1), count, dtype, (seed,))[0]

@@ -1,4 +1,4 @@
-"""Downloads and prepared files: checked, atomic, and one line when they fail."""
+"""Downloads and prepared files: they are checked and atomic, and fail in one line."""
 
 import hashlib
 import multiprocessing
@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from ncjax.data import archives, records
+from ncjax.data import archives, prepared_files, record_writer
 from ncjax.errors import InputError
 
 
@@ -46,7 +46,7 @@ def test_a_download_is_kept_and_not_fetched_twice(served, cache):
 
 def test_a_wrong_or_failed_download_leaves_nothing(served, cache):
     url, _, path = served
-    with pytest.raises(InputError, match=r"not the official 0000; fetch .* by hand and name its folder with data_dir"):
+    with pytest.raises(InputError, match=r"not the official 0000; download .* by hand and give its folder as data_dir"):
         archives.download(url, "0000")
     path.unlink()
     with pytest.raises(InputError, match=r"cannot download .*served\.bin") as raised:
@@ -77,13 +77,13 @@ def test_cache_folder_by_environment(monkeypatch, tmp_path):
 
 def _prepare():
     parts = {part: lambda: iter([(np.zeros((8, 8, 1), np.uint8), 0)]) for part in ("images", "test")}
-    contents = records.Contents("", "", (8, 8, 1), ("first", "second"), parts)
-    return records.prepare("few", "1.0.0", None, lambda: contents)
+    contents = record_writer.Contents("", "", (8, 8, 1), ("first", "second"), parts)
+    return record_writer.prepare("few", "1.0.0", None, lambda: contents)
 
 
 def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
     old, new = cache / "few" / ".incomplete-old", cache / "few" / ".incomplete-new"
-    other = cache / "local" / "0123" / "folder" / ".incomplete-old"  # of images that have changed since
+    other = cache / "local" / "0123" / "folder" / ".incomplete-old"  # its images have changed
     for left in (old, new, other):
         left.mkdir(parents=True)
     day_ago = time.time() - 25 * 3600
@@ -97,12 +97,12 @@ def test_what_a_killed_preparation_left_is_removed_after_a_day(cache):
 
 def _prepare_beside_another(barrier):
     def images():
-        barrier.wait(120)  # both have found nothing prepared
+        barrier.wait(120)  # nothing is prepared for either
         yield np.zeros((8, 8, 1), np.uint8), 0
         barrier.wait(120)  # neither has ended
 
-    contents = records.Contents("", "", (8, 8, 1), ("a",), {"images": images})
-    prepared = records.prepare("few", "1.0.0", None, lambda: contents)
+    contents = record_writer.Contents("", "", (8, 8, 1), ("a",), {"images": images})
+    prepared = record_writer.prepare("few", "1.0.0", None, lambda: contents)
     assert len(prepared.read([0]).images) == 1
 
 
@@ -120,9 +120,9 @@ def test_two_processes_may_prepare_at_once(cache):
 
 
 def test_a_scratch_folder_that_vanishes_is_no_error(cache):
-    """Another process ends, and removes its scratch folder, after this one has listed it."""
+    """Another process ends and removes its scratch folder after this process has listed it."""
     (cache / "few").mkdir(parents=True)
-    (cache / "few" / ".incomplete-gone").symlink_to(cache / "nowhere")  # listed, but not there
+    (cache / "few" / ".incomplete-gone").symlink_to(cache / "nowhere")  # listed, but missing
     prepared = _prepare()
     assert prepared.counts == {"images": 1, "test": 1}
 
@@ -154,7 +154,7 @@ def _empty(name):
 def test_prepared_files_that_lost_something_are_damaged_and_prepared_anew_once_deleted(damage):
     folder = _prepare().folder
     damage(folder)
-    for open_again in (lambda: records.open_prepared(folder), _prepare):
+    for open_again in (lambda: prepared_files.open_prepared(folder), _prepare):
         with pytest.raises(InputError, match=rf"damaged \(.*\); delete {folder}, they are then") as raised:
             open_again()
         assert "\n" not in str(raised.value)
@@ -165,17 +165,17 @@ def test_prepared_files_that_lost_something_are_damaged_and_prepared_anew_once_d
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_looks_finished():
     code = (
-        "import os, signal, sys, numpy as np; from ncjax.data import records\n"
+        "import os, signal, sys, numpy as np; from ncjax.data import prepared_files, record_writer\n"
         "def images():\n"
         "    yield np.zeros((8, 8, 1), np.uint8), 0\n"
         "    if sys.argv[1] == 'kill': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "what = records.Contents('', '', (8, 8, 1), ('a',), {'first': images, 'second': images})\n"
-        "records.prepare('few', '1.0.0', None, lambda: what)\n"
+        "what = record_writer.Contents('', '', (8, 8, 1), ('a',), {'first': images, 'second': images})\n"
+        "record_writer.prepare('few', '1.0.0', None, lambda: what)\n"
     )
-    folder = records.folder_of("few", "1.0.0", None)
+    folder = prepared_files.folder_of("few", "1.0.0", None)
     killed = subprocess.run([sys.executable, "-c", code, "kill"], stderr=subprocess.DEVNULL, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not folder.exists()
-    assert records.open_prepared(folder) is None
+    assert prepared_files.open_prepared(folder) is None
     assert subprocess.run([sys.executable, "-c", code, "finish"], check=False).returncode == 0
-    assert records.open_prepared(folder).counts == {"first": 1, "second": 1}
+    assert prepared_files.open_prepared(folder).counts == {"first": 1, "second": 1}

@@ -24,7 +24,7 @@ def _variants(kind, height, width, count=4000):
             crop = padded[top : top + height, left : left + width]
             expected[crop.tobytes()] = (top, left, False)
             expected[crop[:, ::-1].tobytes()] = (top, left, True)
-    return [expected[variant.tobytes()] for variant in out], pad  # a KeyError is an image no crop can give
+    return [expected[variant.tobytes()] for variant in out], pad  # a KeyError means an image that no crop gives
 
 
 @pytest.mark.parametrize("kind", ["crop_flip", "shift"])

@@ -1,4 +1,4 @@
-"""Split and Benchmark check what a caller makes of his own data."""
+"""Split and Benchmark check the caller's own data."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""CIFAR: official archives checked, prepared without TensorFlow, selected by class."""
+"""CIFAR: archives are checked, prepared without TensorFlow, and selected by class."""
 
 import dataclasses
 import hashlib
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from ncjax import data
-from ncjax.data import cifar, records
-from ncjax.data.benchmark import Request, build
+from ncjax.data import cifar, record_writer
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
 NAMES = json.loads((Path(__file__).parent / "cifar100_classes.json").read_text())["fine"]
@@ -153,7 +153,7 @@ def test_random_split_is_drawn_by_the_seed(small):
 
 @pytest.fixture
 def small10(tmp_path):
-    """As `small`, in the layout of CIFAR-10: five files of two images a class, and one of one for testing."""
+    """Like `small`, in the layout of CIFAR-10: five files of two images a class, and a test file of one."""
     folder = tmp_path / "data10" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -194,7 +194,7 @@ def test_prepared_once_and_from_folder_and_archive_alike(small, cache):
     first = _load(small)
     prepared = list(cache.glob("local/*/cifar100/1.0.0"))
     assert len(prepared) == 1
-    assert not (cache / "cifar100").exists()  # never where the official archive's files belong
+    assert not (cache / "cifar100").exists()  # never in the folder of the official archive's files
     stamps = {f: f.stat().st_mtime_ns for f in prepared[0].iterdir()}
     again = _load(small, data_dir=small[0] / "cifar-100-python.tar.gz")
     assert {f: f.stat().st_mtime_ns for f in prepared[0].iterdir()} == stamps
@@ -223,7 +223,7 @@ def test_an_altered_pickle_is_never_opened(small, tmp_path):
     (small[0] / "cifar-100-python" / "train").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(InputError, match=r"train has MD5 checksum \w{32}, not the official \w{32}"):
         _load(small)
-    # Also where only the checksum of the archive file was altered to fit.
+    # also if only the checksum of the archive file was altered to fit
     archive = small[0] / "cifar-100-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(small[0] / "cifar-100-python", "cifar-100-python")
@@ -247,7 +247,7 @@ def test_bad_archives_are_one_line_and_leave_nothing(small, tmp_path, cache):
     with pytest.raises(InputError, match="incomplete or altered") as truncated:
         _load(small, data_dir=path)
     assert "\n" not in str(truncated.value)
-    # A truncated file whose checksum was expected still fails in one line.
+    # a truncated file of the expected checksum also fails in one line
     sums = dict(archive.checksums) | {path.name: hashlib.md5(path.read_bytes()).hexdigest()}
     with pytest.raises(InputError, match="cannot be read as"):
         _load((folder, dataclasses.replace(archive, checksums=sums)), data_dir=path)
@@ -273,12 +273,12 @@ def test_a_failed_preparation_leaves_nothing_and_the_next_succeeds(cache):
                     raise KeyboardInterrupt
                 yield np.full((32, 32, 3), i, np.uint8), i % 2
 
-        return lambda: records.Contents("", "", (32, 32, 3), ("a", "b"), {"train": images})
+        return lambda: record_writer.Contents("", "", (32, 32, 3), ("a", "b"), {"train": images})
 
     with pytest.raises(KeyboardInterrupt):
-        records.prepare("few", "1.0.0", None, contents(True))
+        record_writer.prepare("few", "1.0.0", None, contents(True))
     assert not [f for f in cache.rglob("*") if f.is_file()]
-    prepared = records.prepare("few", "1.0.0", None, contents(False))
+    prepared = record_writer.prepare("few", "1.0.0", None, contents(False))
     only_b = prepared.read([1])
     assert only_b.images[:, 0, 0, 0].tolist() == list(range(1, 20, 2))
     assert only_b.official_test is None

@@ -1,4 +1,4 @@
-"""Published class splits, whatever the data calls its classes; superclasses; lists and folders as users have them."""
+"""Published class splits under other class names; superclasses; users' lists and folders."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_sizes_and_sources_of_the_published_splits(name: str, sizes: tuple[int, 
 
 
 def test_facts_of_the_published_splits() -> None:
-    """Chen et al. take classes by their number; those of tieredImageNet differ in their superclasses."""
+    """Chen et al. take classes by their number; classes of tieredImageNet differ in their superclasses."""
     cub = _shipped("cub")
     numbers = {part: {int(name[:3]) - 1 for name in cub[part]} for part in ("train", "val", "test")}
     assert numbers == {"train": set(range(0, 200, 2)), "val": set(range(1, 200, 4)), "test": set(range(3, 200, 4))}
@@ -66,7 +66,7 @@ def test_facts_of_the_published_splits() -> None:
 
 
 def _spoken(content: dict[str, Any], way: str) -> dict[str, str]:
-    """For each class, what data calls it."""
+    """Maps each class to its name in the data."""
     every = [name for part in ("train", "val", "test") for name in content[part]]
     ways = {
         "as it is": lambda name: name,
@@ -140,7 +140,7 @@ def test_the_official_folder_of_cub(tmp_path: Path) -> None:
 
 
 def test_parts_of_one_list_of_classes_are_taken_together_under_a_split(tmp_path: Path) -> None:
-    """As train/ and val/ of ImageNet, whose classes are the same."""
+    """As in train/ and val/ of ImageNet, which have the same classes."""
     content = _shipped("tiered_imagenet")
     names = [*content["train"][:2], *content["test"][:2]]
     for part in ("train", "val"):
@@ -226,8 +226,8 @@ def test_mistakes_of_csv_lists_are_one_line(tmp_path: Path, cache: Path) -> None
     load("filename,label\n0.png,a\n", "lacks the column kind", label_column="kind")
     load("filename,label\n0.png\n", r"train\.csv, line 2: '0\.png' lacks filename or label")
     load("filename,label\n0.png,a\n0.png,b\n", r"0\.png is listed more than once")
-    load("filename,label\n77.png,a\n", r"77\.png is listed in .*train\.csv but is not there")
+    load("filename,label\n77.png,a\n", r"77\.png is listed in .*train\.csv but does not exist")
     load("filename,label\n../0.png,a\n", "a path outside its own folder")
     (root / "test.csv").write_text(_lines("ad", 6))
-    load(_lines("abc", 0), r"class 'a' is in .*test\.csv and train\.csv; a class has one place")
+    load(_lines("abc", 0), r"class 'a' is in .*test\.csv and train\.csv; a class must be in one")
     assert not list(cache.rglob("*"))

@@ -1,4 +1,4 @@
-"""The cache folder: what is cleaned up, who may read it, and how often progress is said."""
+"""The cache folder: cleaning and permissions; and the refresh of progress bars."""
 
 import hashlib
 import io
@@ -52,7 +52,7 @@ def test_clean_removes_the_copies_of_touched_folders(own, cache, capsys):
     assert [str(first) in line for line in listed if "--clean removes it" in line] == [True]
 
     foreign = [cache / "cifar100" / "3.0.2" / "data", cache / "downloads" / "cifar.tar.gz", cache / "local" / "notes"]
-    for path in foreign:  # not ours to remove
+    for path in foreign:  # not from ncjax
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     killed = cache / "downloads" / "cifar.tar.gz.1.part"
@@ -67,7 +67,7 @@ def test_clean_removes_the_copies_of_touched_folders(own, cache, capsys):
     said = capsys.readouterr().out
     assert f"removed {first}: {own} has changed since, " in said
     assert f"removed {small}: damaged, " in said
-    assert f"removed {former}: of a former version of ncjax" in said
+    assert f"removed {former}: of an earlier version of ncjax" in said
     assert f"removed {killed}: left by a process that was killed, 0.0 MB" in said
     assert said.splitlines()[-1].endswith(f" MB freed in {cache}")
     assert _prepared(cache) == {second}
@@ -77,7 +77,7 @@ def test_clean_removes_the_copies_of_touched_folders(own, cache, capsys):
 
     assert cleaning.leftovers() == []
     shutil.rmtree(own)
-    assert [leftover.reason for leftover in cleaning.leftovers()] == [f"{own} is not there any more"]
+    assert [leftover.reason for leftover in cleaning.leftovers()] == [f"{own} does not exist any more"]
 
 
 def test_a_download_can_be_read_by_whoever_may_read_the_cache(tmp_path):
@@ -117,7 +117,7 @@ def test_bars_are_rare_without_a_terminal_and_of_one_process(monkeypatch):
 
 
 def test_loading_does_not_start_the_backend(monkeypatch, tmp_path):
-    """Devices can be chosen, and processes joined, after data have been loaded."""
+    """Devices can be chosen, and processes joined, after data has been loaded."""
 
     def start():
         raise AssertionError("the backend was asked")

@@ -12,7 +12,7 @@ import pytest
 
 from ncjax import data
 from ncjax.data import emnist
-from ncjax.data.benchmark import Request, build
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_mapping_is_one_line(small, old, new):
     text = mapping.read_text()
     assert old in text
     mapping.write_text(text.replace(old, new))
-    with pytest.raises(InputError, match=r"mapping\.txt is incomplete or altered: .* fetch http") as raised:
+    with pytest.raises(InputError, match=r"mapping\.txt is incomplete or altered: .* download http") as raised:
         data.load("emnist", data_dir=small[0])
     assert "\n" not in str(raised.value)
 
@@ -164,6 +164,6 @@ def test_the_real_images_are_upright():
     for split in (benchmark.source_train, benchmark.target):
         for label, name in enumerate(split.class_names):
             ink[name] = split.images[split.labels == label, ..., 0].mean(0)
-    # A seven has its bar at the top, an L its foot at the bottom.
+    # a seven has its bar at the top, an L its foot at the bottom
     assert ink["7"][:14].sum() > 1.2 * ink["7"][14:].sum()
     assert ink["L"][14:].sum() > 1.2 * ink["L"][:14].sum()

@@ -1,4 +1,4 @@
-"""Folders of images: nothing is passed over without a word, and the field's names of parts are known."""
+"""Folders of images: nothing is skipped without a message, and common names of parts are known."""
 
 import json
 import os
@@ -50,11 +50,11 @@ def test_what_is_passed_over_is_counted_and_named_each_time(tmp_path, capsys):
         assert _count(_load(root)) == 12
         said = capsys.readouterr().err.splitlines()
         assert (
-            "folder: passed over 5 files that are no images by their endings or belong to no class (2 of .cr2, "
-            "1 of .png, 1 of .txt, 1 of no ending): loose.png, readme.txt, a/no_ending, a/photo.CR2, a/photo2.cr2"
+            "folder: skipped 5 files that are no images by their extensions or belong to no class (2 of .cr2, "
+            "1 of .png, 1 of .txt, 1 of no extension): loose.png, readme.txt, a/no_ending, a/photo.CR2, a/photo2.cr2"
         ) in said
         assert (
-            "folder: passed over 2 images in folders inside of class folders: b/deeper/4.png, b/deeper/still/5.jpg; "
+            "folder: skipped 2 images in folders inside of class folders: b/deeper/4.png, b/deeper/still/5.jpg; "
             "move them up to have them read"
         ) in said
         assert not any(".hidden" in line or "notes.txt" in line for line in said)
@@ -68,13 +68,13 @@ def test_nothing_is_said_where_nothing_is_passed_over(tmp_path, capsys):
 def test_a_dangling_link_is_unreadable(tmp_path, capsys):
     root = _tree(tmp_path / "own", "abcd")
     (root / "a" / "link.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(InputError, match=r"a/link\.png cannot be read as an image \(a link to what is not there\); "):
+    with pytest.raises(InputError, match=r"a/link\.png cannot be read as an image \(a broken link\); "):
         _load(root)
     assert _count(_load(root, skip_corrupt=True)) == 12
     assert "left out 1 images that cannot be read" in capsys.readouterr().err
     (root / "a" / "link.png").unlink()
     (root / "e").symlink_to(tmp_path / "nowhere")  # it may have been a class
-    with pytest.raises(InputError, match=r"own/e is a link to what is not there"):
+    with pytest.raises(InputError, match=r"own/e is a broken link"):
         _load(root, skip_corrupt=True)
 
 
@@ -97,7 +97,7 @@ def test_parts_by_the_names_of_the_field(tmp_path, parts):
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    """As one of COCO and of CIFAR-100 is."""
+    """As some images of COCO and CIFAR-100 are."""
     benchmark = _load(_tree(tmp_path / "own", ["bus", "train", "test", "tram"]))
     assert {*benchmark.source_train.class_names, *benchmark.target.class_names} == {"bus", "train", "test", "tram"}
 
@@ -112,7 +112,7 @@ def test_mistakes_with_parts_are_one_line(tmp_path):
     with pytest.raises(InputError, match="has train and val, but a given split needs source and target folders"):
         _load(tmp_path / "imagenet")
     _tree(tmp_path / "imagenet" / "test", "abc")
-    with pytest.raises(InputError, match=r"class 'a' is in more than one of train, val, test of .*has one place"):
+    with pytest.raises(InputError, match=r"class 'a' is in more than one of train, val, test of .*must be in one"):
         _load(tmp_path / "imagenet")
 
 
@@ -186,7 +186,7 @@ def test_a_transparent_value_does_not_count_as_bright(tmp_path):
 
 
 def test_dark_sixteen_bit_colour_is_said(tmp_path, capsys):
-    """Pillow reads 8 of its bits alone."""
+    """Pillow reads only 8 of its bits."""
     _write_deep_colour(tmp_path / "deep.png", 4095)
     with Image.open(tmp_path / "deep.png") as image:
         assert image.mode == "RGB"
@@ -199,7 +199,7 @@ def test_dark_sixteen_bit_colour_is_said(tmp_path, capsys):
 
 
 def _write_deep_colour(path, value):
-    """A PNG file of 16 bits a channel, which Pillow does not write."""
+    """Writes a PNG file of 16 bits a channel, which Pillow cannot."""
     import struct
     import zlib
 

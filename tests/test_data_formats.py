@@ -1,4 +1,4 @@
-"""One set of images in every format that users have on disk: the same pixels, splits and mistakes in one line."""
+"""The same images in every format: equal pixels and splits, and one-line errors."""
 
 import io
 import json
@@ -100,7 +100,7 @@ class _Records:
 
 
 def _tfds(root: Path, framing: str = "array_record", version: str = "1.0.0") -> str:
-    """As tensorflow-datasets writes it: two parts of the same classes, two files each."""
+    """A data set as tensorflow-datasets writes it: two parts of the same classes, two files each."""
     folder = root / "tiny_set" / version
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(
@@ -226,7 +226,7 @@ def test_parquet_without_names_or_with_labels_as_strings(tmp_path: Path, capsys:
     capsys.readouterr()
     numbered = _load(lambda root: _parquet(root, names=None), tmp_path / "numbers")
     assert {*numbered.source_train.class_names, *numbered.target.class_names} == set("012345")
-    assert "there are no names of the classes, they are called by their numbers" in capsys.readouterr().err
+    assert "the classes have no names; their numbers serve as names" in capsys.readouterr().err
 
 
 def test_parquet_columns_by_name(tmp_path: Path) -> None:
@@ -248,7 +248,10 @@ def test_parquet_columns_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_cut, r"train-00001-of-00002\.parquet cannot be read as Parquet \(.*\); it is cut off or altered, fetch it"),
+        (
+            _cut,
+            r"train-00001-of-00002\.parquet cannot be read as Parquet \(.*\); it is cut off or altered, down",
+        ),
         (lambda path: _spoil(path, 600), r"train-00001-of-00002\.parquet cannot be read from row 0 on \(.*altered"),
     ],
 )
@@ -293,7 +296,7 @@ def test_parquet_rows_that_lack_something(tmp_path: Path, cache: Path) -> None:
 
 
 def test_the_checksum_is_crc32c() -> None:
-    """Of RFC 3720, section B.4; any length agrees with a loop over bits."""
+    """The examples of RFC 3720, section B.4; and a loop over bits for any length."""
     for content, expected in (
         (b"123456789", 0xE3069283),
         (bytes(32), 0x8A9136AA),
@@ -321,8 +324,8 @@ def test_the_checksum_is_crc32c() -> None:
         ("tfrecord", _spoil, r"train\.tfrecord-00001-of-00002: record 5 has a wrong checksum"),
         ("tfrecord", lambda path: _spoil(path, 0), r"00001-of-00002: record 0 has a length with a wrong checksum"),
         ("tfrecord", lambda path: path.write_bytes(b""), r"00001-of-00002 has 0 of 6 records of train"),
-        ("tfrecord", Path.unlink, r"00001-of-00002 is not there: the data set is not prepared whole"),
-        ("array_record", _cut, r"train\.array_record-00001-of-00002 has 0 of 6 records of train: prepare or fetch"),
+        ("tfrecord", Path.unlink, r"00001-of-00002 does not exist: the data set is incomplete"),
+        ("array_record", _cut, r"train\.array_record-00001-of-00002 has 0 of 6 records of train: prepare or download"),
         ("array_record", lambda path: _spoil(path, 70), r"00001-of-00002 (cannot be read from record 0 on|has)"),
     ],
 )
@@ -442,7 +445,7 @@ def test_a_pickle_of_python_2_is_latin_1(tmp_path: Path) -> None:
 
 
 class _Hostile:
-    """What it names is called when it is opened by `pickle.load`."""
+    """An object whose function `pickle.load` calls."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
@@ -478,6 +481,16 @@ def test_a_hostile_pickle_is_not_opened(
     _nothing_is_left(cache)
 
 
+def test_pickles_that_are_prepared_are_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part, rows in _parts().items():
+        _bytes_keys(tmp_path, part, rows)
+    first = data.load("pickles", data_dir=tmp_path)
+    monkeypatch.setattr(pickles, "safe_load", lambda path: pytest.fail(f"opened {path}"))
+    second = data.load("pickles", data_dir=tmp_path)
+    assert second.target.class_names == first.target.class_names
+    np.testing.assert_array_equal(second.target.images, first.target.images)
+
+
 def test_mistakes_of_pickles_are_one_line(tmp_path: Path) -> None:
     def load(message: str) -> None:
         with pytest.raises(InputError, match=message) as raised:
@@ -499,7 +512,7 @@ def test_mistakes_of_pickles_are_one_line(tmp_path: Path) -> None:
     load(r"FC100_train\.pickle has 5 images, .* 12 labels")
     place.write_bytes(whole)
     (tmp_path / "CIFAR_FS_train.pickle").write_bytes(whole)
-    load("holds several data sets: CIFAR-FS, FC100; give each a folder of its own")
+    load("holds several data sets: CIFAR-FS, FC100; give each its own folder")
 
 
 # Class splits

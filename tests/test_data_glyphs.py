@@ -1,4 +1,4 @@
-"""glyphs: characters that can be told apart, drawn the same each time."""
+"""glyphs: characters differ visibly, and are drawn the same each time."""
 
 import unicodedata
 
@@ -28,13 +28,13 @@ def test_no_two_characters_look_alike():
     alike = glyph_bank.correlations(glyphs.CHARACTERS)
     np.fill_diagonal(alike, 0)
     assert alike.max() < 0.85
-    # The criterion finds what it is there to find.
+    # the criterion detects characters that look alike
     assert glyph_bank.correlations("Cc")[0, 1] > 0.85
     assert glyph_bank.correlations("OО")[0, 1] > 0.99  # Latin and Cyrillic
 
 
 def test_renderings_do_not_depend_on_the_system():
-    """Pillow's own choice of layout is another where the system has FriBidi, and so are some characters."""
+    """Pillow's default layout, and so some characters, differ where the system has FriBidi."""
     assert glyph_bank.font("STIXGeneral", 80).layout_engine == ImageFont.Layout.BASIC
 
 

@@ -1,4 +1,4 @@
-"""glyphs: the same bytes on every machine, and the same images of a class whatever the other classes are."""
+"""glyphs: the same bytes on every machine, and images of a class that do not depend on other classes."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ from ncjax.errors import InputError
 
 
 def digest(benchmark: data.Benchmark) -> str:
-    """Of all images, labels and names."""
+    """Computes a digest of all images, labels and names."""
     found = hashlib.sha256()
     for split in (benchmark.source_train, benchmark.source_test, benchmark.validation, benchmark.target):
         assert split is not None
@@ -23,7 +23,7 @@ def digest(benchmark: data.Benchmark) -> str:
 
 
 def test_the_bytes_are_the_published_ones():
-    """Another digest is another data set: nobody's runs could be compared with those of before."""
+    """Another digest means another data set, with which earlier runs cannot be compared."""
     few = data.load("glyphs", num_source_classes=2, samples_per_class=20, source_test_per_class=10)
     assert digest(few) == "cbddf5c2f19d55acb9d26d74af430918d600e7db90439c8dcf5717592ff1cafc"
 
@@ -48,7 +48,7 @@ def test_pillow_and_its_fonts_take_no_part(monkeypatch):
 
 
 def test_only_integers_are_computed_with(monkeypatch):
-    """Floating-point numbers would be rounded otherwise on another machine."""
+    """Floating-point numbers may be rounded differently on another machine."""
     seen = set()
 
     class Spy(np.ndarray):
@@ -86,12 +86,12 @@ def test_strokes_are_as_wide_as_the_distance_says():
         near = exact <= 64
         np.testing.assert_array_equal(distance[near], exact[near])
         assert (distance[~near] > 64).all()
-    # no stroke is wider than the distance that is looked at
+    # no stroke is wider than the largest distance
     assert 3 * glyphs.EM / glyphs.bank().sizes.min() < 8
 
 
 def test_the_bank_is_what_its_script_draws():
-    """To within the pixels at edges that versions of FreeType and Pillow may draw otherwise."""
+    """Apart from pixels at edges, which versions of FreeType and Pillow may draw differently."""
     bank = glyphs.bank()
     assert bank.outlines.shape == (len(glyphs.CHARACTERS), len(glyph_bank.FACES), 80, 80)
     assert bank.drawn_by.keys() == {"pillow", "freetype", "fonts of matplotlib"}

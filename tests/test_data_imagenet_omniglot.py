@@ -13,7 +13,7 @@ from PIL import Image
 
 from ncjax import data
 from ncjax.data import mini_imagenet, omniglot
-from ncjax.data.benchmark import Request, build
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
 SPLIT = json.loads((Path(mini_imagenet.__file__).parent / "splits" / "mini_imagenet.json").read_text())
@@ -26,7 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def _pixels(number, size):
-    """An image of class `number`: a colour of its own, but black at the top left, red below and green on the right."""
+    """Draws an image of class `number`: its own colour, but black at the top left, red below and green on the right."""
     width, height = size
     pixels = np.full((height, width, 3), (number, 255 - number, 7), np.uint8)
     pixels[: height // 2, : width // 2] = 0
@@ -42,7 +42,7 @@ def _png(number, size=(30, 20)):
 
 
 def _images():
-    """wnid -> three (file name, bytes)."""
+    """Maps each wnid to three (file name, bytes)."""
     return {w: [(f"{w}_{j}.png", _png(i, (30 + j, 20))) for j in range(3)] for i, w in enumerate(WNIDS)}
 
 
@@ -68,7 +68,7 @@ def _write_csv(root):
 
 
 def _write_tar(root, instead=()):
-    """The official archive in small; `instead` has other bytes for some images."""
+    """Writes a small archive in the official layout; `instead` has other bytes for some images."""
     root.mkdir(parents=True)
     with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as outer:
         for wnid, images in {**_images(), "n00000001": [("other.png", _png(0))]}.items():
@@ -155,16 +155,16 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
         data.load("mini_imagenet", data_dir=root)
     (root / "val.csv").write_bytes(text)
     (root / "images" / f"{WNIDS[0]}_0.png").unlink()
-    with pytest.raises(InputError, match=r"_0\.png is listed in .*train\.csv but is not there"):
+    with pytest.raises(InputError, match=r"_0\.png is listed in .*train\.csv but does not exist"):
         data.load("mini_imagenet", data_dir=root)
 
 
 @pytest.mark.parametrize(
     ("left_of_the_51st", "message"),
     [
-        (0, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, fetch ILSVRC"),
-        (200, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, fetch ILSVRC"),
-        (700, r"cannot be read as a tar file \(unexpected end of data\); fetch ILSVRC"),
+        (0, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, download ILSVRC"),
+        (200, f"lacks 50 of miniImageNet's 100 classes, {WNIDS[50]} among them; if it is cut off, download ILSVRC"),
+        (700, r"cannot be read as a tar file \(unexpected end of data\); download ILSVRC"),
     ],
 )
 def test_a_truncated_tar_is_one_line(tmp_path, left_of_the_51st, message):
@@ -180,7 +180,7 @@ def test_a_truncated_tar_is_one_line(tmp_path, left_of_the_51st, message):
 def test_what_is_no_tar_is_one_line(tmp_path):
     tar = tmp_path / "ILSVRC2012_img_train.tar"
     tar.write_text("<html>log in first</html>")
-    with pytest.raises(InputError, match=r"train\.tar cannot be read as a tar file \(.*\); fetch ILSVRC") as raised:
+    with pytest.raises(InputError, match=r"train\.tar cannot be read as a tar file \(.*\); download ILSVRC") as raised:
         data.load("mini_imagenet", data_dir=tar)
     assert "\n" not in str(raised.value)
     with tarfile.open(tar, "w") as outer:
@@ -200,7 +200,7 @@ def test_a_tree_is_prepared_once_however_its_folder_is_named(tmp_path, monkeypat
 
 @pytest.fixture
 def drawings(tmp_path):
-    """Both official archives in small, and their checksums: a character's drawings have ink in one quarter."""
+    """Writes small archives in the official layout, with checksums; a character has ink in one quarter."""
     sums = {}
     folder = tmp_path / "omniglot"
     folder.mkdir()

@@ -1,14 +1,14 @@
-"""load, names and the command line: what every data set has in common."""
+"""load, names and the command line: common behaviour of all data sets."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ncjax import data
-from ncjax.data import records
+from ncjax.data import record_writer
 from ncjax.data.__main__ import contact_sheet, main
-from ncjax.data.benchmark import own_class_split, random_class_split
 from ncjax.data.catalog import CATALOG
+from ncjax.data.class_splits import own_class_split, random_class_split
 from ncjax.errors import InputError
 
 
@@ -97,29 +97,29 @@ def test_the_list_names_every_data_set(capsys):
 
 
 def test_records_go_through_no_memory_of_tensorflow_datasets(monkeypatch):
-    """Its shuffler holds a gigabyte, and needs TensorFlow for more."""
+    """tensorflow-datasets' shuffler keeps a gigabyte, and needs TensorFlow for more."""
     from tensorflow_datasets.core import shuffle
 
-    theirs = shuffle.Shuffler
+    original = shuffle.Shuffler
     monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1000)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (9, 20, 20, 3), np.uint8)
     parts = {
         part: lambda rows=rows: ((images[i], i % 2) for i in rows) for part, rows in (("a", range(5)), ("b", [8, 6]))
     }
-    contents = records.Contents("", "", (20, 20, 3), ("x", "y"), parts)
-    found = records.prepare("cifar10", "1.0.0", "made-up", lambda: contents).read([0, 1])
+    contents = record_writer.Contents("", "", (20, 20, 3), ("x", "y"), parts)
+    found = record_writer.prepare("cifar10", "1.0.0", "made-up", lambda: contents).read([0, 1])
     np.testing.assert_array_equal(found.images, images[[0, 1, 2, 3, 4, 8, 6]])
-    assert shuffle.Shuffler is theirs
+    assert shuffle.Shuffler is original
 
 
 def test_the_list_tells_prepared_from_damaged_files(cache, capsys):
     images = {"train": lambda: iter([(np.zeros((8, 9, 3), np.uint8), label) for label in (0, 1, 1)])}
-    contents = records.Contents("", "", (8, 9, 3), ("a", "b"), images)
-    prepared = records.prepare("cifar10", "1.0.0", None, lambda: contents).folder
-    damaged = records.prepare("cifar100", "1.0.0", "made-up", lambda: contents).folder
+    contents = record_writer.Contents("", "", (8, 9, 3), ("a", "b"), images)
+    prepared = record_writer.prepare("cifar10", "1.0.0", None, lambda: contents).folder
+    damaged = record_writer.prepare("cifar100", "1.0.0", "made-up", lambda: contents).folder
     (damaged / "dataset_info.json").write_text('{"name"')
-    (cache / "cifar10" / ".incomplete-other").mkdir()  # of a process still at work
+    (cache / "cifar10" / ".incomplete-other").mkdir()  # of a process that is still running
     assert main([]) == 0
     blocks = {block.split("\n")[0]: block.split("\n") for block in capsys.readouterr().out.split("\n\n")}
     size = sum(file.stat().st_size for file in prepared.iterdir()) / 1e6

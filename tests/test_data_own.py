@@ -88,7 +88,7 @@ def test_palette_alpha_and_sixteen_bit_images_are_handled_and_said(tmp_path, cap
     assert any(abs(p[0] - 200) < 30 and p[1] < 30 for p in pixels)
     said = capsys.readouterr().err
     assert "2 of mode I;16, 1 of mode L, 1 of mode P, 1 of mode RGBA with transparency turned to RGB; " in said
-    assert "what is transparent became white" in said
+    assert "transparent pixels became white" in said
 
 
 def test_nothing_is_said_of_transparency_where_there_is_none(tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
 
 
 def test_readers_of_formats_have_errors_of_their_own(tmp_path, monkeypatch):
-    """AVIF's are RuntimeErrors."""
+    """AVIF raises RuntimeError."""
     root = _tree(tmp_path / "own", "abcd")
 
     def fail(*_):
@@ -191,7 +191,7 @@ def test_file_names_in_any_encoding_and_class_names_that_survive(tmp_path, cache
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, cache):
-    """A limit on the size of files stands for it."""
+    """Simulated by a limit on file sizes."""
     root = _tree(tmp_path / "own", "abcd")
     code = (
         "import resource, signal, sys; from ncjax import data\n"
@@ -236,7 +236,7 @@ def test_folder_mistakes_are_one_line(tmp_path, cache):
     _tree(tmp_path / "none" / "target", "de")
     with pytest.raises(InputError, match=r"there are 0 source classes; at least 2"):
         load(tmp_path / "none")
-    assert not list(cache.rglob("*"))  # said before images are prepared
+    assert not list(cache.rglob("*"))  # raised before images are prepared
     with pytest.raises(InputError, match="there are 3 classes; at least 4"):
         load(_tree(tmp_path / "few", "abc"))
     with pytest.raises(InputError, match=r"class '.' of folder has 1 images"):
@@ -323,7 +323,7 @@ class _Trap:
 @pytest.mark.parametrize("name", ["notes", "split", "class_names", "labels", "images"])
 def test_npz_is_never_unpickled(tmp_path, name):
     path = _npz(tmp_path / "own.npz", **{name: np.array([_Trap(tmp_path / "opened")] * 60, object)})
-    if name == "notes":  # not one that is asked for
+    if name == "notes":  # not requested
         assert len(data.load("npz", data_dir=path).target.class_names) == 3
     else:
         with pytest.raises(InputError, match=f"`{name}` of .* holds Python objects, which are not opened"):

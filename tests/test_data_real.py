@@ -1,4 +1,4 @@
-"""Real images, CIFAR-100 exported to what users have: the same pixels and numbers, and the documentation's commands."""
+"""CIFAR-100 exported to users' formats: the same pixels and numbers; and the documentation's commands."""
 
 import os
 import pickle
@@ -79,7 +79,7 @@ def test_four_formats_give_the_same_numbers(
 def test_the_pages_commands_end_with_a_prediction(
     cifar: tuple[np.ndarray, np.ndarray, tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As they stand, but for the length of training."""
+    """The commands as they are, but with short training."""
     images, labels, names = cifar
     monkeypatch.chdir(tmp_path)
     for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):

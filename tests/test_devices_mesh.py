@@ -1,4 +1,4 @@
-"""Meshes as JAX's documentation makes them, whose axes are Explicit, and backends that are not here."""
+"""Meshes with Explicit axes, as in JAX's documentation, and absent backends."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +43,7 @@ def test_a_front_door_runs_on_the_devices_of_any_mesh(names: tuple[str, ...], ty
 
     with jax.set_mesh(mesh):
         divided = jax.device_put(jnp.arange(4.0), NamedSharding(mesh, PartitionSpec(names[0])))
-        np.testing.assert_array_equal(inside(divided) + 1, np.arange(2, 6))  # the caller goes on with it
+        np.testing.assert_array_equal(inside(divided) + 1, np.arange(2, 6))  # the caller computes with it
         assert jax.sharding.get_mesh() == mesh
 
 

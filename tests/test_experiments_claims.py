@@ -15,6 +15,7 @@ import number_of_classes
 import numpy as np
 import pytest
 import sweep
+import tiny
 from scipy import stats
 
 from ncjax import cli, collapse
@@ -44,7 +45,7 @@ def write(
         "config": dataclasses.asdict(config) | {"workdir": str(folder)},
         "total_steps": total_steps,
         "versions": {},
-        "data": {"num_source_classes": config.num_source_classes or 64, "fingerprint": "none"},
+        "data": tiny.data_description(num_source_classes=config.num_source_classes or 64, fingerprint="none"),
     }
     (folder / "config.json").write_text(json.dumps(described))
     records = [{"step": step, "epoch": step / STEPS, **record(last if step else first)} for step in (0, 50, STEPS)]

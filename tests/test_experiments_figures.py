@@ -200,7 +200,7 @@ def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
             ratios.setdefault(point.group, []).append(record["target/cdnv"] / record["source_test/cdnv"])
             config = dataclasses.asdict(dataclasses.replace(point.config, seed=seed))
             found.append(
-                Run(where / f"seed_{seed}", {"config": config, "total_steps": 1}, [record | {"step": 0}, record])
+                Run(where / f"seed_{seed}", tiny.description(config, total_steps=1), [record | {"step": 0}, record])
             )
         outcomes.append(sweep.Outcome(point, found))
     module.draw(sweep.Figures(name, options, outcomes))

@@ -1,4 +1,4 @@
-"""Finding runs on disk, through links too, and config.json files that are none."""
+"""Finding runs on disk, also through links, and invalid config.json files."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def run(folder: Path) -> Path:
 
 
 def test_linked_runs_are_found(tmp_path: Path) -> None:
-    """As where they are kept on another disk: a linked run, and a linked folder of runs."""
+    """A linked run, and a linked folder of runs, for example on another disk."""
     run(tmp_path / "disk" / "a")
     run(tmp_path / "disk" / "many" / "seed_10")
     run(tmp_path / "disk" / "many" / "seed_2")

@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold open, where they can be kept, and what becomes of a run whose checkpoints are gone."""
+"""Checkpoints: open files, folders that are refused, and runs whose checkpoints are gone."""
 
 import errno
 import json
@@ -13,9 +13,8 @@ import tiny
 from commands import inside
 
 from ncjax.errors import InputError
-from ncjax.train import CheckpointsGone, checkpoint, pretrain, pretraining
-from ncjax.train.checkpoint import Checkpoints, _not_written, load_newest
-from ncjax.train.records import read_config
+from ncjax.train import CheckpointsGone, checkpoint, pretrain, pretraining, read_config
+from ncjax.train.checkpoint import Checkpoints, load_newest, not_written
 from ncjax.train.step import TrainState
 from ncjax.train.workdir import check_path
 
@@ -23,7 +22,7 @@ pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_netwo
 
 
 def state(step: int) -> TrainState:
-    """Three small arrays."""
+    """A state of three small arrays."""
     return TrainState(jnp.int32(step), {"params": {"w": jnp.ones(3)}}, {"trace": jnp.zeros(3)})
 
 
@@ -34,13 +33,13 @@ def save(folder: Path, steps: int) -> None:
 
 
 def held() -> tuple[int, int]:
-    """Open files and threads of this process."""
+    """Counts the open files and threads of this process."""
     return len(os.listdir("/proc/self/fd")), threading.active_count()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts the open files in /proc")
 def test_checkpoints_leave_no_open_files_and_no_threads(tmp_path: Path) -> None:
-    save(tmp_path / "first", 1)  # what orbax keeps for good
+    save(tmp_path / "first", 1)  # orbax keeps some for good
     files, threads = held()
     save(tmp_path / "more", 5)
     assert held() <= (files + 2, threads + 1)
@@ -63,9 +62,9 @@ def test_a_hundred_checkpoints_and_thirty_runs_hold_no_more_than_a_few(tmp_path:
 
 def test_the_first_checkpoint_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_: object) -> None:
-        raise checkpoint._Altered("variables is not what was written")
+        raise checkpoint.CheckpointAltered("variables is not what was written")
 
-    monkeypatch.setattr(checkpoint, "_load", lost)
+    monkeypatch.setattr(checkpoint, "read_checkpoint", lost)
     with pytest.raises(InputError, match=r"cannot be read back \(variables is not what was written\); choose"):
         save(tmp_path, 1)
 
@@ -105,17 +104,17 @@ def test_a_bucket_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ),
         (ValueError("Error writing [OS error 28: ENOSPC No space left on device]"), "make room on the disk"),
         (PermissionError(errno.EACCES, "Permission denied"), "make the folder writable"),
-        (FileExistsError(errno.EEXIST, "File exists"), "move away what stands in its place"),
-        (RuntimeError("something new"), "see to that"),
+        (FileExistsError(errno.EEXIST, "File exists"), "move away what has its name"),
+        (RuntimeError("something new"), "remove the cause"),
     ],
 )
 def test_a_failed_save_says_what_to_do_about_its_own_cause(error: Exception, advice: str) -> None:
-    said = str(_not_written(Path("run"), error))
+    said = str(not_written(Path("run"), error))
     assert advice in said
     assert ("make room" in said) == (advice == "make room on the disk")
     wrapped = RuntimeError("background save failed")
     wrapped.__cause__ = error
-    assert advice in str(_not_written(Path("run"), wrapped))
+    assert advice in str(not_written(Path("run"), wrapped))
 
 
 def contents(workdir: Path) -> dict[Path, tuple[bytes, int]]:
@@ -157,7 +156,7 @@ def test_a_run_that_cannot_be_continued_is_refused_and_one_of_a_first_record_beg
 
 
 def two_seeds(finished: Path, workdir: Path) -> list[Path]:
-    """Two finished seeds, made of one run."""
+    """Makes two finished seeds from a run."""
     seeds = [workdir / f"seed_{i}" for i in range(2)]
     for i, folder in enumerate(seeds):
         shutil.copytree(finished, folder)
@@ -213,7 +212,7 @@ def test_the_command_prints_the_table_of_a_run_without_checkpoints(finished: Pat
     config = tiny.config(Path("run"))
     names = ("network", "epochs", "min_steps", "batch_size", "learning_rate", "schedule", "measurements")
     options = [f"--{name}={getattr(config, name)}" for name in (*names, "measure_episodes", "workdir")]
-    # as if the data were glyphs: the command has no benchmark of the caller's own
+    # as if the data were glyphs, since the command takes no benchmark
     described = (tmp_path / "run" / "config.json").read_text().replace('"name": "tiny"', '"name": "glyphs"')
     (tmp_path / "run" / "config.json").write_text(described)
     done = inside("pretrain.py", *options, cwd=tmp_path)

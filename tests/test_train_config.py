@@ -1,4 +1,4 @@
-"""Settings: what presets fill in, and what cannot be."""
+"""Settings: presets, and values that are refused."""
 
 import dataclasses
 from pathlib import Path

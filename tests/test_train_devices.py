@@ -67,8 +67,7 @@ def test_first_step_agrees_in_float32(count: int, on_devices: Callable[[int], Me
 def test_seeds_trained_together_agree_with_each_alone(
     count: int, loop: bool, on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seeds: as on a CPU two of them on a device each, then one on both; a group filled up to four; or one after
-    another, each on eight. Or vmapped in one loop as on accelerators."""
+    """Three seeds take turns as on CPUs, or are vmapped in one loop as on accelerators."""
     seeds = (3, 4, 7)
     monkeypatch.setattr("ncjax.train.trainer.one_call_a_step", lambda mesh: not loop)
     with jax.enable_x64(True):
@@ -83,7 +82,7 @@ def test_seeds_trained_together_agree_with_each_alone(
 def test_operations_are_those_of_a_whole_batch_on_any_mesh(
     on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same number that XLA gives for the step itself, whatever devices train: GPUs and TPUs give none."""
+    """The number that XLA gives for the step on a CPU, whatever the mesh; GPUs and TPUs give none."""
     one, four = setup(on_devices(1)), setup(on_devices(4))
     with jax.set_mesh(on_devices(4)):
         flops = step_flops(four)
@@ -104,7 +103,7 @@ def test_operations_are_those_of_a_whole_batch_on_any_mesh(
 def test_compile_options_are_the_users_where_he_sets_them(
     on_devices: Callable[[int], Mesh], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Options of ours that XLA_FLAGS names are left out; those that a jaxlib lacks do not stop a run."""
+    """XLA_FLAGS takes precedence over ncjax's options; options that a jaxlib lacks do not stop a run."""
     seen = []
     original = jax.stages.Lowered.compile
 
@@ -160,7 +159,7 @@ def test_streamed_batches_are_the_resident_ones(on_devices: Callable[[int], Mesh
 
 @pytest.mark.slow
 def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
-    """On as many devices as cores, XLA ends the process after a minute where too many calls wait for each other."""
+    """With a device for each core, XLA ends the process after a minute if too many calls wait for each other."""
     root = Path(__file__).parent.parent
     subprocess.run(
         [sys.executable, str(root / "benchmarks" / "training.py"), "--host"],
@@ -173,7 +172,7 @@ def test_hundreds_of_steps_between_two_looks_of_the_host() -> None:
 
 @pytest.mark.slow
 def test_seeds_that_take_turns_do_not_wait_for_each_other() -> None:
-    """Calls of four groups, fifteen each, are more than CPU devices can hold back: they waited for ever."""
+    """Four seeds of fifteen calls each are more pending calls than CPU devices can hold: they waited forever."""
     program = (
         "import dataclasses, jax, steps as t; from ncjax import devices; mesh = devices.data_mesh(); "
         "setup = dataclasses.replace(t.setup(mesh), batch_size=8); "

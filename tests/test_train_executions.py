@@ -1,4 +1,4 @@
-"""A run that goes on under other circumstances: config.json lists them, and a warning says so."""
+"""Runs continued in another environment: config.json lists the executions, and a warning names the changes."""
 
 import json
 import os
@@ -20,14 +20,13 @@ from ncjax import cli, keys
 from ncjax.classifier import Classifier
 from ncjax.data import Split
 from ncjax.errors import InputError
-from ncjax.train import Interrupted, loop
+from ncjax.train import Interrupted, loop, read_config
 from ncjax.train import measurement as measuring
 from ncjax.train.config import fill
-from ncjax.train.records import read_config
+from ncjax.train.description import add_execution, read_description
 from ncjax.train.run import Run
 from ncjax.train.signals import signals
 from ncjax.train.trainer import Trainer
-from ncjax.train.workdir import add_execution, executions
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
@@ -35,7 +34,8 @@ HERE = {"ncjax": "0.1.0", "jax": "0.10.2", "backend": "gpu", "devices": 2, "jax_
 
 
 def run_of(workdir: Path, **described: Any) -> Path:
-    parts: dict[str, Any] = {"config": {}, "data": {}, "versions": {}}
+    data = tiny.data_description()
+    parts: dict[str, Any] = {"config": {}, "total_steps": 24, "data": data, "versions": {}}
     (workdir / "config.json").write_text(json.dumps(parts | described))
     return workdir
 
@@ -45,7 +45,7 @@ def test_every_execution_is_listed_with_its_first_step(tmp_path: Path) -> None:
     for step in (0, 8, 16):
         add_execution(tmp_path, {"first_step": step, **HERE})
     assert read_config(tmp_path)["executions"] == [{"first_step": step, **HERE} for step in (0, 8, 16)]
-    # the checkpoint of step 16 was damaged: what began there is done again
+    # the checkpoint of step 16 was damaged, so that its execution is repeated
     add_execution(tmp_path, {"first_step": 12, **HERE})
     assert [entry["first_step"] for entry in read_config(tmp_path)["executions"]] == [0, 8, 12]
 
@@ -55,7 +55,7 @@ def test_every_execution_is_listed_with_its_first_step(tmp_path: Path) -> None:
 )
 def test_what_changes_is_named(name: str, value: Any, tmp_path: Path) -> None:
     run_of(tmp_path, executions=[{"first_step": 0, **HERE}])
-    with pytest.warns(UserWarning, match=rf"goes on at step 8 otherwise .*\({name} {HERE[name]}, now {value}\)"):
+    with pytest.warns(UserWarning, match=rf"continues at step 8 in another .*\({name} {HERE[name]}, now {value}\)"):
         add_execution(tmp_path, {"first_step": 8, **HERE, name: value})
     assert read_config(tmp_path)["executions"][1][name] == value
 
@@ -74,7 +74,7 @@ def test_a_run_that_begins_again_has_nothing_to_differ_from(tmp_path: Path) -> N
 
 def test_a_run_of_an_older_version_says_what_it_said_of_its_last_execution(tmp_path: Path) -> None:
     run_of(tmp_path, versions={"jax": "0.10.0", "devices": 2})
-    assert executions(read_config(tmp_path)) == [{"first_step": 0, "jax": "0.10.0", "devices": 2}]
+    assert read_description(tmp_path).executions == ({"first_step": 0, "jax": "0.10.0", "devices": 2},)
     with pytest.warns(UserWarning, match=r"\(jax 0\.10\.0, now 0\.10\.2\)"):
         add_execution(tmp_path, {"first_step": 8, **HERE})
 
@@ -94,7 +94,7 @@ def test_a_run_is_continued_on_other_devices_with_a_warning(
     settings: dict[str, Any] = {"epochs": 1, "min_steps": 8, "measurements": 0}
     original = loop.advance
 
-    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.StepsTaken:
         os.kill(os.getpid(), signal.SIGHUP)
         return original(run, trainer, states, step, 1)
 
@@ -104,7 +104,7 @@ def test_a_run_is_continued_on_other_devices_with_a_warning(
             tiny.run(tmp_path, **settings)
     assert stopped.value.signal == signal.SIGHUP
     before = read_config(tmp_path)["executions"]
-    with jax.set_mesh(on_devices(2)), pytest.warns(UserWarning, match=r"goes on at step \d .*\(devices 1, now 2\)"):
+    with jax.set_mesh(on_devices(2)), pytest.warns(UserWarning, match=r"continues at step \d .*\(devices 1, now 2\)"):
         tiny.run(tmp_path, **settings)
     now = read_config(tmp_path)["executions"]
     assert now[:1] == before
@@ -112,7 +112,7 @@ def test_a_run_is_continued_on_other_devices_with_a_warning(
     assert {"jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl"} <= now[1].keys()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tiny.run(tmp_path, **settings)  # it is finished, and nothing goes on
+        tiny.run(tmp_path, **settings)  # it is finished, and nothing continues
     assert read_config(tmp_path)["executions"] == now
 
 
@@ -137,13 +137,13 @@ def test_a_signal_in_training_is_noted_and_its_exit_code_says_which(number: sign
 
 
 def test_an_interrupted_command_ends_at_once_and_cleanly() -> None:
-    """Programs that still run when the interpreter takes the backend down crash it (jaxlib 0.10)."""
+    """Programs that run while the interpreter shuts the backend down crash it (jaxlib 0.10)."""
     program = (
         "import os, signal; import jax, jax.numpy as jnp; from ncjax import cli\n"
         "long = jax.jit(lambda a: jax.lax.fori_loop(0, 10**8, lambda i, x: jnp.tanh(x @ x), a))\n"
         "with cli.one_line_errors():\n"
         "    values = [long(jnp.ones((300, 300))) for _ in range(4)]\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # also where background jobs ignore it
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs ignore it
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    jax.block_until_ready(values)\n"
     )

@@ -1,4 +1,4 @@
-"""Two processes of two CPU devices each, on the loopback, against one process."""
+"""Two processes of two CPU devices each, on the loopback, compared with one process."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ GONE = ("error: a computation with the other processes failed", "This most likel
 
 
 def start(*arguments: str) -> list[tuple[int, str]]:
-    """Exit codes and outputs of both processes; they must end within four minutes, where JAX would wait for five."""
+    """Returns exit codes and outputs of both processes, which must end within four minutes; JAX would wait for five."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -74,7 +74,7 @@ def test_two_processes_write_one_run(tmp_path: Path) -> None:
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
     assert restore(tmp_path / "run").feature_mean is not None
 
-    # finished, it is read back by both; without its last checkpoint, both go on from the one before
+    # both read a finished run back; without its last checkpoint, both continue from the checkpoint before
     written = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     for code, output in start("run", str(tmp_path / "run")):
         assert code == 0, output
@@ -110,5 +110,5 @@ def test_a_process_that_dies_ends_the_other_with_a_message(number: int, tmp_path
     died, (lived, said) = ended[number][0], ended[1 - number]
     assert died == 9
     assert lived not in (0, 124)
-    # without process 0, which all report to, JAX may end the others before a line of Python can run
+    # JAX may end the other processes without process 0 before Python can run
     assert any(message in said for message in (GONE if number == 0 else GONE[:1]))

@@ -1,4 +1,4 @@
-"""What makes two runs the same: settings that differ from the default, and what is in the data, wherever it lies."""
+"""The identity of runs: settings that differ from the default, and the content of the data, wherever it lies."""
 
 import dataclasses
 import json
@@ -11,18 +11,22 @@ import pytest
 import tiny
 
 from ncjax.errors import InputError
-from ncjax.train import Config, pretrain, pretraining, resolve
-from ncjax.train.config import default_workdir, differences, fill, identity
-from ncjax.train.records import read_config
+from ncjax.train import Config, Description, pretrain, pretraining, read_config, resolve
+from ncjax.train.config import default_workdir, fill, identity
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
 
 def described(config: Config, **data: Any) -> dict[str, Any]:
-    """What the first versions of ncjax wrote into config.json: every setting in "identity"."""
+    """The config.json of the first versions of ncjax, with every setting in "identity"."""
     settings = dataclasses.asdict(config) | {"workdir": str(config.workdir)}
-    data = {"name": config.dataset, "fingerprint": "0", "augmentation": "shift"} | data
-    return json.loads(json.dumps({"config": settings, "identity": settings, "data": data, "versions": {}}))
+    data = tiny.data_description(name=config.dataset, **data)
+    content = {"config": settings, "identity": settings, "total_steps": 1, "data": data, "versions": {}}
+    return json.loads(json.dumps(content))
+
+
+def differences(described: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return Description.from_json(described).differences(here)
 
 
 def put(folder: Path, described: dict[str, Any]) -> Path:
@@ -87,7 +91,7 @@ def test_numbers_of_other_types_are_the_same_run(tmp_path: Path) -> None:
 def test_runs_of_older_versions_are_found_in_their_default_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were named by all settings, with those at their default, and fewer of them."""
+    """Their names depended on all settings, also on defaults, and there were fewer settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         pretraining, "load_benchmark", lambda config: pytest.fail("read data to tell what settings tell")
@@ -132,7 +136,7 @@ def test_a_default_folder_is_found_from_another_place_of_the_same_data(
 def test_a_run_is_that_of_the_data_and_not_of_its_place(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A finished run is read back, and another one refused, also where the folder is named."""
+    """A finished run is read back, and another run is refused, also if the workdir is given."""
     shutil.copytree(finished, tmp_path / "run")
     run = read_config(finished)
     run["config"] |= {"dataset": "emnist", "data_dir": "/scratch/1"}

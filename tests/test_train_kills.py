@@ -1,4 +1,4 @@
-"""A run killed again and again (SIGKILL), also while it writes a checkpoint, ends as one that was never killed."""
+"""A run killed repeatedly (SIGKILL), also while it writes a checkpoint, ends like a run that was never killed."""
 
 import random
 import signal
@@ -30,7 +30,7 @@ from ncjax import models
 from ncjax.train import Config, loop, pretrain
 
 models.create = tiny.create
-loop.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after every look
+loop.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # after every check
 advance = loop.advance
 
 def one_step(run, trainer, states, step, chunk):  # slowly, so that kills fall everywhere
@@ -90,7 +90,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(("seeds", "devices"), [(2, 1), (1, 2)])
 @pytest.mark.usefixtures("tiny_network")
 def test_kills_leave_no_trace(seeds: int, devices: int, tmp_path: Path) -> None:
-    """Of seeds side by side, and of a single one whose batch is divided over devices."""
+    """Two seeds, and a single seed, on two devices."""
     whole = start(tmp_path / "whole", seeds, devices)
     _, error = whole.communicate(timeout=300)
     assert whole.returncode == 0, error
@@ -100,7 +100,7 @@ def test_kills_leave_no_trace(seeds: int, devices: int, tmp_path: Path) -> None:
         killed, inside = kill_once(start(runs[-1], seeds, devices), runs[-1], rng, inside=kills % 2 == 0)
         kills += killed
         in_a_write += inside
-        if not killed:  # it came to its end: on with another
+        if not killed:  # it ended: start another
             runs.append(tmp_path / f"killed_{len(runs)}")
     last = start(runs[-1], seeds, devices)
     _, error = last.communicate(timeout=300)

@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 
 def gradient_check(f: object, x: np.ndarray) -> None:
-    """The derivative along random directions against central differences."""
+    """Compares the derivative along random directions with central differences."""
     f = jax.jit(f)
     gradient = np.asarray(jax.jit(jax.grad(f))(x), np.float64)
     for seed in range(5):
@@ -47,11 +47,11 @@ def test_mixup_mixes_images_and_targets_alike() -> None:
     expected = np.asarray(mixed_targets, np.float64) @ np.asarray(images, np.float64).reshape(8, -1)
     np.testing.assert_allclose(np.asarray(mixed).reshape(8, -1), expected, rtol=1e-5, atol=1e-6)
     weights = np.asarray(all_targets).max((1, 2))
-    # max(λ, 1 − λ) or 1 where an image meets itself; E max(λ, 1 − λ) of Beta(0.4, 0.4) by quadrature
+    # max(λ, 1 − λ), or 1 for an image mixed with itself; E max(λ, 1 − λ) of Beta(0.4, 0.4) by quadrature
     from scipy import stats
 
     folded = 2 * stats.beta(0.4, 0.4).expect(lambda x: x, lb=0.5)
-    # no image meets itself in 14,833 of the 8! = 40,320 orders; a mixup that mixes nothing would give 1, not 0.93
+    # in 14,833 of the 8! = 40,320 orders no image meets itself; a mixup that mixes nothing would give 1, not 0.93
     none_meets_itself = 14833 / 40320
     assert np.mean(weights) == pytest.approx(1 - none_meets_itself * (1 - folded), abs=0.01)
 

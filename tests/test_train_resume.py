@@ -1,4 +1,4 @@
-"""Runs that were interrupted, or whose checkpoints were damaged, end as one that nothing happened to."""
+"""Runs that were interrupted, or whose checkpoints were damaged, end like an undisturbed run."""
 
 import os
 import resource
@@ -36,7 +36,7 @@ def test_an_interrupted_run_ends_as_one_never_interrupted(
 ) -> None:
     original = loop.advance
 
-    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.StepsTaken:
         taken = original(run, trainer, states, step, 1)
         if taken.step == at:
             os.kill(os.getpid(), number)
@@ -56,10 +56,10 @@ def test_an_interrupted_run_ends_as_one_never_interrupted(
 def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     stopped: signal.Signals | None, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signal in the last step, and a checkpoint due at it."""
+    """A signal, or a checkpoint that is due, at the last step."""
     original = loop.advance
 
-    def advance(*arguments: Any) -> loop.Taken:
+    def advance(*arguments: Any) -> loop.StepsTaken:
         taken = original(*arguments)
         if stopped and taken.step == tiny.STEPS:
             os.kill(os.getpid(), stopped)
@@ -68,7 +68,7 @@ def test_the_last_checkpoint_is_whole_whatever_comes_with_it(
     monkeypatch.setattr(loop, "advance", advance)
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     if stopped:
-        # the run is done, but whoever called it must hear of the signal
+        # the run is finished, but the caller must hear of the signal
         with pytest.raises(Interrupted, match="at the end of training, which is saved") as late:
             tiny.run(tmp_path / "run")
         assert late.value.signal == stopped
@@ -171,7 +171,7 @@ def test_when_no_checkpoint_can_be_read_nothing_is_lost(finished: Path, tmp_path
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-# orbax's own threads outlive the event loop of a write that failed, and complain where nobody can catch it
+# orbax's threads outlive the event loop of a failed write, and raise where nothing can catch them
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_disk_that_is_full_leaves_the_older_checkpoints_whole(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_leaves_the_older_checkpoints_whole(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def save(self: Checkpoints, state: Any, progress: dict[str, Any], *, wait: bool = False) -> None:
-        if int(state.step) == 16:  # no file can grow, as if there were no room left
+        if int(state.step) == 16:  # files cannot grow, as on a full disk
             resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
         try:
             original(self, state, progress, wait=True)

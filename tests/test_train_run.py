@@ -1,4 +1,4 @@
-"""A run from start to end: its records, its files, and what it gives back."""
+"""A run from start to end: its records, its files, and the classifier it returns."""
 
 import dataclasses
 import importlib.util
@@ -34,7 +34,7 @@ def test_the_record(finished: Path) -> None:
         "source_test/accuracy", "target/ncc/5w1s", "target/ncc/5w5s", "target/ridge/5w1s", "target/ridge/5w5s/ci95",
     ):  # fmt: skip
         assert key in records[0]
-    assert not any("second" in key for key in records[0])  # times would make two executions differ
+    assert not any("second" in key for key in records[0])  # times differ between executions
     assert records[0]["loss"] == pytest.approx(np.log(6), rel=0.2)
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
     shown = table(records)
@@ -53,7 +53,7 @@ def test_restore_gives_the_trained_classifier(finished: Path) -> None:
     earlier = restore(finished, step=8)
     assert earlier.feature_mean is None
     assert not np.allclose(features(earlier, source), found)
-    with pytest.raises(InputError, match="no checkpoint of step 7; there are those of 8, 16, 24"):
+    with pytest.raises(InputError, match="no checkpoint of step 7; there are checkpoints of 8, 16, 24"):
         restore(finished, step=7)
 
 
@@ -96,7 +96,7 @@ def test_tensorboard_and_timing_hold_what_they_should(
     assert re.search(r"images/s, [\d.]+ ms a step, \d+ % of peak, compiled in [\d.]+ s", capsys.readouterr().err)
     tiny.assert_same_end(tmp_path / "run", finished)
     shutil.rmtree(tmp_path / "run" / "tensorboard")
-    tiny.run(tmp_path / "run", tensorboard=True)  # of a finished run too
+    tiny.run(tmp_path / "run", tensorboard=True)  # also for a finished run
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     assert b"target/ncc/5w5s" in events.read_bytes()
     assert list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))
@@ -117,7 +117,7 @@ def test_tensorboard_and_timing_hold_what_they_should(
 def test_a_finished_run_has_nothing_to_profile(finished: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(finished, tmp_path / "run")
     tiny.run(tmp_path / "run", profile=True)
-    assert "no steps are left to profile" in capsys.readouterr().err
+    assert "no steps left to profile" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_is_not_installed_is_said_before_anything_is_written(
 
 @pytest.mark.slow
 def test_events_stop_at_a_full_disk() -> None:
-    """A limit on the size of files stands for it; tensorboardX's own writer waits for ever."""
+    """Simulated by a limit on file sizes; tensorboardX's own writer would wait forever."""
     program = (
         "import contextlib, pathlib, resource, signal, tempfile; from ncjax.train.tensorboard import Events; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"

@@ -1,4 +1,4 @@
-"""Many seeds as one program: each is a complete run, and none disturbs the others."""
+"""Runs of several seeds: each seed is a complete run, and none disturbs the others."""
 
 import dataclasses
 import os
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_netwo
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds that nothing disturbed; they may be read, not changed."""
+    """An undisturbed run of two seeds; it may be read, not changed."""
     workdir = tmp_path_factory.mktemp("seeds") / "whole"
     with pytest.MonkeyPatch.context() as patch, jax.set_mesh(make_mesh(1)):
         patch.setattr(models, "create", tiny.create)
@@ -52,13 +52,13 @@ def test_many_seeds_are_complete_runs(finished: Path, whole: Path) -> None:
 
 
 def test_many_seeds_resume_exactly(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where one seed's checkpoint was written and the next one's was not, and where one is damaged."""
+    """Also if only one seed's checkpoint was written, and if one is damaged."""
     original = Checkpoints.save
 
-    def save(self: Checkpoints, state: Any, progress: dict[str, Any], *, wait: bool = False) -> None:
+    def save(self: Checkpoints, state: Any, history: dict[str, Any], *, wait: bool = False) -> None:
         if int(state.step) == 16 and "seed_1" in str(self.folder):
             raise KeyboardInterrupt
-        original(self, state, progress, wait=True)
+        original(self, state, history, wait=True)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save)
@@ -78,23 +78,23 @@ def test_many_seeds_resume_exactly(whole: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_seed_that_diverges_leaves_the_others(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others end as if it had not, also after an interruption, and the end says what happened."""
+    """The others end as usual, also after an interruption, and the error says what happened."""
     original = loop.advance
     stop_at = 20
 
-    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.Taken:
+    def advance(run: Run, trainer: Trainer, states: Any, step: int, chunk: int) -> loop.StepsTaken:
         taken = original(run, trainer, states, step, 1)
         if taken.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         if taken.step <= 10:
             return taken
-        return taken._replace(progress=dataclasses.replace(taken.progress, first_bad_step=np.asarray([-1, 10])))
+        return taken._replace(totals=dataclasses.replace(taken.totals, first_bad_step=np.asarray([-1, 10])))
 
     monkeypatch.setattr(loop, "advance", advance)
     with pytest.raises(Interrupted, match=f"after step {stop_at}"):
         tiny.run(tmp_path / "run", seeds=2)
     stop_at = 0
-    # at the second time the end is all that is left to do
+    # the second time, only the end is left
     for _ in range(2):
         with pytest.raises(
             Diverged, match=r"not finite at step 10 of 24 \(seed=1, .*seed_1; the other 1 seeds are finished"
@@ -108,7 +108,7 @@ def test_a_seed_that_diverges_leaves_the_others(whole: Path, tmp_path: Path, mon
 def test_many_seeds_are_interrupted_between_their_measurements(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twenty seeds take minutes to measure, and a scheduler does not wait for so long."""
+    """Twenty seeds take minutes to measure, longer than a scheduler waits."""
     original = measuring.measure
     measured: list[int] = []
 
@@ -133,7 +133,7 @@ def test_many_seeds_are_interrupted_between_their_measurements(
 def test_a_seed_whose_features_are_not_finite_leaves_the_others(
     value: float, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finite weights may give features that are not: that seed ends at its measurement, without a record of it."""
+    """Finite weights may give infinite features: such a seed ends at its measurement, without that record."""
     original = measuring.outputs
     calls = 0
 
@@ -141,7 +141,7 @@ def test_a_seed_whose_features_are_not_finite_leaves_the_others(
         nonlocal calls
         calls += 1
         found = original(params, images, fields)
-        # three sets a record: those of step 0 for both seeds, then the first seed's at step 8, then the second's
+        # three sets a record: both seeds at step 0, then the first seed at step 8, then the second
         return tuple(np.full_like(one, value) for one in found) if calls == 10 else found
 
     monkeypatch.setattr(measuring, "outputs", overflows)

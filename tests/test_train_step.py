@@ -1,4 +1,4 @@
-"""The compiled step: order of images, the update rule, schedules, and the step that is not finite."""
+"""The step: order of images, update rule, schedules, and steps that are not finite."""
 
 from functools import partial
 
@@ -30,7 +30,7 @@ def test_every_image_once_an_epoch_across_epochs() -> None:
 
 
 def test_a_step_is_sgd_with_momentum_and_penalty_in_float64() -> None:
-    """Two steps against the update rule written out, with gradients of the plain loss."""
+    """Compares two steps with the update rule written out, with gradients of the plain loss."""
     with jax.enable_x64(True):
         network = network_of(jnp.float64)
         tx = optimizer(CONFIG, 100)
@@ -77,20 +77,20 @@ def test_schedules(kind: str, expected: dict[int, float]) -> None:
         assert float(rate(step)) == pytest.approx(0.2 * share, abs=1e-7)
 
 
-@jax.numpy_dtype_promotion("standard")  # optax relies on it in Adam
+@jax.numpy_dtype_promotion("standard")  # Adam in optax needs it
 def test_adamw_warms_up_and_follows_the_schedule():
     config = Config(optimizer="adamw", learning_rate=1e-3, schedule="step", weight_decay=0.0)
     tx = optimizer(config, 100)
     params = {"w": jnp.ones(3)}
     state, sizes = tx.init(params), []
     for _ in range(100):
-        updates, state = tx.update({"w": jnp.full(3, 7.0)}, state, params)  # a constant gradient: Adam takes its sign
+        updates, state = tx.update({"w": jnp.full(3, 7.0)}, state, params)  # Adam takes the sign of a constant gradient
         sizes.append(-float(updates["w"][0]))
     expected = [1e-3 * min(1, (i + 1) / 5) * (1 if i < 60 else 0.1 if i < 80 else 0.01) for i in range(100)]
     np.testing.assert_allclose(sizes, expected, rtol=1e-4)
 
 
-@jax.numpy_dtype_promotion("standard")  # optax relies on it in Adam
+@jax.numpy_dtype_promotion("standard")  # Adam in optax needs it
 def test_adamw_shrinks_parameters_apart_from_the_gradient():
     config = Config(optimizer="adamw", learning_rate=0.5, schedule="constant", weight_decay=0.1)
     tx = optimizer(config, 20)  # one step of warm-up

@@ -1,4 +1,4 @@
-"""Images left in their files: the same numbers as from memory."""
+"""Streamed images give the same numbers as images in memory."""
 
 import shutil
 from collections.abc import Callable
@@ -96,6 +96,6 @@ def test_of_many_streamed_seeds_only_those_left_are_trained(
 def test_streaming_starts_where_memory_would_end(on_devices: Callable[[int], Mesh]) -> None:
     assert stream_above(True) == 0
     assert stream_above(False) is None
-    assert stream_above(None) == 8 * 2**30  # a CPU does not tell
+    assert stream_above(None) == 8 * 2**30  # a CPU does not report its memory
     with jax.set_mesh(on_devices(8)):
-        assert stream_above(None) == 2**30  # each has a copy, in the same memory; CIFAR-100 takes a seventh
+        assert stream_above(None) == 2**30  # each holds a copy in the same memory

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, who may write into it, and whether there is room."""
+"""The folder of a run: conflicts with other runs and processes, and free space."""
 
 import dataclasses
 import errno
@@ -13,7 +13,8 @@ import tiny
 from ncjax import cli, restore
 from ncjax.errors import InputError
 from ncjax.train import loop, pretrain, read_records
-from ncjax.train.records import append_timing, read_config
+from ncjax.train.description import read_description
+from ncjax.train.records import append_timing
 from ncjax.train.workdir import claim
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
@@ -34,13 +35,13 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_run_that_another_process_began_in_the_meantime_is_not_continued(finished: Path, tmp_path: Path) -> None:
-    """Also where it has ended by the time that the folder is locked."""
+    """Also if it has ended before the folder is locked."""
     shutil.copytree(finished, tmp_path / "run")
-    described = read_config(finished)
-    described["identity"]["learning_rate"] = 0.2
+    description = read_description(finished)
+    description = dataclasses.replace(description, identity={**description.identity, "learning_rate": 0.2})
     with (
         pytest.raises(InputError, match=r"holds another run \(learning_rate 0\.1 there, 0\.2 here"),
-        claim(tmp_path / "run", described),
+        claim(tmp_path / "run", description),
     ):
         pass
 
@@ -52,7 +53,7 @@ def test_where_there_are_no_locks_the_run_goes_on_and_says_so(
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.warns(UserWarning, match="cannot be locked .Operation not supported.: see to it"):
+    with pytest.warns(UserWarning, match="cannot be locked .Operation not supported.: let only one"):
         tiny.run(tmp_path / "run")
     tiny.assert_same_end(tmp_path / "run", finished)
 
@@ -106,7 +107,7 @@ def test_a_resumed_run_needs_room_for_one_checkpoint_more_and_all_that_are_kept(
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "timing.jsonl").symlink_to("/dev/full")  # can be opened, but takes nothing: the error names no file
+    (tmp_path / "timing.jsonl").symlink_to("/dev/full")  # can be opened but not written: the error names no file
     with pytest.raises(SystemExit, match="2"), cli.one_line_errors():
         append_timing(tmp_path, {})
     assert f"error: {tmp_path / 'timing.jsonl'} could not be written" in capsys.readouterr().err

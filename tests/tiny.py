@@ -14,7 +14,7 @@ from ncjax.classifier import Classifier
 from ncjax.data import Benchmark, Split
 from ncjax.models import Network, Output
 from ncjax.models.layers import BatchNormAct
-from ncjax.train import Config, pretrain, restore
+from ncjax.train import Config, Description, pretrain, restore
 
 STEPS = 24
 """The length of a run."""
@@ -33,17 +33,17 @@ class _Module(nn.Module):
 
 
 def network(num_classes: int = 6, dtype: Any = jnp.float32) -> Network:
-    """A convolution, batch norm and a linear layer: compiles in no time."""
+    """A convolution, batch norm and a linear layer, which compile fast."""
     return Network("tiny", num_classes, _Module(num_classes, dtype))
 
 
 def create(name: str, num_classes: int, dtype: Any = jnp.float32) -> Network:
-    """`network` in the place of `ncjax.models.create`, whatever the name."""
+    """Replaces `ncjax.models.create`: `network`, whatever the name."""
     return network(num_classes, dtype)
 
 
 def split(num_classes: int, per_class: int, *, seed: int, noise: float = 60.0, draw: int = 0) -> Split:
-    """Noisy copies of one random image a class; `seed` makes the classes, `draw` the copies."""
+    """Makes noisy copies of a random image for each class; `seed` draws the classes, `draw` the copies."""
     prototypes = np.random.default_rng(seed).integers(0, 255, (num_classes, 12, 12, 1))
     labels = np.repeat(np.arange(num_classes), per_class).astype(np.int32)
     noisy = prototypes[labels] + np.random.default_rng([seed, draw]).normal(0, noise, (len(labels), 12, 12, 1))
@@ -64,7 +64,7 @@ def benchmark() -> Benchmark:
 
 
 def config(workdir: Path, **changes: Any) -> Config:
-    """Of a run of `STEPS` steps that is measured at 0, 8, 16 and 24."""
+    """The settings of a run of `STEPS` steps that is measured at 0, 8, 16 and 24."""
     settings: dict[str, Any] = {
         "network": "tiny",
         "epochs": 3,
@@ -79,13 +79,25 @@ def config(workdir: Path, **changes: Any) -> Config:
     return Config(**(settings | changes))
 
 
+def data_description(**changes: Any) -> dict[str, Any]:
+    """The "data" of a config.json, as the first versions of ncjax wrote it."""
+    data: dict[str, Any] = {"name": "tiny", "fingerprint": "0", "num_source_classes": 6, "image_shape": [12, 12, 1]}
+    return data | {"mean": [0.5], "std": [0.25], "augmentation": "shift"} | changes
+
+
+def description(settings: dict[str, Any], total_steps: int) -> Description:
+    """A description of a run with these settings."""
+    parts = {"total_steps": total_steps, "data": data_description(), "versions": {}}
+    return Description.from_json({"config": settings} | parts)
+
+
 def run(workdir: Path, **changes: Any) -> Classifier:
     """Trains on the tiny benchmark; tests patch `models.create` by the fixture `tiny_network` before."""
     return pretrain(config(workdir, **changes), benchmark=benchmark())
 
 
 def assert_same_end(workdir: Path, other: Path) -> None:
-    """Two runs have the same records, weights and feature mean, bit for bit."""
+    """Asserts that two runs have the same records, weights and feature mean, bit for bit."""
     assert (workdir / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
     a, b = restore(workdir), restore(other)
     jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
@@ -108,7 +120,7 @@ def flip(checkpoint: Path) -> None:
 
 
 def garble(checkpoint: Path) -> None:
-    """Leaves out the end of the text of the records, in what is JSON still."""
+    """Cuts the end of the text of the records; the file remains JSON."""
     (file,) = (path for path in (checkpoint / "progress").rglob("*") if path.is_file() and b"loss" in path.read_bytes())
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"json": content["json"][:-7]}))

@@ -1,4 +1,4 @@
-"""`python -m ncjax.data`: what data sets are known and prepared; `--preview` draws one, `--clean` removes leftovers."""
+"""`python -m ncjax.data`: lists data sets and prepared files; `--preview` draws one, `--clean` removes leftovers."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ from ncjax.files import expand
 
 
 def listing() -> str:
-    """Every data set: what it holds, where it comes from, its licence, and its prepared files."""
+    """Describes every data set: contents, source, licence and prepared files."""
     blocks = []
     for name, entry in CATALOG.items():
         lines = [name, f"  {entry.summary}", f"  source: {entry.source}", f"  licence: {entry.licence}"]
@@ -26,8 +26,8 @@ def listing() -> str:
 
 
 def _prepared(name: str) -> list[str]:
-    from ncjax.data import cleaning  # imports tensorflow-datasets, which previews of glyphs can do without
-    from ncjax.data.records import open_prepared
+    from ncjax.data import cleaning  # imports tensorflow-datasets, which previews of glyphs do not need
+    from ncjax.data.prepared_files import open_prepared
 
     pattern = f"{name}/[!.]*"  # hidden folders are still being written
     lines = []
@@ -61,7 +61,7 @@ def _clean() -> None:
 
 
 def contact_sheet(split: Split, columns: int = 16) -> Image.Image:
-    """One row a class, its first `columns` images in each."""
+    """Draws a sheet with a row for each class, of its first `columns` images."""
     _, height, width, channels = split.images.shape
     sheet = np.full((split.num_classes, height + 2, columns, width + 2, channels), 64, np.uint8)
     for label in range(split.num_classes):
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split_seed", type=int, default=0, help="seed of the random class split")
     parser.add_argument("--image_size", type=int, help="side in pixels that images are resized to")
     parser.add_argument("--rotations", action="store_true", help="turned characters are further classes (omniglot)")
-    parser.add_argument("--skip_corrupt", action="store_true", help="leave out images that cannot be read")
+    parser.add_argument("--skip_corrupt", action="store_true", help="skip images that cannot be read")
     parser.add_argument("--class_split", help="which classes are source, validation and target: a name or a .json file")
     parser.add_argument("--image_column", help="column of images (csv, parquet, tfds)")
     parser.add_argument("--label_column", help="column of labels (csv, parquet, tfds)")
@@ -89,8 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--clean",
         action="store_true",
-        help="remove from the cache folder what no load reads any more: prepared files of images that have changed or "
-        "are gone, damaged ones, and what killed processes left",
+        help="remove unused files from the cache folder: prepared files that are damaged, or whose images have changed "
+        "or are gone, and leftovers of killed processes",
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""Finding, fetching and checking the files that data sets are made from."""
+"""Archives of data sets: finding, downloading and checking them; and the cache folder."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ _ABANDONED_AFTER = 24 * 3600  # seconds
 
 
 def cache_dir() -> Path:
-    """Where downloads and prepared files are kept: NCJAX_CACHE_DIR, else ncjax/data in the user's cache folder."""
+    """Returns the folder of downloads and prepared files: NCJAX_CACHE_DIR, or ncjax/data in the user's cache folder."""
     chosen = os.environ.get("NCJAX_CACHE_DIR")
     if chosen:
         return expand(chosen)
@@ -30,7 +30,7 @@ def cache_dir() -> Path:
 
 
 def md5(path: Path) -> str:
-    """The MD5 checksum of a file, in hexadecimal."""
+    """Computes the MD5 checksum of a file, in hexadecimal."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
@@ -39,17 +39,17 @@ def md5(path: Path) -> str:
 
 
 def check_md5(path: Path, expected: str, url: str) -> None:
-    """Raises InputError unless the file is the official one."""
-    found = md5(path)
-    if found != expected:
+    """Raises InputError unless the file has the official checksum."""
+    checksum = md5(path)
+    if checksum != expected:
         raise InputError(
-            f"{path} has MD5 checksum {found}, not the official {expected}: it is incomplete or altered; "
-            f"fetch it again from {url}"
+            f"{path} has MD5 checksum {checksum}, not the official {expected}: it is incomplete or altered; "
+            f"download it again from {url}"
         )
 
 
 def find(data_dir: Path, choices: Iterable[Sequence[str]]) -> list[Path] | None:
-    """The first of several groups of files of which all are there; paths are relative to data_dir."""
+    """Finds the first group of files, given by paths relative to data_dir, that exists whole."""
     for group in choices:
         paths = [data_dir / name for name in group]
         if all(path.is_file() for path in paths):
@@ -58,14 +58,18 @@ def find(data_dir: Path, choices: Iterable[Sequence[str]]) -> list[Path] | None:
 
 
 def download(url: str, expected_md5: str) -> Path:
-    """The file at url in the cache folder, fetched unless it is there already; its checksum is that expected."""
+    """Downloads a file into the cache folder, unless it is there, and checks its checksum.
+
+    Raises:
+      InputError: if it cannot be downloaded, or its checksum is wrong.
+    """
     path = cache_dir() / "downloads" / url.rsplit("/", 1)[-1]
     if path.exists():
         check_md5(path, expected_md5, f"{url} (delete the file first)")
         return path
-    advice = f"fetch {url} by hand and name its folder with data_dir"
-    # A name of its own, so that two processes fetching at once do not write into one file; opened as any file, so that
-    # whoever may read the cache folder may read this.
+    advice = f"download {url} by hand and give its folder as data_dir"
+    # a unique name, since two processes may download at once; not a temporary file, whose permissions are stricter than
+    # those of the cache folder
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +80,9 @@ def download(url: str, expected_md5: str) -> Path:
                 while block := reply.read(1 << 20):
                     file.write(block)
                     bar.update(len(block))
-        found = md5(part)
-        if found != expected_md5:
-            raise InputError(f"what {url} sent has MD5 checksum {found}, not the official {expected_md5}; {advice}")
+        checksum = md5(part)
+        if checksum != expected_md5:
+            raise InputError(f"{url} sent a file of MD5 checksum {checksum}, not the official {expected_md5}; {advice}")
         part.replace(path)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
@@ -90,22 +94,22 @@ def download(url: str, expected_md5: str) -> Path:
 
 
 def remove_abandoned(folder: Path, pattern: str) -> None:
-    """Removes what processes that were killed a day ago, or before, have left in a folder."""
-    for left in abandoned(folder, pattern):
-        with contextlib.suppress(FileNotFoundError):  # another process has just done so
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+    """Removes the leftovers of processes that were killed at least a day ago from a folder."""
+    for path in abandoned(folder, pattern):
+        with contextlib.suppress(FileNotFoundError):  # removed by another process
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def abandoned(folder: Path, pattern: str) -> Iterator[Path]:
-    """What processes that were killed a day ago, or before, have left in a folder."""
-    for left in folder.glob(pattern):
+    """Yields the leftovers of processes that were killed at least a day ago in a folder."""
+    for path in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process has just ended
-            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
-                yield left
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
+                yield path
 
 
 def check_member_names(archive: Path, names: Iterable[str]) -> None:
-    """Raises InputError for an archive with paths that climb out of its folder, whether or not they are read."""
+    """Raises InputError for an archive with paths outside its own folder."""
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
@@ -113,6 +117,6 @@ def check_member_names(archive: Path, names: Iterable[str]) -> None:
 
 
 def digest(facts: Mapping[str, object]) -> str:
-    """A short name for what prepared files were made from."""
+    """Computes a short digest of the origin of prepared files."""
     text = "\n".join(f"{key}={facts[key]}" for key in sorted(facts))
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]  # as file names may need
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]  # file names may need it

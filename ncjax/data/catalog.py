@@ -1,21 +1,27 @@
-"""The data sets that are known by name, and `load`."""
+"""The catalog of data sets, and `load`."""
 
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ncjax.data.benchmark import Benchmark, Request, build
+from ncjax.data.benchmark import Benchmark
+from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 from ncjax.files import expand
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a data set without opening it.
+    """The catalog entry of a data set.
 
-    module: of ncjax.data, its open_data_set(Request) opens the data set; imported only then. prepared: the name of
-    the prepared files in the cache, None where nothing is prepared. options: the arguments of `load` beyond the
-    common ones that the data set takes. augmentation None: by the number of channels.
+    Attributes:
+      module: the module of ncjax.data whose open_data_set(Request) opens the data set.
+      summary: what it holds.
+      source: where it comes from.
+      licence: of its images.
+      augmentation: the kind that suits its images; None to decide by the number of channels.
+      prepared: the name of its prepared files in the cache; None where nothing is prepared.
+      options: the arguments of `load` that not every data set takes.
     """
 
     module: str
@@ -38,7 +44,7 @@ CATALOG: dict[str, Entry] = {
         "glyphs",
         "characters rendered from matplotlib's fonts: 64 of 182 source, 16 validation, 20 target classes by "
         "split_seed, 150 images a class (source: 100 and 50), 28x28x1; the same bytes on every machine",
-        "outlines that come with ncjax, warped when loaded, nothing to fetch",
+        "outlines that come with ncjax, warped when loaded; no download",
         "the fonts' own: Bitstream Vera and Arev (DejaVu), SIL Open Font License (STIX)",
         "shift",
     ),
@@ -117,7 +123,7 @@ CATALOG: dict[str, Entry] = {
     ),
     "csv": Entry(
         "csv_lists",
-        "your own images by lists of lines filename,label: a .csv file, or a folder of such, beside a folder images/",
+        "your own images by .csv files of lines filename,label: a file, or a folder of files, beside a folder images/",
         "yours",
         "yours",
         None,
@@ -126,7 +132,7 @@ CATALOG: dict[str, Entry] = {
     ),
     "parquet": Entry(
         "parquet",
-        "Parquet files with a column of images and one of labels, as of the Hugging Face hub: a file or a folder",
+        "Parquet files with columns of images and labels, as on the Hugging Face hub: a file or a folder",
         "yours",
         "yours",
         None,
@@ -137,14 +143,14 @@ CATALOG: dict[str, Entry] = {
         "tfds",
         "tfds:NAME or tfds:NAME:VERSION, an image data set that tensorflow-datasets has prepared under data_dir",
         "https://www.tensorflow.org/datasets/catalog/overview",
-        "each its own; tensorflow-datasets tells it",
+        "see tensorflow-datasets",
         None,
         "tfds",
         _OF_IMAGES | _OF_COLUMNS,
     ),
     "pickles": Entry(
         "pickles",
-        "pickles and arrays that few-shot repositories handed out, in the folder data_dir: miniImageNet, CIFAR-FS, "
+        "pickles and arrays from few-shot repositories, in the folder data_dir: miniImageNet, CIFAR-FS, "
         "FC100, tieredImageNet",
         "yours",
         "yours",
@@ -164,7 +170,7 @@ CATALOG: dict[str, Entry] = {
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that `load` knows."""
+    """Returns the names of the data sets that `load` knows."""
     return tuple(CATALOG)
 
 
@@ -185,40 +191,39 @@ def load(
     nested: bool = False,
     stream_above: int | None = None,
 ) -> Benchmark:
-    """A data set as images of source, validation and target classes.
+    """Loads a data set as images of source, validation and target classes.
 
     Args:
-      name: one of `names()`; of tfds with the data set after a colon, as tfds:cifar100 or tfds:cifar100:3.0.2.
+      name: one of `names()`; for tfds with the data set after a colon, as in tfds:cifar100 or tfds:cifar100:3.0.2.
       data_dir: the folder of the data set's official archive or of the user's own images; a single archive (CIFAR,
-        EMNIST, ImageNet) may be named itself, and the file of npz is. Without it the prepared files in the cache folder
-        are read or, where there are none, made from the archive, which is downloaded; mini_imagenet and the user's own
-        data (folder, csv, parquet, pickles, npz) need it, glyphs does not look at it, tfds looks into its own folder.
-      num_source_classes: how many of the source classes to use, at least 2, drawn by `split_seed`; fewer are a subset
-        of more. None for all, or 64 of the 182 of glyphs.
-      source_test_per_class: images of each source class held out as source_test; 0 for none. None for the images that
-        the data set's makers set aside for tests (100 of 600 for CIFAR-100, 50 of 150 for glyphs, …) or, where they set
-        none aside, a sixth of each class, rounded down, but at least one image. The makers' test images are held out
-        first, others at random.
-      samples_per_class: at most this many images a class in source_train, of those not held out, drawn by `split_seed`.
+        EMNIST, ImageNet) may be given itself, and for npz the file. Without it, prepared files are read from the cache
+        folder or, where there are none, made from the archive, which is downloaded. mini_imagenet and the user's own
+        data (folder, csv, parquet, pickles, npz) need it, glyphs ignores it, tfds defaults to its own folder.
+      num_source_classes: the number of source classes to use, at least 2, drawn by `split_seed`; a smaller number gives
+        a subset. None for all, or 64 of the 182 of glyphs.
+      source_test_per_class: images of each source class held out as source_test; 0 for none. None for the makers' test
+        images (100 of 600 for CIFAR-100, 50 of 150 for glyphs, …) or, where there are none, a sixth of each class,
+        rounded down, but at least one image. The makers' test images are held out first, others at random.
+      samples_per_class: the most images a class in source_train, drawn by `split_seed` from the images not held out.
       split_seed: seed of every random choice of classes and images.
       image_size: side in pixels that images are resized to, at least 8; for mini_imagenet, folder, csv, parquet (84 by
         default), tfds (the data set's own if it has one, else 84), pickles (their own) and omniglot (28) only.
       rotations: omniglot only: a character turned by 90, 180 and 270 degrees is three more classes.
-      skip_corrupt: leave out images that cannot be read, and say how many; for images that are in files of the user's.
+      skip_corrupt: skip images that cannot be read, and report their number; for the user's own images.
       class_split: which classes are source, validation and target: cifar_fs, fc100, mini_imagenet, cub, tiered_imagenet
-        or a .json file of lists under these three words, matched to the data's class names, wnids or numbers. Classes
-        that are missing or left over are told. For cifar100 and the user's own data.
-      image_column: csv, parquet and tfds only: the column of images, where its type does not tell it.
-      label_column: likewise of labels.
+        or a .json file of lists under these three words, matched to the data's class names, wnids or numbers. Missing
+        and unused classes are reported. For cifar100 and the user's own data.
+      image_column: csv, parquet and tfds only: the column of images, where several columns have a suitable type.
+      label_column: the column of labels, likewise.
       nested: folder only: images may also lie one folder deeper than their class.
-      stream_above: source_train images of more bytes than this stay in the prepared files, and are read when they are
-        indexed; never by default. Images of glyphs, omniglot and npz are always in memory: 0 is refused for them, a
-        larger number changes nothing.
+      stream_above: if source_train has more bytes than this, its images stay in the prepared files and are read when
+        they are indexed; never by default. Images of glyphs, omniglot and npz are always in memory: 0 is refused for
+        them, a larger number changes nothing.
 
     Raises:
       InputError: for an unknown name, a missing, truncated or altered archive, damaged prepared files, an image that
-        cannot be read, more source classes or held-out images than there are, too few classes or images, an argument
-        out of its range or that this data set does not take.
+        cannot be read, more source classes or held-out images than exist, too few classes or images, an argument out
+        of its range or not for this data set.
     """
     kind, _, which = name.partition(":") if isinstance(name, str) else (name, "", "")
     entry = CATALOG.get(kind)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data import archives, class_splits, records
-from ncjax.data.benchmark import ClassSplit, DataSet, Request, given_class_split, random_class_split
+from ncjax.data import archives, class_splits, record_writer
+from ncjax.data.class_splits import ClassSplit, given_class_split, random_class_split
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 
 VERSION = "1.0.0"
@@ -23,10 +24,18 @@ VERSION = "1.0.0"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive in the layout of the CIFAR python version, and the MD5 checksums that it must have.
+    """An archive in the layout of CIFAR's Python version.
 
-    checksums: of the archive file, under its name, and of every pickle in it. A copy with other checksums is another
-    data set, prepared apart; `load` knows only the official ones.
+    Attributes:
+      name: of the data set.
+      folder: the folder in the archive.
+      url: of the archive.
+      train: the names of the pickles of training images.
+      test: likewise of test images.
+      meta: the pickle of class names.
+      labels_key: the key of the labels in a pickle of images.
+      names_key: the key of the class names in `meta`.
+      checksums: the MD5 checksums of the archive file and of every pickle in it, by name.
     """
 
     name: str
@@ -41,7 +50,7 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """The archive file's name."""
+        """The name of the archive file."""
         return self.url.rsplit("/", 1)[-1]
 
     @property
@@ -90,17 +99,21 @@ _OFFICIAL = {"cifar_fs": CIFAR100, "fc100": CIFAR100, "cifar100": CIFAR100, "cif
 
 
 def open_data_set(request: Request, archive: Archive | None = None) -> DataSet:
-    """cifar_fs, fc100, cifar100 or cifar10; `archive` other than the official one is for trying out.
+    """Opens cifar_fs, fc100, cifar100 or cifar10.
 
-    Raises InputError if the archive is neither prepared nor found nor can be fetched, or is not the expected one.
+    Args:
+      request: the arguments of `load`.
+      archive: a replacement of the official archive, for tests; it is prepared apart.
+
+    Raises:
+      InputError: if the archive is not prepared and cannot be found or downloaded, or its checksums are wrong.
     """
     official = _OFFICIAL[request.name]
     archive = official if archive is None else archive
     made_from = None if archive == official else archives.digest(archive.checksums)
-    # A folder that is named is checked even where prepared files would do, so that the same command always says the
-    # same of it.
-    found = None if request.data_dir is None else _find(request.data_dir, archive)
-    prepared = records.prepare(archive.name, VERSION, made_from, lambda: _contents(archive, found))
+    # data_dir is checked even where prepared files exist, so that the same command has the same outcome
+    paths = None if request.data_dir is None else _find(request.data_dir, archive)
+    prepared = record_writer.prepare(archive.name, VERSION, made_from, lambda: _contents(archive, paths))
     superclasses = {} if archive.name == CIFAR10.name else class_splits.cifar100_superclasses()
     return prepared.data_set(_class_split(request, prepared.class_names), superclasses)
 
@@ -117,7 +130,7 @@ def _class_split(request: Request, class_names: tuple[str, ...]) -> ClassSplit:
 
 
 def _find(data_dir: Path, archive: Archive) -> tuple[Path, ...]:
-    """The archive file alone, or the pickles; their checksums are the expected ones."""
+    """Finds the archive file or the pickles, and checks their checksums."""
     if data_dir.is_file():
         choices: list[tuple[str, ...]] = [(data_dir.name,)]
         data_dir = data_dir.parent
@@ -128,7 +141,7 @@ def _find(data_dir: Path, archive: Archive) -> tuple[Path, ...]:
     if paths is None:
         raise InputError(
             f"{data_dir} holds neither {archive.folder}/ with {', '.join(archive.members)} nor {archive.file}; "
-            f"fetch {archive.url}, or leave data_dir out to have it downloaded"
+            f"download {archive.url}, or leave data_dir out to have it downloaded"
         )
     names = [archive.file] if len(paths) == 1 else archive.members
     for path, name in zip(paths, names, strict=True):
@@ -136,8 +149,8 @@ def _find(data_dir: Path, archive: Archive) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _contents(archive: Archive, found: tuple[Path, ...] | None) -> records.Contents:
-    paths = found or (archives.download(archive.url, archive.checksums[archive.file]),)
+def _contents(archive: Archive, paths: tuple[Path, ...] | None) -> record_writer.Contents:
+    paths = paths or (archives.download(archive.url, archive.checksums[archive.file]),)
     pickles = _read_archive(paths[0], archive) if len(paths) == 1 else _read_files(paths, archive)
     names = tuple(str(name) for name in pickles[archive.meta][archive.names_key])
 
@@ -151,7 +164,7 @@ def _contents(archive: Archive, found: tuple[Path, ...] | None) -> records.Conte
 
         return generate
 
-    return records.Contents(
+    return record_writer.Contents(
         description=f"{archive.name}: 32 x 32 colour images of {len(names)} classes, in the official order.",
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         image_shape=(32, 32, 3),
@@ -166,29 +179,29 @@ def _read_files(paths: tuple[Path, ...], archive: Archive) -> dict[str, dict]:
 
 
 def _read_archive(path: Path, archive: Archive) -> dict[str, dict]:
-    """The pickles of the archive file, read from it directly: nothing is extracted to disk."""
+    """Reads the pickles from the archive file, without extracting it to disk."""
     try:
         with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as tar:
             archives.check_member_names(path, tar.getnames())
-            found = {}
+            contents = {}
             for member in archive.members:
                 file = tar.extractfile(f"{archive.folder}/{member}")
                 if file is None:
                     raise KeyError(member)
-                found[member] = _unpickle(file.read(), f"{path}: {member}", archive, member)
-            return found
+                contents[member] = _unpickle(file.read(), f"{path}: {member}", archive, member)
+            return contents
     except (tarfile.TarError, EOFError, KeyError) as error:
         raise InputError(
-            f"{path} cannot be read as {archive.file} ({first_line(error)}); fetch it from {archive.url}"
+            f"{path} cannot be read as {archive.file} ({first_line(error)}); download it from {archive.url}"
         ) from error
 
 
 def _unpickle(content: bytes, where: str, archive: Archive, member: str) -> dict:
-    """Opens a pickle only if its checksum is the expected one: a pickle can run any code."""
-    found = hashlib.md5(content).hexdigest()
-    if found != archive.checksums[member]:
+    """Opens a pickle after checking its checksum, since a pickle can run any code."""
+    checksum = hashlib.md5(content).hexdigest()
+    if checksum != archive.checksums[member]:
         raise InputError(
-            f"{where} has MD5 checksum {found}, not the expected {archive.checksums[member]}; it was not opened; "
-            f"fetch it again from {archive.url}"
+            f"{where} has MD5 checksum {checksum}, not the expected {archive.checksums[member]}; it was not opened; "
+            f"download it again from {archive.url}"
         )
     return pickle.loads(content, encoding="latin1")

@@ -1,4 +1,4 @@
-"""Which classes are source, validation and target: published splits by name, and the user's own in a file."""
+"""Class splits into source, validation and target: published, drawn at random, or from the user's file."""
 
 import json
 import re
@@ -7,10 +7,100 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from ncjax.data.benchmark import PARTS, ClassSplit, given_class_split, own_class_split, part_named
+import numpy as np
+
 from ncjax.errors import InputError, first_line
 from ncjax.files import expand
 from ncjax.progress import remark
+
+PARTS = ("source", "validation", "target")
+_PART_NAMES = {
+    "source": "source", "train": "source", "meta-train": "source",
+    "validation": "validation", "val": "validation", "valid": "validation", "meta-val": "validation",
+    "meta-valid": "validation", "meta-validation": "validation",
+    "target": "target", "test": "target", "meta-test": "target",
+}  # fmt: skip
+PARTS_HELP = "source, validation and target, also named train, val and test or meta-train, meta-val and meta-test"
+
+
+def part_named(name: str) -> str | None:
+    """Returns which of PARTS goes by this name in the literature; None for other names."""
+    return _PART_NAMES.get(name.lower().replace("_", "-"))
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """The class numbers of each part.
+
+    Attributes:
+      source: ordered: the first n are the source classes of a benchmark of n.
+      validation: may be empty.
+      target: the target classes.
+      default_sources: the number of source classes where the user asks for none.
+    """
+
+    source: tuple[int, ...]
+    validation: tuple[int, ...]
+    target: tuple[int, ...]
+    default_sources: int
+
+    def __post_init__(self) -> None:
+        """Raises InputError for less than 2 source or target classes."""
+        for part, classes in (("source", self.source), ("target", self.target)):
+            if len(classes) < 2:
+                raise InputError(f"there are {len(classes)} {part} classes; at least 2 are needed, with images in each")
+
+
+def random_class_split(
+    num_classes: int, *, target: int, validation: int = 0, default_sources: int | None = None, seed: int
+) -> ClassSplit:
+    """Draws target and validation classes, and an order of the others, uniformly.
+
+    The target classes depend on the seed, and not on the number of source classes.
+    """
+    order = _draw_order(num_classes, seed)
+    source = order[target + validation :]
+    return ClassSplit(
+        source=source,
+        validation=order[target : target + validation],
+        target=order[:target],
+        default_sources=len(source) if default_sources is None else default_sources,
+    )
+
+
+def own_class_split(num_classes: int, seed: int) -> ClassSplit:
+    """Draws a split of classes that come without one.
+
+    Of k classes, the target has round(k / 5), but at least min(5, k // 2); validation has round(0.16 k) if k >= 20,
+    otherwise none; the rest are source.
+
+    Raises:
+      InputError: if there are fewer than 4 classes.
+    """
+    if num_classes < 4:
+        raise InputError(f"there are {num_classes} classes; at least 4 are needed, 2 source and 2 target")
+    target = max(min(5, num_classes // 2), round(0.2 * num_classes))
+    validation = round(0.16 * num_classes) if num_classes >= 20 else 0
+    return random_class_split(num_classes, target=target, validation=validation, seed=seed)
+
+
+def given_class_split(
+    class_names: Sequence[str], source: Sequence[str], validation: Sequence[str], target: Sequence[str], seed: int
+) -> ClassSplit:
+    """Makes a split from class names, such as a published one; only the order of source classes is drawn."""
+    number = {name: i for i, name in enumerate(class_names)}
+    order = _draw_order(len(source), seed)
+    return ClassSplit(
+        source=tuple(number[source[i]] for i in order),
+        validation=tuple(number[name] for name in validation),
+        target=tuple(number[name] for name in target),
+        default_sources=len(source),
+    )
+
+
+def _draw_order(count: int, seed: int) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.random.default_rng([seed, 0]).permutation(count))
+
 
 NAMES = ("cifar_fs", "fc100", "mini_imagenet", "cub", "tiered_imagenet")
 _OF_CIFAR100 = ("cifar_fs", "fc100")
@@ -19,10 +109,14 @@ _WNID = re.compile(r"n\d{8}(?!\d)")
 
 @dataclass(frozen=True)
 class NamedSplit:
-    """Lists of class names as somebody published them, and what else data may call these classes.
+    """A published class split, with other names of its classes.
 
-    parts: the names by part, of PARTS. words: for a name, others of the same class. numbers: for a name, the number of
-    its class in the data set that the split is of. superclasses: for a name, that of its superclass.
+    Attributes:
+      where: the split, for messages.
+      parts: the class names of each of PARTS.
+      words: other names of a class, by its name.
+      numbers: the number of a class in its data set, by its name.
+      superclasses: the superclass of a class, by its name.
     """
 
     where: str
@@ -32,15 +126,17 @@ class NamedSplit:
     superclasses: Mapping[str, str] = field(default_factory=dict)
 
     def listed(self) -> Iterator[tuple[str, str]]:
-        """Each name with its part."""
+        """Yields each name with its part."""
         return ((name, part) for part in PARTS for name in self.parts.get(part, ()))
 
 
 def read(spec: str) -> NamedSplit:
-    """The split of that name, one of NAMES, or that in a .json file: lists under source, validation and target.
+    """Reads a split: one of NAMES, or a .json file of lists under source, validation and target.
 
-    The lists may also be named train, val and test. Raises InputError for another name, and for a file that holds no
-    such lists, or one class twice.
+    The lists may also be named train, val and test.
+
+    Raises:
+      InputError: if the name is unknown, or the file holds no such lists or a class twice.
     """
     if spec in NAMES:
         content = _shipped(spec)
@@ -59,7 +155,7 @@ def read(spec: str) -> NamedSplit:
 
 
 def cifar100_superclasses() -> dict[str, str]:
-    """The superclass of each class of CIFAR-100."""
+    """Returns the superclass of each class of CIFAR-100."""
     return dict(_shipped("cifar100_classes")["superclasses"])
 
 
@@ -87,50 +183,53 @@ def _named_split(where: str, content: Any) -> NamedSplit:
     seen: set[str] = set()
     for name, _ in split.listed():
         if name in seen:
-            raise InputError(f"{where} lists class {name!r} twice; a class has one place")
+            raise InputError(f"{where} lists class {name!r} twice; a class must be in one list")
         seen.add(name)
     return split
 
 
 def _superclasses(given: Any) -> dict[str, str]:
-    """Those given for a class each; lists of superclasses, as the file of fc100 has, say nothing of classes."""
+    """Returns superclasses given by class; lists of superclasses, as in the file of fc100, are ignored."""
     return {k: v for k, v in given.items() if isinstance(v, str)} if isinstance(given, dict) else {}
 
 
 def choose(
     spec: str | None, class_names: Sequence[str], parts: Mapping[str, Sequence[str]], seed: int
 ) -> tuple[ClassSplit, Mapping[str, str]]:
-    """The split of a data set's classes, and their superclasses where the split knows them, by class name.
+    """Chooses the split of a data set's classes.
 
     Args:
-      spec: a split by name or file; None for that of the data.
+      spec: a split by name or file; None for the data's own split, or a random one.
       class_names: of the data.
-      parts: the data's own division of these, by part; empty where it has none, and the split is drawn.
-      seed: of what is drawn.
+      parts: the data's own split, class names by part; empty where it has none.
+      seed: of random choices.
+
+    Returns:
+      The split, and the superclasses of classes where the split knows them, by class name.
 
     Raises:
-      InputError: the split names no class of the data, or leaves too few; otherwise as `read`.
+      InputError: if the split names no class of the data or leaves too few; otherwise as `read`.
     """
     if spec is None:
         if not parts:
             return own_class_split(len(class_names), seed), {}
         return _given(class_names, parts, seed), {}
     split = read(spec)
-    found = _match(split, class_names)
-    if not found:
+    match = _match(split, class_names)
+    if not match:
         raise InputError(
             f"{split.where} names no class of the data, whose classes are {_some(class_names)}; choose the split of "
             "this data set, or list these names in a .json file"
         )
-    missing = [name for name, _ in split.listed() if name not in found]
-    left_over = sorted(set(class_names) - set(found.values()))
+    missing = [name for name, _ in split.listed() if name not in match]
+    left_over = sorted(set(class_names) - set(match.values()))
     if missing:
         remark(f"{split.where}: {len(missing)} of its classes are not in the data: {_some(missing)}")
     if left_over:
         remark(f"{split.where}: {len(left_over)} classes of the data are in none of its lists: {_some(left_over)}")
-    here = {part: [found[name] for name in names if name in found] for part, names in split.parts.items()}
-    superclasses = {found[name]: split.superclasses[name] for name in found if name in split.superclasses}
-    return _given(class_names, here, seed), superclasses
+    matched = {part: [match[name] for name in names if name in match] for part, names in split.parts.items()}
+    superclasses = {match[name]: split.superclasses[name] for name in match if name in split.superclasses}
+    return _given(class_names, matched, seed), superclasses
 
 
 def _given(class_names: Sequence[str], parts: Mapping[str, Sequence[str]], seed: int) -> ClassSplit:
@@ -139,11 +238,11 @@ def _given(class_names: Sequence[str], parts: Mapping[str, Sequence[str]], seed:
 
 
 def _match(split: NamedSplit, class_names: Sequence[str]) -> dict[str, str]:
-    """For each listed class that the data has, what the data calls it.
+    """Finds the data's name of each listed class that the data has.
 
-    By the first of these ways that leads to one class, and to one that no other listed class has: the name as it is;
-    its wnid; in lower case with blanks for - and _ and without a leading number, as of 001.Black_footed_Albatross; its
-    words or the first of them; its number, where all classes of the data are called by numbers.
+    A class is matched by the first of these that gives exactly one class, not yet matched: the name as it is; its wnid;
+    the name in lower case with blanks for - and _ and without a leading number, as in 001.Black_footed_Albatross; its
+    words, or the first of them; its number, if all classes of the data are called by numbers.
     """
     found: dict[str, str] = {}
     taken: set[str] = set()
@@ -174,7 +273,7 @@ def _plain(name: str) -> str:
 
 
 def _unambiguous(pairs: Iterator[tuple[str, str]]) -> dict[str, str]:
-    """The pairs whose key is that of no other."""
+    """Returns the pairs whose key occurs with one value only."""
     found: dict[str, str | None] = {}
     for key, value in pairs:
         found[key] = None if key in found and found[key] != value else value

@@ -1,4 +1,4 @@
-"""What the cache folder holds that no load reads any more."""
+"""Removal of files in the cache folder that no load reads any more."""
 
 import contextlib
 import os
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ncjax.data import archives, labelled, records
+from ncjax.data import archives, labelled, prepared_files, record_writer
 from ncjax.errors import InputError
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that can be removed, and why."""
+    """A file or folder that can be removed, and the reason."""
 
     path: Path
     reason: str
 
     @property
     def num_bytes(self) -> int:
-        """The size of all that is in it."""
+        """The size of its contents."""
         files = self.path.rglob("*") if self.path.is_dir() else [self.path]
         return sum(path.lstat().st_size for path in files if path.is_file())
 
@@ -28,12 +28,16 @@ class Leftover:
 def leftovers() -> list[Leftover]:
     """Finds what can be removed from the cache folder.
 
-    That is: files prepared from images of the user's own that are damaged, or of a former version of ncjax, or whose
-    images are not there any more, or have changed since, of which newer files have the same settings; and what was left
-    by processes that were killed a day ago, or before. Official archives, and files prepared from them, stay.
+    These are files prepared from the user's own images that are damaged, of an earlier version of ncjax, or whose
+    images are gone or have changed (newer files have the same settings); and leftovers of processes that were killed at
+    least a day ago. Official archives, and files prepared from them, stay.
     """
     cache = archives.cache_dir()
-    places = [(cache, f"*/{records.SCRATCH}*"), (cache, f"local/*/*/{records.SCRATCH}*"), (cache, "downloads/*.part")]
+    places = [
+        (cache, f"*/{record_writer.SCRATCH}*"),
+        (cache, f"local/*/*/{record_writer.SCRATCH}*"),
+        (cache, "downloads/*.part"),
+    ]
     killed = [path for folder, pattern in places for path in archives.abandoned(folder, pattern)]
     return [*_unread(cache), *(Leftover(path, "left by a process that was killed") for path in killed)]
 
@@ -43,16 +47,16 @@ def _unread(cache: Path) -> Iterator[Leftover]:
     folders = (path for name in labelled.KINDS for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            prepared = records.open_prepared(folder)
+            prepared = prepared_files.open_prepared(folder)
         except InputError:
             yield Leftover(folder, "damaged")
             continue
         if prepared is None:
             continue
         if prepared.source is None:
-            yield Leftover(folder, f"of a former version of ncjax, {labelled.VERSION} has taken its place")
+            yield Leftover(folder, f"of an earlier version of ncjax, replaced by {labelled.VERSION}")
         elif not os.path.exists(prepared.source):
-            yield Leftover(folder, f"{prepared.source} is not there any more")
+            yield Leftover(folder, f"{prepared.source} does not exist any more")
         else:
             key = (folder.parent.name, prepared.source, *sorted(prepared.settings.items()))
             if newest.setdefault(key, folder) != folder:
@@ -60,7 +64,11 @@ def _unread(cache: Path) -> Iterator[Leftover]:
 
 
 def remove(leftover: Leftover) -> None:
-    """Deletes it. Raises InputError where that is not allowed."""
+    """Deletes a leftover.
+
+    Raises:
+      InputError: if it cannot be deleted.
+    """
     path = leftover.path
     try:
         if path.is_dir():
@@ -70,6 +78,6 @@ def remove(leftover: Leftover) -> None:
     except OSError as error:
         raise InputError(f"cannot remove {path}: {error.strerror}") from error
     if path.is_relative_to(archives.cache_dir() / "local"):
-        with contextlib.suppress(OSError):  # of files of other versions, they are not empty
+        with contextlib.suppress(OSError):  # not empty: files of other versions
             path.parent.rmdir()
             path.parent.parent.rmdir()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ncjax.data import archives, labelled
-from ncjax.data.benchmark import PARTS, DataSet, Request, part_named
+from ncjax.data.class_splits import PARTS, part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
 
 FILES = ("filename", "file_name", "file", "image", "path")
@@ -23,18 +24,20 @@ class Line(NamedTuple):
 
 
 def open_data_set(request: Request) -> DataSet:
-    """A list, data_dir=FILE.csv, or all lists in a folder; files are below images/ beside them, or beside them.
+    """Opens a list, data_dir=FILE.csv, or all lists in a folder; images lie in images/ beside the list, or beside it.
 
-    The first line names the columns, filename and label, or others by image_column and label_column. Lists called
-    train.csv, val.csv and test.csv (or source.csv …) divide the classes, unless a `class_split` does.
-    Raises InputError for a list that is none, an image that is listed twice or not there, a class in two parts.
+    The first line names the columns: filename and label, or the names given by image_column and label_column. Lists
+    called train.csv, val.csv and test.csv (or source.csv …) divide the classes, unless a `class_split` is given.
+
+    Raises:
+      InputError: if a list cannot be read, an image is listed twice or missing, or a class is in two parts.
     """
     place = request.data_dir
     if place is None:
-        raise InputError("csv needs data_dir=PATH, a .csv file of lines filename,label, or a folder that holds such")
+        raise InputError("csv needs data_dir=PATH, a .csv file of lines filename,label, or a folder of such files")
     lists = [place] if place.is_file() else sorted(p for p in place.glob("*.csv") if not p.name.startswith("."))
     if not lists:
-        raise InputError(f"{place} holds no .csv file; lists of lines filename,label are looked for there")
+        raise InputError(f"{place} holds no .csv file; put files of lines filename,label there")
     root = place.parent if place.is_file() else place
     lines = [line for path in lists for line in read(path, request.image_column, request.label_column)]
     names = sorted({line.label for line in lines})
@@ -47,9 +50,10 @@ def open_data_set(request: Request) -> DataSet:
 
 
 def read(path: Path, image_column: str | None = None, label_column: str | None = None) -> Iterator[Line]:
-    """The lines of a list.
+    """Yields the lines of a list.
 
-    Raises InputError for a file without such columns, a line without a value, a path out of its own folder.
+    Raises:
+      InputError: if a column or a value is missing, or a path leads out of the folder.
     """
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True))
@@ -78,37 +82,41 @@ def _column(path: Path, header: list[str], named: str | None, known: tuple[str, 
 
 
 def find_image(root: Path, line: Line) -> Path:
-    """The file of an image. Raises InputError where it is not there."""
+    """Returns the file of an image.
+
+    Raises:
+      InputError: if it does not exist.
+    """
     for path in (root / "images" / line.image, root / line.image):
         if path.is_file():
             return path
-    raise InputError(f"{root / 'images' / line.image} is listed in {line.list} but is not there")
+    raise InputError(f"{root / 'images' / line.image} is listed in {line.list} but does not exist")
 
 
 def check_listed_once(files: list[tuple[int, Path]], root: Path) -> None:
-    """Raises InputError for an image in two lines."""
+    """Raises InputError if an image is listed twice."""
     twice = [path for path, times in Counter(path for _, path in files).items() if times > 1]
     if twice:
         raise InputError(f"{twice[0]} is listed more than once in the csv files of {root}; list each image once")
 
 
 def _parts(lines: list[Line]) -> dict[str, list[str]]:
-    """The classes of each part where the lists have the names of parts, all of them; else none."""
-    found: dict[str, dict[str, Path]] = {}
+    """Returns the classes of each part if every list has the name of a part; otherwise an empty dictionary."""
+    parts: dict[str, dict[str, Path]] = {}
     for line in lines:
         part = part_named(line.list.stem)
         if part is None:
             return {}
-        found.setdefault(part, {})[line.label] = line.list
-    if not {"source", "target"} <= found.keys():
+        parts.setdefault(part, {})[line.label] = line.list
+    if not {"source", "target"} <= parts.keys():
         return {}
     place: dict[str, Path] = {}
-    for classes in found.values():
+    for classes in parts.values():
         for name, path in classes.items():
             if name in place:
                 raise InputError(
-                    f"class {name!r} is in {place[name]} and {path.name}; a class has one place: move its images, or "
-                    "have the classes divided by class_split"
+                    f"class {name!r} is in {place[name]} and {path.name}; a class must be in one: move its images, or "
+                    "divide the classes by class_split"
                 )
             place[name] = path
-    return {part: sorted(found[part]) for part in PARTS if part in found}
+    return {part: sorted(parts[part]) for part in PARTS if part in parts}

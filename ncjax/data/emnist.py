@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.data import archives, records
-from ncjax.data.benchmark import DataSet, Request, random_class_split
+from ncjax.data import archives, record_writer
+from ncjax.data.class_splits import random_class_split
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
 
 VERSION = "1.0.0"
@@ -31,10 +32,16 @@ _FILES = {
 
 
 def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet:
-    """emnist; `expected_md5` of gzip.zip other than the official one is for trying out.
+    """Opens emnist.
 
-    Extracted files have no official checksums: they are prepared apart, under a digest of what they hold.
-    Raises InputError if the files are neither prepared nor found nor can be fetched, or are damaged.
+    Extracted files have no official checksums: they are prepared apart, under a digest of their contents.
+
+    Args:
+      request: the arguments of `load`.
+      expected_md5: a replacement of the official checksum of gzip.zip, for tests.
+
+    Raises:
+      InputError: if the files are not prepared and cannot be found or downloaded, or are damaged.
     """
     made_from = None if expected_md5 == OFFICIAL_MD5 else archives.digest({"gzip.zip": expected_md5})
     archive = None if request.data_dir is None else _find_zip(request.data_dir)
@@ -45,10 +52,10 @@ def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet
         extracted = _from_folder(request.data_dir)
         made_from = archives.digest({name: hashlib.md5(content).hexdigest() for name, content in extracted.items()})
 
-    def contents() -> records.Contents:
+    def contents() -> record_writer.Contents:
         return _contents(extracted or _from_zip(archive or archives.download(URL, expected_md5)))
 
-    prepared = records.prepare("emnist", VERSION, made_from, contents)
+    prepared = record_writer.prepare("emnist", VERSION, made_from, contents)
     split = random_class_split(len(prepared.class_names), target=NUM_TARGET, seed=request.split_seed)
     return prepared.data_set(split)
 
@@ -56,23 +63,23 @@ def open_data_set(request: Request, expected_md5: str = OFFICIAL_MD5) -> DataSet
 def _find_zip(data_dir: Path) -> Path | None:
     if data_dir.is_file():
         return data_dir
-    found = archives.find(data_dir, [["gzip.zip"], ["emnist/gzip.zip"]])
-    return found[0] if found else None
+    paths = archives.find(data_dir, [["gzip.zip"], ["emnist/gzip.zip"]])
+    return paths[0] if paths else None
 
 
 def _from_folder(data_dir: Path) -> dict[str, bytes]:
     for folder in (data_dir / "emnist", data_dir, data_dir / "gzip", data_dir / "emnist" / "gzip"):
-        found = {}
+        contents = {}
         for name in (*_FILES.values(), _MAPPING):
             for path in (folder / f"{name}.gz", folder / name):
                 if path.is_file():
-                    found[name] = _unzipped(path.read_bytes(), str(path))
+                    contents[name] = _unzipped(path.read_bytes(), str(path))
                     break
-        if len(found) == len(_FILES) + 1:
-            return found
+        if len(contents) == len(_FILES) + 1:
+            return contents
     raise InputError(
         f"{data_dir} holds neither gzip.zip nor emnist/ with {_MAPPING} and the four emnist-balanced-*-ubyte.gz files; "
-        f"fetch {URL}, or leave data_dir out to have it downloaded"
+        f"download {URL}, or leave data_dir out to have it downloaded"
     )
 
 
@@ -80,10 +87,10 @@ def _from_zip(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             archives.check_member_names(path, archive.namelist())
-            found = {n: _unzipped(archive.read(f"gzip/{n}.gz"), f"{path}: {n}.gz") for n in _FILES.values()}
-            return found | {_MAPPING: archive.read(f"gzip/{_MAPPING}")}
+            contents = {n: _unzipped(archive.read(f"gzip/{n}.gz"), f"{path}: {n}.gz") for n in _FILES.values()}
+            return contents | {_MAPPING: archive.read(f"gzip/{_MAPPING}")}
     except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as EMNIST's gzip.zip ({error}); fetch it from {URL}") from error
+        raise InputError(f"{path} cannot be read as EMNIST's gzip.zip ({error}); download it from {URL}") from error
 
 
 def _unzipped(content: bytes, where: str) -> bytes:
@@ -92,25 +99,23 @@ def _unzipped(content: bytes, where: str) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{where} is incomplete or altered ({error}); fetch {URL} again") from error
+        raise InputError(f"{where} is incomplete or altered ({error}); download {URL} again") from error
 
 
-def _contents(files: dict[str, bytes]) -> records.Contents:
+def _contents(files: dict[str, bytes]) -> record_writer.Contents:
     arrays = {key: _idx(files[name], name) for key, name in _FILES.items()}
     names = _names(files[_MAPPING])
     for part in ("train", "test"):
         images, labels = arrays[f"{part}-images"], arrays[f"{part}-labels"]
         if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() >= len(names):
-            raise InputError(
-                f"EMNIST's {part} files do not fit one another, or are not of 28 x 28 pixels; fetch {URL} again"
-            )
+            raise InputError(f"EMNIST's {part} files do not match, or images are not 28 x 28; download {URL} again")
 
     def part_of(part: str) -> Callable[[], Iterator[tuple[np.ndarray, int]]]:
-        # The makers store images transposed.
+        # the makers store images transposed
         upright = arrays[f"{part}-images"].transpose(0, 2, 1)[..., None]
         return lambda: zip(upright, arrays[f"{part}-labels"].tolist(), strict=True)
 
-    return records.Contents(
+    return record_writer.Contents(
         description="EMNIST balanced, upright: 28 x 28 grey images of handwritten digits and letters.",
         homepage="https://www.nist.gov/itl/products-and-services/emnist-dataset",
         image_shape=(28, 28, 1),
@@ -121,28 +126,28 @@ def _contents(files: dict[str, bytes]) -> records.Contents:
 
 
 def _names(mapping: bytes) -> tuple[str, ...]:
-    """Of lines of "label code", the code the number of a letter or digit in ASCII; labels are 0, 1, … in any order."""
+    """Reads names from lines of "label code": labels are 0, 1, … in any order, the code is of a character in ASCII."""
     try:
         lines = filter(None, map(bytes.split, mapping.splitlines()))
         pairs = sorted((int(label), chr(int(code))) for label, code in lines)
     except (ValueError, OverflowError):
         pairs = []
     names = tuple(name for _, name in pairs)
-    # A code that lost its last digit is no letter.
+    # a code that lost its last digit is no letter
     if [n for n, _ in pairs] != list(range(len(set(names)))) or not "".join(names).isalnum():
         raise InputError(
             f"{_MAPPING} is incomplete or altered: its lines must be a label and a character's code, each once; "
-            f"fetch {URL} again"
+            f"download {URL} again"
         )
     return names
 
 
 def _idx(content: bytes, name: str) -> np.ndarray:
-    """A uint8 array in the idx format: magic number 0x08, number of axes, their lengths, the values."""
+    """Reads a uint8 array in the idx format: magic number 0x08, number of axes, their lengths, the values."""
     axes = 3 if "idx3" in name else 1
     start = 4 + 4 * axes
     if len(content) >= start and content[:4] == bytes([0, 0, 8, axes]):
         shape = struct.unpack(f">{axes}I", content[4:start])
         if len(content) - start == int(np.prod(shape)):
             return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-    raise InputError(f"{name} is incomplete or altered: its length does not fit its header; fetch {URL} again")
+    raise InputError(f"{name} is incomplete or altered: its length does not fit its header; download {URL} again")

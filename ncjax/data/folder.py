@@ -1,20 +1,23 @@
-"""`folder`: the user's own images, one sub-folder a class."""
+"""`folder`: the user's own images, in one sub-folder for each class."""
 
 from pathlib import Path
 
 from ncjax.data import images, labelled
-from ncjax.data.benchmark import PARTS, PARTS_HELP, DataSet, Request, part_named
+from ncjax.data.class_splits import PARTS, PARTS_HELP, part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
 
 
 def open_data_set(request: Request) -> DataSet:
-    """Classes in data_dir/<class>/, split by split_seed, or in data_dir/source/<class>/, validation/… and target/….
+    """Opens classes in data_dir/<class>/, split at random, or in data_dir/source/<class>/, validation/… and target/….
 
-    The three may also have the names train, val and test, or meta-train, meta-val and meta-test. With `class_split`
-    that split divides the classes, and a class may be in several of these. With `nested`, images of a class may lie one
-    folder deeper. The official folder of CUB-200-2011 is read from its images/. Files that are no images, and images in
-    other places, are passed over, and that is said.
-    Raises InputError for a folder without classes, a class without images, a class in two parts.
+    The part folders may also be called train, val and test, or meta-train, meta-val and meta-test. With `class_split`,
+    that split divides the classes, and a class may be in several part folders. With `nested`, images of a class may lie
+    one folder deeper. The official folder of CUB-200-2011 is read from its images/. Files that are no images, and
+    images in other places, are skipped with a message.
+
+    Raises:
+      InputError: if there are no classes, a class has no images, or a class is in two parts.
     """
     root = request.data_dir
     if root is None or not root.is_dir():
@@ -27,7 +30,7 @@ def open_data_set(request: Request) -> DataSet:
     folders = [folder for listing in (above[1:] or above) for folder in listing.folders]
     for path in (path for listing in above for path in listing.others):
         if images.is_dangling(path):  # it may have been a class
-            raise InputError(f"{path} is a link to what is not there; fix or remove it")
+            raise InputError(f"{path} is a broken link; fix or remove it")
     if not folders:
         raise InputError(f"{root} has no sub-folders; put the images of each class in a sub-folder of its name")
     names = list(dict.fromkeys(folder.name for folder in folders))
@@ -36,10 +39,10 @@ def open_data_set(request: Request) -> DataSet:
         twice = min(name for name in names if every.count(name) > 1)
         raise InputError(
             f"class {twice!r} is in more than one of {', '.join(f.name for f in given.values())} of {root}; a class "
-            "has one place, for target classes are ones that training has not seen"
+            "must be in one part, since training must not see target classes"
         )
     listings = [_listing(folder, request.nested) for folder in folders]
-    # Images beside the class folders are no images of a class.
+    # images beside the class folders belong to no class
     rest = [images.Listing([], listing.images + listing.others, []) for listing in above]
     images.remark_on_rest("folder", root, [*rest, *listings])
     for folder, listing in zip(folders, listings, strict=True):
@@ -52,9 +55,9 @@ def open_data_set(request: Request) -> DataSet:
 
 
 def _parts(root: Path, folders: list[Path], *, divided: bool) -> dict[str, Path]:
-    """The folders of a given split, by part, in the order of PARTS; none where the split is to be drawn.
+    """Finds the part folders, in the order of PARTS; returns an empty dictionary if there are none.
 
-    With `divided` they say which classes are source and which target, and both are needed.
+    With `divided`, they divide the classes, and source and target folders are required.
     """
     given: dict[str, Path] = {}
     for folder in folders:
@@ -73,32 +76,32 @@ def _parts(root: Path, folders: list[Path], *, divided: bool) -> dict[str, Path]
     if others:
         raise InputError(
             f"{root} has {', '.join(others)} beside {present}; a given split has folders for {PARTS_HELP}, and no "
-            "others: rename or move what is none of them"
+            "others: rename or move the rest"
         )
     return {part: given[part] for part in PARTS if part in given}
 
 
 def _is_class(folder: Path) -> bool:
-    """Whether this holds the files of one class, which may be called "train", and not the folders of several."""
-    inside = images.listing(folder)
-    return bool(inside.images or inside.others) and not inside.folders
+    """Whether this is a class folder, which may be called "train", and not a folder of class folders."""
+    listing = images.listing(folder)
+    return bool(listing.images or listing.others) and not listing.folders
 
 
 def _listing(folder: Path, nested: bool) -> images.Listing:
-    """What is in a class folder; with `nested`, what is in the folders inside of it counts as if it were there."""
-    found = images.listing(folder)
+    """Lists a class folder; with `nested`, together with the contents of its folders."""
+    listing = images.listing(folder)
     if nested:
-        inside = [images.listing(one) for one in found.folders]
-        found = images.Listing(
-            found.images + [path for one in inside for path in one.images],
-            found.others + [path for one in inside for path in one.others],
-            [path for one in inside for path in one.folders],
+        below = [images.listing(path) for path in listing.folders]
+        listing = images.Listing(
+            listing.images + [path for inner in below for path in inner.images],
+            listing.others + [path for inner in below for path in inner.others],
+            [path for inner in below for path in inner.folders],
         )
-    return found
+    return listing
 
 
 def _hint(listing: images.Listing) -> str:
-    """What to do about a class folder without images."""
+    """Returns advice about a class folder without images."""
     if any(images.listing(folder).images for folder in listing.folders):
         return "; they are one folder deeper: read them with nested"
     return images.heic_hint(listing.others)

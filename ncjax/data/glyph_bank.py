@@ -1,7 +1,7 @@
-"""`python -m ncjax.data.glyph_bank`: draws the outlines that `glyphs` warps into glyphs.npz, from matplotlib's fonts.
+"""`python -m ncjax.data.glyph_bank`: draws the outlines for `glyphs` from matplotlib's fonts into glyphs.npz.
 
-glyphs.npz comes with ncjax, so that nobody's versions of Pillow and FreeType change the images: this was run once, and
-a run with other versions may change pixels at the edges of outlines, hence the data set and its name.
+It was run once: glyphs.npz comes with ncjax, so that the images do not depend on the user's Pillow and FreeType. Other
+versions of them may draw other pixels at the edges of outlines, and so make another data set.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from ncjax.data.glyphs import CHARACTERS, EM, OUTLINE_SIDE, SIZE
 
-# Faces that matplotlib ships and that all have every one of CHARACTERS.
+# the fonts of matplotlib that have all CHARACTERS
 FACES = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif",
     "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic",
@@ -22,7 +22,11 @@ FACES = (
 
 
 def render(character: str, face: str) -> tuple[np.ndarray, int]:
-    """One character of one face: bool [80, 80], centred, 80 pixels on the longest side of its box; that side at EM."""
+    """Draws a character.
+
+    Returns:
+      Its outline, bool [80, 80], centred, with 80 pixels on the longest side of its box; and that side at the size EM.
+    """
     drawn = font(face, EM)
     left, top, right, bottom = drawn.getbbox(character)
     glyph = Image.new("L", (max(1, round(right - left)), max(1, round(bottom - top))))
@@ -36,7 +40,7 @@ def render(character: str, face: str) -> tuple[np.ndarray, int]:
 
 
 def correlations(characters: str) -> np.ndarray:
-    """How alike characters look, float [k, k]: the correlation of their 14 x 14 pixels in one face, mean over faces."""
+    """Computes the similarity of characters: the correlation of their 14 x 14 pixels, mean over faces, float [k, k]."""
     total = np.zeros((len(characters), len(characters)))
     margin = (4 * SIZE - OUTLINE_SIDE) // 2
     for face in FACES:
@@ -47,14 +51,14 @@ def correlations(characters: str) -> np.ndarray:
 
 
 def font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    """A face that matplotlib ships."""
+    """Opens a font that comes with matplotlib."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
-    # Pillow's other layout moves some characters by a pixel, and is there only where the system has FriBidi.
+    # Pillow's other layout moves some characters by a pixel, and needs FriBidi
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def write(path: Path) -> None:
-    """Draws the bank: `outlines`, a bit a pixel, and `sizes`, both [characters, faces, …], and what drew them."""
+    """Writes `outlines`, one bit a pixel, and `sizes`, both [characters, faces, …], and the programs that drew them."""
     drawn = [[render(character, face) for face in FACES] for character in CHARACTERS]
     np.savez_compressed(
         path,

@@ -1,9 +1,9 @@
-"""`glyphs`: characters of many faces, warped when they are loaded; nothing is downloaded.
+"""`glyphs`: rendered characters, without a download.
 
-The images are rendered, not collected: a class is one character, an image one random face, stroke, warp and noise.
-They are the same bytes on every machine: the outlines come with ncjax (`ncjax.data.glyph_bank` has drawn them), and
-all that is done to them is arithmetic of integers. No font is rendered, no floating-point number is rounded, and of
-NumPy's generators only the raw bits are used, which do not change from version to version.
+A class is a character; an image has a random font, stroke width, warp and noise. The images are the same bytes on every
+machine: outlines come with ncjax (drawn by `ncjax.data.glyph_bank`) and are warped in integer arithmetic. No font is
+rendered, no floating-point number is rounded, and only the raw bits of NumPy's generator are used, which do not change
+between versions.
 """
 
 import math
@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncjax.data.benchmark import ClassImages, DataSet, Request, random_class_split
+from ncjax.data.class_splits import random_class_split
+from ncjax.data.data_set import ClassImages, DataSet, Request
 from ncjax.errors import InputError
 from ncjax.progress import progress
 
@@ -22,8 +23,8 @@ NUM_TARGET, NUM_VALIDATION, NUM_SOURCE = 20, 16, 64
 SIZE = 28
 IMAGES_PER_CLASS, TEST_PER_CLASS = 150, 50
 
-# The letters, digits and signs that all faces of the bank share, without accented ones; of two whose outlines
-# correlate by 0.85 or more (`glyph_bank.correlations`), only the first in Unicode order is kept.
+# Letters without accents, digits and signs that all fonts of the bank have; of two characters whose outlines correlate
+# by 0.85 or more (`glyph_bank.correlations`), only the first in Unicode order is kept.
 CHARACTERS = (
     "!#$%&+0123456789<=>?@ABCDEGHJKLMNOPQRSTUVWXYZabdefgijkmnqrty¢£¤§ª¬±µ¶Æ×ØÞßæð÷øþĲ"
     "ĳŀŉŊŋŒƈƐƒƕƛƫƭƺƾǁǂɐɑɒɔɕɖɗɘəɚɜɝɞɠɣɤɧɩɫɭɮɰɲɳɷɸɹɺɻɼɾɿʁʂʅʆʇʉʊʋʍʎʏʐʑʒʕʖʗʚʛʞʡʣʤʦʧʨΓΞΣΦΨ"
@@ -33,19 +34,19 @@ CHARACTERS = (
 OUTLINE_SIDE = 80  # pixels; the longest side of every outline in the bank
 EM = 320  # pixels; the font size that the bank's sizes are measured at
 
-_ZOOM = 4  # pixels of an outline for one of an image
+_ZOOM = 4  # pixels of an outline for each pixel of an image
 _CANVAS = _ZOOM * SIZE
 _STROKES = (0, 1, 2, 3)  # added around an outline, in 80ths of the font size
-_BLUR = 5  # pixels of an outline; single pixels of it are sampled, and would leave ragged edges
-_PARAMETERS = 16  # random numbers of an image, beside the noise of its pixels
+_BLUR = 5  # pixels of an outline; without blur, sampled edges would be ragged
+_PARAMETERS = 16  # random numbers for an image, without the noise of its pixels
 _ONE = 1 << 16  # a fixed-point number counts 65536ths
 _TURN = 4096  # angles are counted in 4096ths of a turn
-# No entry is near a tie of rounding, so that every mathematical library gives the same ones.
+# No entry is near a rounding tie, so that every mathematical library gives the same numbers.
 _SINE = np.array([round(math.sin(2 * math.pi * i / _TURN) * _ONE) for i in range(_TURN)], np.int64)
 
 
 def open_data_set(request: Request) -> DataSet:
-    """Target, validation and source classes drawn from CHARACTERS; 64 of the 182 source classes unless asked."""
+    """Draws target, validation and source classes from CHARACTERS; by default 64 of the 182 source classes are used."""
     split = random_class_split(
         len(CHARACTERS),
         target=NUM_TARGET,
@@ -67,8 +68,10 @@ def _draw_classes(classes: Sequence[int]) -> ClassImages:
 def draw(character: str, count: int, seed: int = 0) -> np.ndarray:
     """Draws images of one of CHARACTERS, uint8 [count, 28, 28, 1].
 
-    Image i depends on the character, the seed and i alone.
-    Raises InputError for another character.
+    Image i depends only on the character, the seed and i.
+
+    Raises:
+      InputError: if the character is not in CHARACTERS.
     """
     ink, sizes = _ink(character)
     bits = np.random.PCG64(np.random.SeedSequence([seed, ord(character)]))
@@ -76,21 +79,20 @@ def draw(character: str, count: int, seed: int = 0) -> np.ndarray:
     unit = iter((raw[:, :_PARAMETERS, None] >> np.uint64(33)).astype(np.int64).swapaxes(0, 1))
 
     def between(low: int, high: int) -> np.ndarray:
-        """The next random integers in low, …, high - 1, int64 [count, 1]."""
+        """Draws random integers from low, …, high - 1, int64 [count, 1]."""
         return low + (next(unit) * (high - low) >> 31)
 
     def fixed(low: float, high: float) -> np.ndarray:
-        """The next random fixed-point numbers between low and high, int64 [count, 1]."""
+        """Draws random fixed-point numbers between low and high, int64 [count, 1]."""
         return between(round(low * _ONE), round(high * _ONE))
 
     face, stroke = between(0, len(sizes)), between(0, len(_STROKES))
-    # A stroke makes an outline larger on both sides; it is shown no larger than others.
+    # a stroke makes an outline larger on both sides; shrinking undoes that
     size = sizes[face]
     shrink = (size + 2 * stroke * EM // 80) * _ONE // size
 
-    # Where each pixel of an image comes from in the outline: an affine map about the centre, a shift, a smooth wave.
-    # Pixels of an image are counted in halves, for its centre is between two of them; hence places in the outline are
-    # fixed-point numbers of half pixels.
+    # An affine map about the centre, a shift and a smooth wave give the place in the outline of each pixel of an image.
+    # The centre of an image lies between two pixels, so that places are fixed-point numbers of half pixels.
     half_pixels = 2 * np.arange(SIZE, dtype=np.int64) - (SIZE - 1)
     down, right = np.repeat(half_pixels, SIZE), np.tile(half_pixels, SIZE)
     angle = between(-130, 131)  # 0.2 radian to either side
@@ -122,15 +124,17 @@ def draw(character: str, count: int, seed: int = 0) -> np.ndarray:
 
 
 def _exp(x: np.ndarray) -> np.ndarray:
-    """The exponential of small fixed-point numbers, by its series to the third power."""
+    """Computes the exponential of small fixed-point numbers, by its series to the third power."""
     return _ONE + x + (x * x >> 17) + (x * x * x) // (6 << 32)
 
 
 class Bank(NamedTuple):
-    """Outlines of characters, in the order of CHARACTERS, in several faces, in the order of `glyph_bank.FACES`.
+    """Outlines of characters, in the order of CHARACTERS, in several fonts, in the order of `glyph_bank.FACES`.
 
-    outlines: bool [characters, faces, 80, 80], centred. sizes: int64 [characters, faces], the longest side of each
-    character's box in pixels at the font size EM. drawn_by: programs and their versions.
+    Attributes:
+      outlines: bool [characters, faces, 80, 80], centred.
+      sizes: the longest side of each character's box in pixels at the font size EM, int64 [characters, faces].
+      drawn_by: the programs that drew them, with their versions.
     """
 
     outlines: np.ndarray
@@ -140,7 +144,7 @@ class Bank(NamedTuple):
 
 @cache
 def bank() -> Bank:
-    """The outlines that come with ncjax."""
+    """Reads the outlines that come with ncjax."""
     with (files("ncjax.data") / "glyphs.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return Bank(
             np.unpackbits(arrays["outlines"], axis=-1).astype(bool),
@@ -150,7 +154,11 @@ def bank() -> Bank:
 
 
 def _ink(character: str) -> tuple[np.ndarray, np.ndarray]:
-    """How many of the 5 x 5 pixels about each are covered, uint8 [strokes, faces, 112, 112]; the sizes of the faces."""
+    """Counts the covered pixels among the 5 x 5 around each pixel.
+
+    Returns:
+      The counts, uint8 [strokes, faces, 112, 112]; the sizes of the character, [faces].
+    """
     number = CHARACTERS.find(character)
     if number < 0 or len(character) != 1:
         raise InputError(f"{character!r} is no character of glyphs; choose one of {CHARACTERS}")
@@ -160,13 +168,13 @@ def _ink(character: str) -> tuple[np.ndarray, np.ndarray]:
     radii = np.array(_STROKES, np.int32) * (EM * OUTLINE_SIDE // 80)  # times the size of the face
     scaled = distance * np.square(sizes).astype(np.int32)[:, None, None]
     ink = (scaled <= np.square(radii)[:, None, None, None]).astype(np.uint8)
-    for axis in (2, 3):  # nothing goes round the edges, for the margin is blank
+    for axis in (2, 3):  # the margin is blank, so that nothing wraps around
         ink = np.sum([np.roll(ink, step, axis) for step in range(-(_BLUR // 2), _BLUR // 2 + 1)], 0, np.uint8)
     return ink, sizes
 
 
 def _squared_distance(shapes: np.ndarray, reach: int = 8) -> np.ndarray:
-    """The squared distance of each pixel of bool [n, h, w] to the shape, int32; more than reach² where it is larger."""
+    """Computes each pixel's squared distance to the shape in bool [n, h, w], int32; inexact above reach²."""
     distance = np.where(shapes, 0, 4 * reach**2).astype(np.int32)
     for _ in range(2):  # along columns, then along rows: squared distances add up
         nearest = distance.copy()

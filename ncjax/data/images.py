@@ -1,4 +1,4 @@
-"""Image files of any kind made into arrays of one size."""
+"""Image files of any format, decoded to arrays of one size."""
 
 import functools
 import io
@@ -19,16 +19,22 @@ from ncjax.files import expand
 from ncjax.progress import progress_bar, remark
 
 _GREY = {"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
-_SIXTEEN_BITS = re.compile(";16[BLN]")  # in the way in which Pillow names how a file's pixels are packed
+_SIXTEEN_BITS = re.compile(";16[BLN]")  # as in Pillow's names of pixel packings
 
 
 Content: TypeAlias = bytes | Path | np.ndarray
-"""Of one image: the bytes of an image file, the file that holds them, or pixels uint8 [h, w, c] or [h, w]."""
+"""The content of an image: the bytes of an image file, its path, or pixels uint8 [h, w, c] or [h, w]."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image: its class number, what to call it in messages, its content."""
+    """An image before it is decoded.
+
+    Attributes:
+      label: its class number.
+      where: its name in messages.
+      content: its file or pixels.
+    """
 
     label: int
     where: str
@@ -42,7 +48,13 @@ def _open(content: Content) -> Image.Image:
 
 
 class Decoded(NamedTuple):
-    """An image as uint8 [size, size, channels], the mode that its file has, and whether any of it was transparent."""
+    """A decoded image.
+
+    Attributes:
+      pixels: uint8 [size, size, channels].
+      mode: Pillow's mode of the file.
+      transparent: whether some pixel was transparent.
+    """
 
     pixels: np.ndarray
     mode: str
@@ -50,12 +62,19 @@ class Decoded(NamedTuple):
 
 
 def decode(image: Encoded, size: int | None, channels: int, grey_bits: int = 16) -> Decoded:
-    """The image in a file.
+    """Decodes an image.
 
-    Turned as its EXIF orientation says, and resized with antialiasing to a square, whatever its proportions (None: left
-    as it is); what is transparent becomes white; of 16-bit grey the upper 8 of the lower `grey_bits` bits are kept.
-    Raises InputError, naming the file, if it cannot be read, or has 32-bit pixels, of which no one can say what is
-    white.
+    It is turned by its EXIF orientation and resized to a square with antialiasing, whatever its proportions;
+    transparent pixels become white.
+
+    Args:
+      image: the image.
+      size: the side of the square; None keeps the size.
+      channels: 1 or 3.
+      grey_bits: the number of bits that 16-bit grey uses; the upper 8 of these are kept.
+
+    Raises:
+      InputError: if it cannot be read, or has 32-bit pixels, whose range is not known; the message names the file.
     """
     try:
         if isinstance(image.content, Path) and image.content.suffix.lower() in (".heic", ".heif"):
@@ -63,13 +82,13 @@ def decode(image: Encoded, size: int | None, channels: int, grey_bits: int = 16)
         with _open(image.content) as opened:
             mode = opened.mode
             if size is not None:
-                opened.draft(None, (2 * size, 2 * size))  # JPEG: decode at no more than the resolution needed
+                opened.draft(None, (2 * size, 2 * size))  # decodes JPEG at a lower resolution where possible
             picture: Image.Image = ImageOps.exif_transpose(opened)
             transparent = False
             if mode in ("I", "F"):
                 raise ValueError(f"32-bit pixels, mode {mode}, have no known range: convert it to 8 or 16 bits")
             if mode.startswith("I;16"):
-                # Pillow clips 16-bit grey to 255 instead of scaling it, and knows no transparency of it.
+                # Pillow clips 16-bit grey to 255 instead of scaling it, and ignores its transparency
                 grey, clear = _sixteen_bits(opened, picture)
                 transparent = bool(clear.any())
                 picture = Image.fromarray(np.where(clear, 255, grey >> (grey_bits - 8)).clip(0, 255).astype(np.uint8))
@@ -84,24 +103,25 @@ def decode(image: Encoded, size: int | None, channels: int, grey_bits: int = 16)
     except UnidentifiedImageError as error:
         hint = heic_hint([image.content]) if isinstance(image.content, Path) else ""
         raise InputError(f"{image.where} is not an image, or of a format that Pillow does not read{hint}") from error
-    except Exception as error:  # every reader of a format has errors of its own: AVIF's are RuntimeErrors
+    except Exception as error:  # formats raise different errors, AVIF RuntimeError
         reason = first_line(error)
         if isinstance(image.content, Path) and is_dangling(image.content):
-            reason = "a link to what is not there"
+            reason = "a broken link"
         raise InputError(f"{image.where} cannot be read as an image ({reason})") from error
 
 
 def _sixteen_bits(opened: Image.Image, picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels of 16-bit grey, uint32 [h, w], and which of them are transparent."""
+    """Returns the pixels of 16-bit grey, uint32 [h, w], and whether each is transparent."""
     grey = np.asarray(picture).astype(np.uint32)
     return grey, grey == opened.info.get("transparency", -1)
 
 
 def bits_of_grey(name: str, contents: Iterable[Content], count: int | None = None) -> int:
-    """How many bits the 16-bit grey images of a data set use: the least of 8, 10, 12, 14 and 16 that holds all pixels.
+    """Returns the number of bits that the 16-bit grey images of a data set use: 8, 10, 12, 14 or 16.
 
     Cameras and scanners write 10 to 14 bits into 16-bit files, and all images of a data set must be scaled alike.
-    Says so of 16-bit colour that is as dark: Pillow reads the upper 8 bits of it alone, which leaves nothing to scale.
+    Prints a message about 16-bit colour images that use so few bits: Pillow reads only their upper 8 bits, so that they
+    cannot be scaled.
     """
     peak = colour_peak = colour_images = 0
     for content in progress_bar("looking at 16-bit images", "image", iterable=contents, total=count):
@@ -115,7 +135,7 @@ def bits_of_grey(name: str, contents: Iterable[Content], count: int | None = Non
                 elif _SIXTEEN_BITS.search(str(getattr(image, "tile", ""))):
                     colour_peak = max(colour_peak, int(np.asarray(image.convert("RGB")).max()))
                     colour_images += 1
-        except Exception:  # as in `decode`, which says it
+        except Exception:  # `decode` reports it
             continue
     if colour_images and colour_peak < 64:  # 14 bits, or less
         remark(
@@ -126,7 +146,7 @@ def bits_of_grey(name: str, contents: Iterable[Content], count: int | None = Non
 
 
 class Listing(NamedTuple):
-    """What is directly in a folder, by name: image files, other files and folders; without hidden ones."""
+    """The image files, other files and folders directly in a folder, sorted by name, without hidden ones."""
 
     images: list[Path]
     others: list[Path]
@@ -134,37 +154,37 @@ class Listing(NamedTuple):
 
 
 def listing(folder: Path) -> Listing:
-    """Looks into a folder; an image file is one whose ending Pillow knows a format for.
+    """Lists a folder; image files are files with the extension of a format that Pillow reads, or broken links of such.
 
-    A link to what is not there counts by its name: that it cannot be read is said when it is read.
-    Raises InputError if the folder cannot be read.
+    Raises:
+      InputError: if the folder cannot be read.
     """
     try:
-        with os.scandir(folder) as opened:  # knows what is a folder without asking for each
+        with os.scandir(folder) as opened:  # faster than Path.iterdir with is_dir
             entries = sorted((e for e in opened if not e.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
-    endings = _endings()
-    found = Listing([], [], [])
+    extensions = _extensions()
+    contents = Listing([], [], [])
     for entry in entries:
         path = folder / entry.name
         if entry.is_dir():
-            found.folders.append(path)
-        elif path.suffix.lower() in endings and (entry.is_file() or is_dangling(path)):
-            found.images.append(path)
+            contents.folders.append(path)
+        elif path.suffix.lower() in extensions and (entry.is_file() or is_dangling(path)):
+            contents.images.append(path)
         else:
-            found.others.append(path)
-    return found
+            contents.others.append(path)
+    return contents
 
 
 def is_dangling(path: Path) -> bool:
-    """Whether this is a link to what is not there."""
+    """Whether this is a broken link."""
     return path.is_symlink() and not path.exists()
 
 
 @functools.cache
 def _register_heif() -> bool:
-    """Lets Pillow read HEIC, the photographs of many telephones, where pillow-heif is installed."""
+    """Lets Pillow read HEIC, which many phones write, if pillow-heif is installed; returns whether it is."""
     try:
         import pillow_heif
     except ImportError:
@@ -174,44 +194,47 @@ def _register_heif() -> bool:
 
 
 def heic_hint(paths: Iterable[Path]) -> str:
-    """What to do about HEIC images that are passed over; empty where there are none."""
-    found = any(path.suffix.lower() in (".heic", ".heif") for path in paths)
-    return '; HEIC needs pillow-heif: pip install "ncjax[heic]"' if found and not _register_heif() else ""
+    """Returns advice about HEIC images that cannot be read; empty where there are none."""
+    any_heic = any(path.suffix.lower() in (".heic", ".heif") for path in paths)
+    return '; HEIC needs pillow-heif: pip install "ncjax[heic]"' if any_heic and not _register_heif() else ""
 
 
-def _endings() -> set[str]:
-    """Those of the formats that Pillow reads, with the readers that a caller has registered."""
+def _extensions() -> set[str]:
+    """Returns the file extensions of formats that Pillow reads, with readers that the caller has registered."""
     _register_heif()
-    return {ending for ending, format in Image.registered_extensions().items() if format in Image.OPEN}
+    return {extension for extension, format in Image.registered_extensions().items() if format in Image.OPEN}
 
 
 def files_at(places: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Image files: those named, whatever their ending, and those directly in the folders named, by name.
+    """Collects image files: given files, whatever their extension, and images directly in given folders, by name.
 
-    Raises InputError for what is not there, and folders without images.
+    Raises:
+      InputError: if a path does not exist, or a folder has no images.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for place in [places] if isinstance(places, str | os.PathLike) else places:
         path = expand(place)
         if path.is_dir():
             inside = listing(path).images
             if not inside:
-                raise InputError(f"{path} has no images of a format that Pillow reads; name a folder that has")
-            found += inside
+                raise InputError(f"{path} has no images of a format that Pillow reads; name a folder of images")
+            files += inside
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise InputError(f"{path} does not exist; name image files, or folders of them")
-    return found
+    return files
 
 
 def read_files(
     paths: Sequence[Path], size: int, channels: int, *, at_once: int, skip_corrupt: bool
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
-    """Image files as uint8 [n, size, size, channels], up to `at_once` at a time, each with its path.
+    """Yields up to `at_once` image files at a time: their paths, and uint8 [n, size, size, channels].
 
-    With skip_corrupt, files that cannot be read are left out, and that is said.
-    Raises InputError for a file that cannot be read, with skip_corrupt only where none can.
+    With skip_corrupt, files that cannot be read are skipped, with a message at the end.
+
+    Raises:
+      InputError: if a file cannot be read; with skip_corrupt, only if no file can be read.
     """
     left_out: list[str] = []
     with ThreadPoolExecutor() as pool:
@@ -219,13 +242,15 @@ def read_files(
             chunk = paths[start : start + at_once]
             results = list(pool.map(lambda path: attempt(Encoded(0, str(path), path), size, channels), chunk))
             good = [
-                (path, found.pixels) for path, found in zip(chunk, results, strict=True) if isinstance(found, Decoded)
+                (path, result.pixels)
+                for path, result in zip(chunk, results, strict=True)
+                if isinstance(result, Decoded)
             ]
-            for found in results:
-                if isinstance(found, InputError):
+            for result in results:
+                if isinstance(result, InputError):
                     if not skip_corrupt:
-                        raise found
-                    left_out.append(str(found))
+                        raise result
+                    left_out.append(str(result))
             if good:
                 yield [path for path, _ in good], np.stack([pixels for _, pixels in good])
     if left_out and len(left_out) == len(paths):
@@ -235,7 +260,7 @@ def read_files(
 
 
 def attempt(image: Encoded, size: int | None, channels: int, grey_bits: int = 16) -> Decoded | InputError:
-    """As `decode`, but what it raises is returned."""
+    """Decodes an image; returns the error instead of raising it."""
     try:
         return decode(image, size, channels, grey_bits)
     except InputError as error:
@@ -243,23 +268,23 @@ def attempt(image: Encoded, size: int | None, channels: int, grey_bits: int = 16
 
 
 def remark_on_rest(name: str, root: Path, listings: Sequence[Listing]) -> None:
-    """Says what of the folders of a data set is not read."""
+    """Prints which contents of a data set's folders are not read."""
     others = [path for listing in listings for path in listing.others]
     if others:
-        counts = Counter(path.suffix.lower() or "no ending" for path in others)
-        kinds = ", ".join(f"{count} of {ending}" for ending, count in counts.most_common(5))
+        counts = Counter(path.suffix.lower() or "no extension" for path in others)
+        kinds = ", ".join(f"{count} of {extension}" for extension, count in counts.most_common(5))
         remark(
-            f"{name}: passed over {len(others)} files that are no images by their endings or belong to no class "
+            f"{name}: skipped {len(others)} files that are no images by their extensions or belong to no class "
             f"({kinds}): {_some(others, root)}{heic_hint(others)}"
         )
-    endings = _endings()
+    extensions = _extensions()
     below = (walked for listing in listings for folder in listing.folders for walked in os.walk(folder))
     files = (Path(folder, name) for folder, _, names in below for name in names if not name.startswith("."))
-    deeper = sorted(path for path in files if path.suffix.lower() in endings)
+    deeper = sorted(path for path in files if path.suffix.lower() in extensions)
     if deeper:
         remark(
-            f"{name}: passed over {len(deeper)} images in folders inside of class folders: {_some(deeper, root)}; move "
-            "them up to have them read"
+            f"{name}: skipped {len(deeper)} images in folders inside of class folders: {_some(deeper, root)}; move "
+            "them up to read them"
         )
 
 
@@ -269,19 +294,19 @@ def _some(paths: Sequence[Path], root: Path) -> str:
 
 
 def stamps(paths: Iterable[Path], root: Path) -> dict[str, object]:
-    """What tells whether files changed: their sizes and times."""
+    """Returns the sizes and times of files, which tell whether they changed."""
     facts: dict[str, object] = {"root": str(root.resolve())}
     for path in paths:
         try:
             status = path.stat()
-        except FileNotFoundError:  # a link to what is not there
+        except FileNotFoundError:  # a broken link
             status = path.lstat()
         facts[str(path.relative_to(root))] = (status.st_size, status.st_mtime_ns)
     return facts
 
 
 def has_eight_bits(content: Content) -> bool:
-    """Whether pixels of more bits are out of the question without opening the image: JPEG, or PNG that says so."""
+    """Whether an image is known, without opening it, to have no more than 8 bits a channel (JPEG and most PNG)."""
     if isinstance(content, Path):
         return content.suffix.lower() in (".jpg", ".jpeg")
     if isinstance(content, np.ndarray):
@@ -290,12 +315,12 @@ def has_eight_bits(content: Content) -> bool:
 
 
 def channels_of(contents: Iterable[Content], count: int | None = None) -> int:
-    """1 if all images are grey, else 3; images that cannot be opened do not count here."""
+    """Returns 1 if all images that can be opened are grey, otherwise 3."""
     for content in progress_bar("looking at images", "image", iterable=contents, total=count):
         try:
             with _open(content) as image:
                 if image.mode not in _GREY:
                     return 3
-        except Exception:  # as in `decode`
+        except Exception:  # `decode` reports it
             continue
     return 1

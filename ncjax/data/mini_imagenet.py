@@ -11,31 +11,33 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ncjax.data import archives, class_splits, csv_lists, images, labelled
-from ncjax.data.benchmark import DataSet, Request, part_named
+from ncjax.data.class_splits import part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 
 IMAGES_PER_CLASS = 600
 _TAR = "ILSVRC2012_img_train.tar"
 _FETCH = (
-    "ImageNet needs an account: get ILSVRC2012_img_train.tar from https://image-net.org/download and name its folder, "
-    "its extracted tree of n0…/ folders, such folders below train/, val/ and test/, or a folder of images/ with "
-    "train.csv, val.csv and test.csv, with data_dir"
+    "ImageNet needs an account: get ILSVRC2012_img_train.tar from https://image-net.org/download; as data_dir give its "
+    "folder, its extracted tree of n0…/ folders, such folders in train/, val/ and test/, or a folder of images/ with "
+    "train.csv, val.csv and test.csv"
 )
 
 
 def open_data_set(request: Request) -> DataSet:
-    """The 64 training, 16 validation and 20 test classes; of more than 600 images a class, the first 600 by name.
+    """Opens the 64 training, 16 validation and 20 test classes, with the first 600 images a class by name.
 
-    Raises InputError where there are no images, or classes are missing.
+    Raises:
+      InputError: if there are no images, or classes are missing.
     """
     if request.data_dir is None:
         raise InputError(f"mini_imagenet needs data_dir; {_FETCH}")
     split = class_splits.read("mini_imagenet")
     part_of = dict(split.listed())
     names = sorted(part_of)
-    found = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)}, part_of)
+    labelled_images = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)}, part_of)
     return labelled.open_labelled(
-        "mini_imagenet", request, dataclasses.replace(found, root=request.data_dir, parts=split.parts)
+        "mini_imagenet", request, dataclasses.replace(labelled_images, root=request.data_dir, parts=split.parts)
     )
 
 
@@ -46,7 +48,7 @@ def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labell
         return _csv(root, labels, part_of)
     places = [root, root / "train", root / "ILSVRC2012_img_train", root / "images"]
     trees = [{wnid: place / wnid for wnid in labels if (place / wnid).is_dir()} for place in places]
-    folders = max(trees, key=len)  # of equals the first
+    folders = max(trees, key=len)  # the first among equals
     if len(folders) < len(labels):
         folders = max(folders, _below_parts(root, part_of), key=len)
     if folders:
@@ -71,22 +73,22 @@ def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labell
 
 
 def _below_parts(root: Path, part_of: dict[str, str]) -> dict[str, Path]:
-    """The class folders below train/, val/ and test/, or folders of other names for these."""
-    found: dict[str, Path] = {}
+    """Finds the class folders below train/, val/ and test/, or folders of other names for these."""
+    folders: dict[str, Path] = {}
     for folder in images.listing(root).folders:
         if part_named(folder.name) is not None:
             for wnid, part in part_of.items():
                 if (folder / wnid).is_dir():
                     _check_part(wnid, part, folder)
-                    found[wnid] = folder / wnid
-    return found
+                    folders[wnid] = folder / wnid
+    return folders
 
 
 def _check_part(wnid: str, part: str, place: Path) -> None:
-    """Raises InputError where a class is in a part of another split."""
+    """Raises InputError if a class is in another part than in miniImageNet's split."""
     if part_named(place.stem) != part:
         raise InputError(
-            f"class {wnid} is in {place}, but of the {part} classes of miniImageNet's split; move it, or use the data "
+            f"class {wnid} is in {place}, but is a {part} class of miniImageNet's split; move it, or use the data "
             "set folder for a split of your own"
         )
 
@@ -97,7 +99,7 @@ def _of_files(root: Path, names: Sequence[str], files: Sequence[tuple[int, Path]
 
 
 def _csv(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labelled.Labelled:
-    """Lines of filename,label in three files, the images in images/."""
+    """Reads lines of filename,label in three files, with the images in images/."""
     rows: list[tuple[int, Path]] = []
     for part in ("train", "val", "test"):
         for line in csv_lists.read(root / f"{part}.csv"):
@@ -140,12 +142,12 @@ def _tar(path: Path, labels: dict[str, int]) -> labelled.Labelled:
                                 yield images.Encoded(labels[wnid], f"{path}: {member.name}", file.read())
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(
-                f"{where} cannot be read as a tar file ({first_line(error)}); fetch {_TAR} again"
+                f"{where} cannot be read as a tar file ({first_line(error)}); download {_TAR} again"
             ) from error
         if missing := sorted(labels.keys() - seen):
             raise InputError(
                 f"{path} lacks {len(missing)} of miniImageNet's 100 classes, {missing[0]} among them; if it is cut "
-                f"off, fetch {_TAR} again"
+                f"off, download {_TAR} again"
             )
 
     status = path.stat()

@@ -1,4 +1,4 @@
-"""`npz`: the user's own images in one NumPy array file."""
+"""`npz`: the user's own images in a NumPy array file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,19 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from ncjax.data import class_splits
-from ncjax.data.benchmark import PARTS, ClassImages, DataSet, Request, part_named
+from ncjax.data.class_splits import PARTS, part_named
+from ncjax.data.data_set import ClassImages, DataSet, Request
 from ncjax.errors import UNREADABLE_NPZ, InputError
 
 _ARRAYS = ("images", "labels", "class_names", "split")
 
 
 def open_data_set(request: Request) -> DataSet:
-    """Arrays `images` uint8 [n, h, w, c] or [n, h, w] and `labels` [n]; optional `class_names` and `split` [n].
+    """Opens arrays `images` uint8 [n, h, w, c] or [n, h, w] and `labels` [n]; optional `class_names` and `split` [n].
 
     class_names are in the order of the sorted label values. split is "source", "validation" or "target" (or "train",
-    "val" or "test") for each image, the same for all of a class; without it classes are split by split_seed. Other
-    arrays are not opened, and no array of Python objects is: it is a pickle, which can run any code.
-    Raises InputError for a file or arrays that are not so.
+    "val" or "test") for each image, equal for all images of a class; without it, classes are split at random. Other
+    arrays are not opened, and arrays of Python objects are refused, since pickles can run any code.
+
+    Raises:
+      InputError: if the file or an array is not as described.
     """
     path = request.data_dir
     if path is None or not path.is_file():
@@ -58,12 +61,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is a single array; save `images` and `labels` together with numpy.savez")
             if not {"images", "labels"} <= set(opened.files):
-                found = ", ".join(opened.files) or "(none)"
-                raise InputError(f"{path} has the arrays {found}; it needs `images` and `labels`")
+                names = ", ".join(opened.files) or "(none)"
+                raise InputError(f"{path} has the arrays {names}; it needs `images` and `labels`")
             return {name: _array(path, name, opened) for name in _ARRAYS if name in opened.files}
     except InputError:
         raise
-    except ValueError as error:  # NumPy takes every file that it does not know for a pickle
+    except ValueError as error:  # NumPy takes unknown files for pickles
         raise InputError(f"{path} is no npz file; write it with numpy.savez") from error
     except UNREADABLE_NPZ as error:
         raise InputError(f"{path} cannot be read as an npz file ({error}); write it again with numpy.savez") from error
@@ -73,7 +76,7 @@ def _array(path: Path, name: str, opened: np.lib.npyio.NpzFile) -> np.ndarray:
     try:
         array = opened[name]
     except ValueError as error:
-        # Images of several sizes are what makes NumPy write an array of objects.
+        # NumPy writes an array of objects for images of different sizes
         advice = "resize all to one size, uint8" if name == "images" else "save it as integers or strings"
         raise InputError(
             f"`{name}` of {path} holds Python objects, which are not opened, or is damaged; {advice}"
@@ -84,7 +87,7 @@ def _array(path: Path, name: str, opened: np.lib.npyio.NpzFile) -> np.ndarray:
 
 
 def _text(path: Path, name: str, given: np.ndarray) -> list[str]:
-    """The strings of an array [n]; of bytes, as UTF-8."""
+    """Returns the strings of an array [n]; bytes are decoded as UTF-8."""
     if given.ndim != 1 or given.dtype.kind not in "SUTiu":
         raise InputError(f"`{name}` of {path} is {given.dtype} {list(given.shape)}; it must be strings [n]")
     try:
@@ -101,12 +104,12 @@ def _names(path: Path, given: np.ndarray | None, values: np.ndarray) -> tuple[st
         raise InputError(f"`class_names` of {path} has {len(names)} names for {len(values)} different labels")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"`class_names` of {path} has {twice!r} more than once; give every class a name of its own")
+        raise InputError(f"`class_names` of {path} has {twice!r} more than once; give every class its own name")
     return names
 
 
 def _parts(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tuple[str, ...]) -> dict[str, list[str]]:
-    """The names of the classes of each part; empty where the file does not divide them."""
+    """Returns the class names of each part; empty if the file does not divide the classes."""
     if given is None:
         return {}
     of_image = np.array(_text(path, "split", given))
@@ -119,6 +122,6 @@ def _parts(path: Path, given: np.ndarray | None, numbers: np.ndarray, names: tup
     for number, name in enumerate(names):
         of_class = {str(part_named(name)) for name in set(of_image[numbers == number].tolist())}
         if len(of_class) > 1:
-            raise InputError(f"class {name!r} of {path} is in {' and '.join(sorted(of_class))}; a class has one place")
+            raise InputError(f"class {name!r} of {path} is in {' and '.join(sorted(of_class))}; a class must be in one")
         parts[of_class.pop()].append(name)
     return parts

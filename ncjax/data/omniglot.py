@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ncjax.data import archives, images, records
-from ncjax.data.benchmark import ClassImages, DataSet, Request, given_class_split
+from ncjax.data import archives, images, prepared_files, record_writer
+from ncjax.data.class_splits import given_class_split
+from ncjax.data.data_set import ClassImages, DataSet, Request
 from ncjax.errors import InputError
 
 VERSION = "1.0.0"
@@ -26,23 +27,28 @@ _TURNS = ("", " 90°", " 180°", " 270°")
 
 
 def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) -> DataSet:
-    """The background set's characters are source classes, the evaluation set's are target classes.
+    """Opens the characters of the background set as source classes, and of the evaluation set as target classes.
 
-    `checksums` other than the official ones are for trying out. With rotations, every character turned by 90, 180
-    and 270 degrees is three more classes of the same part.
-    Raises InputError if the archives are neither prepared nor found nor can be fetched, or are not the expected ones.
+    With rotations, every character turned by 90, 180 and 270 degrees is three more classes of the same part.
+
+    Args:
+      request: the arguments of `load`.
+      checksums: a replacement of the official checksums, for tests; such archives are prepared apart.
+
+    Raises:
+      InputError: if the archives are not prepared and cannot be found or downloaded, or their checksums are wrong.
     """
     size = request.image_size or DEFAULT_SIZE
     special: dict[str, object] = {} if size == DEFAULT_SIZE else {"image_size": size}
     if checksums != CHECKSUMS:
         special |= checksums
-    found = None if request.data_dir is None else _find(request.data_dir, checksums)
+    archive_paths = None if request.data_dir is None else _find(request.data_dir, checksums)
 
-    def contents() -> records.Contents:
-        paths = found or [archives.download(URL + name, md5) for name, md5 in checksums.items()]
+    def contents() -> record_writer.Contents:
+        paths = archive_paths or [archives.download(URL + name, md5) for name, md5 in checksums.items()]
         return _contents(paths, size)
 
-    prepared = records.prepare("omniglot", VERSION, archives.digest(special) if special else None, contents)
+    prepared = record_writer.prepare("omniglot", VERSION, archives.digest(special) if special else None, contents)
     turns = _TURNS if request.rotations else _TURNS[:1]
     names = tuple(name + turn for turn in turns for name in prepared.class_names)
     parts = {part: [name for name in names if name.startswith(f"{part}/")] for part in ("background", "evaluation")}
@@ -50,15 +56,16 @@ def open_data_set(request: Request, checksums: Mapping[str, str] = CHECKSUMS) ->
     return DataSet(names, split, lambda classes: _read(prepared, classes), made_with=prepared.made_with)
 
 
-def _read(prepared: records.Prepared, classes: Sequence[int]) -> ClassImages:
+def _read(prepared: prepared_files.PreparedFiles, classes: Sequence[int]) -> ClassImages:
     upright = len(prepared.class_names)
-    every = prepared.read(sorted({c % upright for c in classes}))
-    found = []
+    upright_images = prepared.read(sorted({c % upright for c in classes}))
+    turned = []
     for turn in range(len(_TURNS)):
         wanted = [c % upright for c in classes if c // upright == turn]
-        chosen = np.isin(every.labels, wanted)
-        found.append((np.rot90(every.images[chosen], turn, axes=(1, 2)), every.labels[chosen] + turn * upright))
-    return ClassImages(np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]))
+        chosen = np.isin(upright_images.labels, wanted)
+        images_of_turn = np.rot90(upright_images.images[chosen], turn, axes=(1, 2))
+        turned.append((images_of_turn, upright_images.labels[chosen] + turn * upright))
+    return ClassImages(np.concatenate([t[0] for t in turned]), np.concatenate([t[1] for t in turned]))
 
 
 def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
@@ -66,7 +73,7 @@ def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
     paths = archives.find(data_dir, [names, [f"omniglot/{name}" for name in names]])
     if paths is None:
         raise InputError(
-            f"{data_dir} is no folder that holds {' and '.join(names)}; fetch {' and '.join(URL + n for n in names)}, "
+            f"{data_dir} is no folder with {' and '.join(names)}; download {' and '.join(URL + n for n in names)}, "
             "or leave data_dir out to have them downloaded"
         )
     for path in paths:
@@ -74,7 +81,7 @@ def _find(data_dir: Path, checksums: Mapping[str, str]) -> list[Path]:
     return paths
 
 
-def _contents(paths: Sequence[Path], size: int) -> records.Contents:
+def _contents(paths: Sequence[Path], size: int) -> record_writer.Contents:
     drawings: list[images.Encoded] = []
     names: list[str] = []
     for path in paths:
@@ -93,14 +100,14 @@ def _contents(paths: Sequence[Path], size: int) -> records.Contents:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{path} cannot be read as Omniglot's {path.name} ({error}); fetch it from {URL}{path.name}"
+                f"{path} cannot be read as Omniglot's {path.name} ({error}); download it from {URL}{path.name}"
             ) from error
 
     def decoded() -> Iterator[tuple[np.ndarray, int]]:
         for drawing in drawings:
             yield 255 - images.decode(drawing, size, 1).pixels, drawing.label
 
-    return records.Contents(
+    return record_writer.Contents(
         description="Omniglot: handwritten characters, background and evaluation set, white on black.",
         homepage="https://github.com/brendenlake/omniglot",
         image_shape=(size, size, 1),

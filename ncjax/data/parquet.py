@@ -1,4 +1,4 @@
-"""`parquet`: images and labels in Parquet files, in the layout of the Hugging Face hub. Needs pyarrow."""
+"""`parquet`: images and labels in Parquet files in the layout of the Hugging Face hub; needs pyarrow."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ncjax.data import images, labelled
-from ncjax.data.benchmark import DataSet, Request
 from ncjax.data.columns import class_names_of_numbers, pick
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 
 _ROWS_AT_ONCE = 64
@@ -18,7 +18,7 @@ _ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of images and of labels, and the names of the classes by number, where the schema has them."""
+    """The columns of images and labels, and the class names by number where the schema has them."""
 
     image: str
     label: str
@@ -26,13 +26,14 @@ class _Columns:
 
 
 def open_data_set(request: Request) -> DataSet:
-    """The rows of a Parquet file, or of all Parquet files below a folder, in the order of their paths.
+    """Opens the rows of a Parquet file, or of all Parquet files below a folder, in the order of their paths.
 
-    The image column is a struct of `bytes` and `path`, or bytes; the label column integers or strings. Each is found by
-    its type, or named by image_column and label_column. Classes of integers have the names that the schema tells, else
-    their numbers.
-    Raises InputError for files that cannot be read, columns that are missing, ambiguous or of another type, rows
-    without a label.
+    The image column is a struct of `bytes` and `path`, or bytes; the label column has integers or strings. Each is
+    chosen by its type, or named by image_column and label_column. Integer labels have the names in the schema, or their
+    numbers as names.
+
+    Raises:
+      InputError: if a file cannot be read, a column is missing, ambiguous or of another type, or a row has no label.
     """
     try:
         import pyarrow  # noqa: F401
@@ -40,14 +41,14 @@ def open_data_set(request: Request) -> DataSet:
         raise InputError('parquet needs pyarrow: pip install "ncjax[parquet]"') from None
     root = request.data_dir
     if root is None:
-        raise InputError("parquet needs data_dir=PATH, a Parquet file or a folder that holds such")
+        raise InputError("parquet needs data_dir=PATH, a Parquet file or a folder of Parquet files")
     folder = root if root.is_dir() else root.parent
     below = (
         (path.relative_to(folder) for path in folder.rglob("*.parquet")) if root.is_dir() else iter([Path(root.name)])
     )
     paths = [folder / path for path in sorted(below) if not any(part.startswith(".") for part in path.parts)]
     if not paths:
-        raise InputError(f"{root} holds no file *.parquet; name the folder that does")
+        raise InputError(f"{root} holds no file *.parquet; name a folder of Parquet files")
     columns = _columns(paths, request)
     values = [_labels(path, columns) for path in paths]
     names, numbers = _classes(paths, values, columns)
@@ -74,7 +75,7 @@ def open_data_set(request: Request) -> DataSet:
 
 
 def _columns(paths: Sequence[Path], request: Request) -> _Columns:
-    """Of the first file; the others must have them too."""
+    """Chooses the columns in the first file, and checks that the other files have them."""
     schemas = [_open(path).schema_arrow for path in paths]
     schema = schemas[0]
     image = pick(
@@ -90,9 +91,9 @@ def _columns(paths: Sequence[Path], request: Request) -> _Columns:
     for path, other in zip(paths[1:], schemas[1:], strict=True):
         for name in (image, label):
             if name not in other.names or other.field(name).type != schema.field(name).type:
-                found = str(other.field(name).type) if name in other.names else "not there"
+                kind = str(other.field(name).type) if name in other.names else "missing"
                 raise InputError(
-                    f"{path}: column {name} is {found}, and {schema.field(name).type} in {paths[0].name}; give a "
+                    f"{path}: column {name} is {kind}, and {schema.field(name).type} in {paths[0].name}; give a "
                     "folder whose files are of one data set"
                 )
     return _Columns(image, label, _names(schema, label))
@@ -120,12 +121,12 @@ def _holds_labels(kind: Any) -> bool:
 
 
 def _names(schema: Any, label: str) -> tuple[str, ...] | None:
-    """The names that the hub's libraries write into the schema: {"info": {"features": {"label": {"names": […]}}}}."""
+    """Reads the hub's class names from the schema: {"info": {"features": {"label": {"names": […]}}}}."""
     try:
         names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError):
         return None
-    if isinstance(names, Mapping):  # {"0": "apple", …}, as some of their versions do
+    if isinstance(names, Mapping):  # {"0": "apple", …} in some versions
         names = [names[str(i)] for i in range(len(names))]
     return tuple(str(name) for name in names)
 
@@ -138,12 +139,12 @@ def _open(path: Path) -> Any:
         return pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{path} cannot be read as Parquet ({first_line(error)}); it is cut off or altered, fetch it again"
+            f"{path} cannot be read as Parquet ({first_line(error)}); it is cut off or altered, download it again"
         ) from None
 
 
 def _batches(path: Path, column: str) -> Iterator[Sequence[Any]]:
-    """The values of a column, some rows at a time: no more of a file is in memory."""
+    """Yields the values of a column, some rows at a time, to save memory."""
     import pyarrow as pa
 
     row = 0
@@ -153,7 +154,7 @@ def _batches(path: Path, column: str) -> Iterator[Sequence[Any]]:
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{path} cannot be read from row {row} on ({first_line(error)}); it is altered, fetch it again"
+            f"{path} cannot be read from row {row} on ({first_line(error)}); it is altered, download it again"
         ) from None
 
 
@@ -167,7 +168,7 @@ def _labels(path: Path, columns: _Columns) -> list[Any]:
 def _classes(
     paths: Sequence[Path], values: Sequence[list[Any]], columns: _Columns
 ) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """The names of the classes that there are, and the class number of each row of each file."""
+    """Returns the names of the classes that occur, and the class number of each row of each file."""
     present = sorted({value for of_file in values for value in of_file})
     if present and isinstance(present[0], int):
         where = f"column {columns.label} of {paths[0].parent}"
@@ -179,7 +180,7 @@ def _classes(
 
 
 def _content(value: Any, path: Path) -> images.Content:
-    """The bytes of an image, or the file that its path names; no bytes where it is missing, which cannot be decoded."""
+    """Returns the bytes of an image, or its path; empty bytes for a missing image, which fail to decode."""
     if isinstance(value, dict):
         if value["bytes"] is None and value.get("path"):
             return path.parent / value["path"]

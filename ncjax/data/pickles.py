@@ -1,31 +1,36 @@
-"""`pickles`: the files in which few-shot repositories hand out miniImageNet, CIFAR-FS, FC100 and tieredImageNet.
+"""`pickles`: files of few-shot repositories with miniImageNet, CIFAR-FS, FC100 and tieredImageNet.
 
-Known, with train, val or test for *:
+Known files, with train, val or test for *:
 
-    miniImageNet_category_split_*.pickle (of train the file …_train_phase_train), CIFAR_FS_*.pickle, FC100_*.pickle:
+    miniImageNet_category_split_*.pickle (for train …_train_phase_train), CIFAR_FS_*.pickle, FC100_*.pickle:
         {"data": images [n, h, w, c], "labels": [n]}, some with "catname2label"
     mini-imagenet-cache-*.pkl: {"image_data": images, "class_dict": {name: rows}}
     *_images_png.pkl, a list of encoded images, or *_images.npz with `images`, beside *_labels.pkl:
         {"labels": [n]} or {"label_specific": [n], "label_specific_str": names, "label_general": …}
     few-shot-*.npz: arrays `features`, the images, and `targets`
 
-A pickle can run any code. These are opened by an unpickler that knows NumPy's arrays and Python's own containers, and
-refuses every other name.
+A pickle can run any code. The unpickler of this module knows only NumPy's arrays and Python's containers, and refuses
+all other names.
 """
 
+import json
 import pickle
 import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ncjax.data import images, labelled
-from ncjax.data.benchmark import PARTS, DataSet, Request, part_named
+from ncjax.data import archives, images, labelled
+from ncjax.data.class_splits import PARTS, part_named
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import UNREADABLE_NPZ, InputError, first_line
+from ncjax.files import write_atomically
 from ncjax.progress import remark
 
 _IMAGES = ("data", "image_data", "images", "features")
@@ -34,7 +39,7 @@ _LABELS = ("labels", "label_specific", "targets")
 
 @dataclass(frozen=True)
 class _Part:
-    """The files of one part: images and labels, which may be one file."""
+    """The files of a part: images and labels, which may be one file."""
 
     part: str
     images: Path
@@ -43,7 +48,14 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Classes:
-    """Of one part: the class of each image by its number here, the names of these, and their superclasses."""
+    """The classes of a part.
+
+    Attributes:
+      numbers: the class of each image, 0..k-1.
+      names: of the k classes.
+      superclasses: the superclass of each class by name, where the file has them.
+      named: whether the file has names; otherwise the labels as text are the names.
+    """
 
     numbers: np.ndarray
     names: tuple[str, ...]
@@ -52,90 +64,126 @@ class _Classes:
 
 
 def open_data_set(request: Request) -> DataSet:
-    """The files of one data set in a folder, source, validation and target by train, val and test in their names.
+    """Opens the files of a data set in a folder; train, val and test in their names mean source, validation, target.
 
-    Raises InputError for a folder without such files or with those of several data sets, and for files that cannot be
-    read, hold anything but arrays and containers, or no images with labels.
+    Raises:
+      InputError: if the folder has no such files or files of several data sets, or a file cannot be read, holds
+        anything but arrays and containers, or lacks images or labels.
     """
     root = request.data_dir
     if root is None or not root.is_dir():
         raise InputError("pickles needs data_dir=PATH, a folder of files such as CIFAR_FS_train.pickle")
-    found = _find(root)
-    classes = [_classes(part) for part in found]
-    # Labels that count from 0 in each part are not those of one list of classes.
-    local = not all(one.named for one in classes) and _overlap(classes)
-    names = [[f"{p.part}/{n}" if local else n for n in c.names] for p, c in zip(found, classes, strict=True)]
-    every = [name for of_part in names for name in of_part]
-    if len(set(every)) < len(every):
-        twice = next(name for name in every if every.count(name) > 1)
-        raise InputError(f"class {twice!r} is in two of the files of {root}; a class has one place")
-    if local:
-        remark(f"pickles: the labels of {root} begin anew in each part: classes are called {every[0]}, …")
-    first = np.cumsum([0, *map(len, names)])
-    shape = _shape(found[0])
-
-    def read() -> Iterator[images.Encoded]:
-        for part, one, start in zip(found, classes, first, strict=False):
-            content = _images(part)
-            if len(content) != len(one.numbers):
-                raise InputError(f"{part.images} has {len(content)} images, {part.labels} {len(one.numbers)} labels")
-            for i, image in enumerate(content):
-                yield images.Encoded(int(start + one.numbers[i]), f"{part.images}, image {i}", image)
-
-    paths = sorted({path for part in found for path in (part.images, part.labels)})
-    parts = {part.part: of_part for part, of_part in zip(found, names, strict=True)}
+    files = _find(root)
+    stamps = images.stamps(sorted({path for part in files for path in (part.images, part.labels)}), root)
+    index = _cached_index(root, files, stamps)
     return labelled.open_labelled(
         "pickles",
         request,
         labelled.Labelled(
             root=root,
-            class_names=every,
-            read=read,
-            count=sum(len(one.numbers) for one in classes),
-            facts=images.stamps(paths, root) | {"names": every},
-            parts={part: parts[part] for part in PARTS if part in parts}
-            if {"source", "target"} <= parts.keys()
-            else {},
-            size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else labelled.DEFAULT_SIZE,
-            channels=shape[2] if len(shape) == 3 else None,
-            superclasses={k: v for one in classes for k, v in one.superclasses.items()} if not local else {},
+            class_names=index.class_names,
+            read=partial(_read, files),
+            count=index.count,
+            facts=stamps | {"names": index.class_names},
+            parts=index.parts,
+            size=index.size,
+            channels=index.channels,
+            superclasses=index.superclasses,
         ),
     )
 
 
+@dataclass(frozen=True)
+class _Index:
+    """What `Labelled` says of the images of all parts; kept as JSON, since pickles are slow to open."""
+
+    class_names: list[str]
+    count: int
+    parts: dict[str, list[str]]
+    size: int
+    channels: int | None
+    superclasses: dict[str, str]
+
+
+def _cached_index(root: Path, files: Sequence[_Part], stamps: Mapping[str, object]) -> _Index:
+    """Reads the index from the cache folder, or makes it if the files have changed."""
+    cached = archives.cache_dir() / "pickles" / f"{archives.digest(stamps)}.json"
+    with suppress(OSError, TypeError, ValueError):  # missing, or of another version
+        return _Index(**json.loads(cached.read_text(encoding="utf-8")))
+    index = _make_index(root, files)
+    with suppress(OSError):  # only slower without
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cached, json.dumps(vars(index)))
+    return index
+
+
+def _make_index(root: Path, files: Sequence[_Part]) -> _Index:
+    classes = [_classes(part) for part in files]
+    # labels that count from 0 in each part do not number one list of classes
+    local = not all(of_part.named for of_part in classes) and _overlap(classes)
+    names = [[f"{p.part}/{n}" if local else n for n in c.names] for p, c in zip(files, classes, strict=True)]
+    all_names = [name for of_part in names for name in of_part]
+    if len(set(all_names)) < len(all_names):
+        twice = next(name for name in all_names if all_names.count(name) > 1)
+        raise InputError(f"class {twice!r} is in two of the files of {root}; a class must be in one")
+    if local:
+        remark(f"pickles: the labels of {root} start at 0 in each part: classes are called {all_names[0]}, …")
+    parts = {part.part: of_part for part, of_part in zip(files, names, strict=True)}
+    shape = _shape(files[0])
+    return _Index(
+        class_names=all_names,
+        count=sum(len(of_part.numbers) for of_part in classes),
+        parts=parts if {"source", "target"} <= parts.keys() else {},
+        size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else labelled.DEFAULT_SIZE,
+        channels=shape[2] if len(shape) == 3 else None,
+        superclasses={k: v for of_part in classes for k, v in of_part.superclasses.items()} if not local else {},
+    )
+
+
+def _read(files: Sequence[_Part]) -> Iterator[images.Encoded]:
+    start = 0
+    for part in files:
+        content, classes = _images(part), _classes(part)
+        if len(content) != len(classes.numbers):
+            raise InputError(f"{part.images} has {len(content)} images, {part.labels} {len(classes.numbers)} labels")
+        for i, image in enumerate(content):
+            yield images.Encoded(int(start + classes.numbers[i]), f"{part.images}, image {i}", image)
+        start += len(classes.names)
+
+
 def _find(root: Path) -> list[_Part]:
-    """The files by part, in the order of PARTS."""
-    found: dict[str, dict[str, dict[str, Path]]] = {}
+    """Finds the files of each part, in the order of PARTS."""
+    sets: dict[str, dict[str, dict[str, Path]]] = {}
     for path in sorted(root.iterdir()):
         if path.suffix not in (".pickle", ".pkl", ".npz") or path.name.startswith("."):
             continue
         name = path.stem
         phase = re.search(r"_train_phase_(\w+)$", name)
         if phase is not None and phase[1] != "train":
-            remark(f"pickles: passed over {path.name}, further images of the training classes")
+            remark(f"pickles: skipped {path.name}, further images of the training classes")
             continue
         words = re.split(r"[-_.]", name.replace("_train_phase_train", "_train"))
         parts = {part_named(word) for word in words} - {None}
         if len(parts) != 1:
-            remark(f"pickles: passed over {path.name}, whose name says neither train, val nor test")
+            remark(f"pickles: skipped {path.name}, whose name says neither train, val nor test")
             continue
         kind = next((word for word in words if word in ("images", "labels")), "both")
         kept = [word for word in words if part_named(word) is None and word not in ("images", "labels", "png")]
-        places = found.setdefault("-".join(kept), {}).setdefault(str(parts.pop()), {})
+        places = sets.setdefault("-".join(kept), {}).setdefault(str(parts.pop()), {})
         if kind in places:
             raise InputError(f"{path.name} and {places[kind].name} of {root} are both of one part; move one away")
         places[kind] = path
-    if not found:
+    if not sets:
         raise InputError(f"{root} holds no file such as CIFAR_FS_train.pickle; see the documentation for known names")
-    if len(found) > 1:
-        raise InputError(f"{root} holds several data sets: {', '.join(sorted(found))}; give each a folder of its own")
-    (of_set,) = found.values()
+    if len(sets) > 1:
+        raise InputError(f"{root} holds several data sets: {', '.join(sorted(sets))}; give each its own folder")
+    (of_set,) = sets.values()
     result = []
     for part in PARTS:
         places = of_set.get(part, {})
         if places and "both" not in places and set(places) != {"images", "labels"}:
             lone = next(iter(places.values()))
-            raise InputError(f"{lone} lacks its other half: images and labels are two files of one name")
+            raise InputError(f"{lone} lacks its partner: images and labels are two files with the same name")
         if places:
             both = places.get("both")
             result.append(_Part(part, both or places["images"], both or places["labels"]))
@@ -143,8 +191,8 @@ def _find(root: Path) -> list[_Part]:
 
 
 def _overlap(classes: Sequence[_Classes]) -> bool:
-    every = [name for one in classes for name in one.names]
-    return len(set(every)) < len(every)
+    names = [name for of_part in classes for name in of_part.names]
+    return len(set(names)) < len(names)
 
 
 def _classes(part: _Part) -> _Classes:
@@ -163,7 +211,7 @@ def _classes(part: _Part) -> _Classes:
 
 
 def _by_rows(path: Path, rows: Mapping[Any, Any]) -> _Classes:
-    """Of {name: rows of its images}, as mini-imagenet-cache has it."""
+    """Reads classes from {name: rows of its images}, as in mini-imagenet-cache."""
     names = tuple(sorted(map(str, rows)))
     indices = {str(name): np.asarray(value) for name, value in rows.items()}
     count = sum(len(value) for value in indices.values())
@@ -175,7 +223,7 @@ def _by_rows(path: Path, rows: Mapping[Any, Any]) -> _Classes:
             or index.ndim != 1
             or (len(index) and not 0 <= index.min() <= index.max() < count)
         ):
-            raise InputError(f"{path}: class_dict gives rows of class {name!r} that are not there")
+            raise InputError(f"{path}: class_dict gives rows of class {name!r} that do not exist")
         numbers[index] = number
     if count == 0 or (numbers < 0).any():
         raise InputError(f"{path}: class_dict gives some images two classes and some none")
@@ -183,7 +231,7 @@ def _by_rows(path: Path, rows: Mapping[Any, Any]) -> _Classes:
 
 
 def _names(content: Mapping[str, Any], values: np.ndarray) -> tuple[str, ...] | None:
-    """The names of the classes of these labels, where the file has them."""
+    """Returns the names of the classes of these labels; None if the file does not name them."""
     known: dict[int, str] = {}
     if isinstance(content.get("catname2label"), dict):
         known = {int(label): str(name) for name, label in content["catname2label"].items()}
@@ -196,24 +244,24 @@ def _names(content: Mapping[str, Any], values: np.ndarray) -> tuple[str, ...] | 
 
 
 def _superclasses(content: Mapping[str, Any], numbers: np.ndarray, names: Sequence[str]) -> dict[str, str]:
-    """The superclass of each class, where the file has one for all."""
-    above, called = _array(content.get("label_general")), content.get("label_general_str")
-    if above is None or called is None or above.shape != numbers.shape:
+    """Returns the superclass of each class; empty unless the file has all."""
+    above, superclass_names = _array(content.get("label_general")), content.get("label_general_str")
+    if above is None or superclass_names is None or above.shape != numbers.shape:
         return {}
     of_class = {name: int(above[np.argmax(numbers == number)]) for number, name in enumerate(names)}
-    if not all(0 <= number < len(called) for number in of_class.values()):
+    if not all(0 <= number < len(superclass_names) for number in of_class.values()):
         return {}
-    return {name: str(called[number]) for name, number in of_class.items()}
+    return {name: str(superclass_names[number]) for name, number in of_class.items()}
 
 
 def _shape(part: _Part) -> tuple[int, ...]:
-    """The shape of an image; () of encoded ones."""
+    """Returns the shape of an image; () for encoded images."""
     content = _images(part)
     return tuple(content.shape[1:]) if isinstance(content, np.ndarray) else ()
 
 
 def _images(part: _Part) -> "np.ndarray | list[bytes]":
-    """Pixels uint8 [n, h, w, c], or encoded images."""
+    """Reads pixels uint8 [n, h, w, c], or encoded images."""
     content = _content(part.images)
     if isinstance(content, dict):
         content = next((content[key] for key in _IMAGES if key in content), None)
@@ -224,9 +272,9 @@ def _images(part: _Part) -> "np.ndarray | list[bytes]":
         whole = array.astype(np.uint8)
         array = whole if np.array_equal(whole, array) else array
     if array is None or array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
-        found = f"{array.dtype} {list(array.shape)}" if array is not None else type(content).__name__
+        kind = f"{array.dtype} {list(array.shape)}" if array is not None else type(content).__name__
         raise InputError(
-            f"{part.images} holds no images, but {found}; they must be uint8 [n, h, w, c], c 1 or 3, or encoded, under "
+            f"{part.images} holds no images, but {kind}; they must be uint8 [n, h, w, c], c 1 or 3, or encoded, under "
             f"{', '.join(_IMAGES)}"
         )
     return array
@@ -246,11 +294,11 @@ def _array(values: Any) -> np.ndarray | None:
 
 
 def _content(path: Path) -> Any:
-    """What a file holds; of a dictionary with its keys as strings."""
-    found = _arrays(path) if path.suffix == ".npz" else safe_load(path)
-    if isinstance(found, dict):
-        found = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in found.items()}
-    return found
+    """Reads a file; keys of a dictionary become strings."""
+    content = _arrays(path) if path.suffix == ".npz" else safe_load(path)
+    if isinstance(content, dict):
+        content = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+    return content
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -262,53 +310,54 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def safe_load(path: Path) -> Any:
-    """What a pickle holds, if that is arrays and containers alone; no name that it gives is looked up otherwise.
+    """Opens a pickle of arrays and containers, without looking up any other name; Python 2's strings are Latin-1.
 
-    Strings of Python 2 are read as Latin-1. Raises InputError for a pickle that names anything else, or is damaged.
+    Raises:
+      InputError: if the pickle names anything else, or is damaged.
     """
     try:
         with path.open("rb") as file:
             return _Unpickler(file, encoding="latin1").load()
-    except _Refused as error:
+    except _ForbiddenName as error:
         raise InputError(
             f"{path} names {error}, which is neither an array nor a container: a pickle can run any code, and this one "
             "was not opened"
         ) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except Exception as error:  # damaged pickles raise errors of every kind
+    except Exception as error:  # damaged pickles raise many kinds of error
         raise InputError(f"{path} cannot be read as a pickle ({first_line(error)}); it is cut off or altered") from None
 
 
-class _Refused(Exception):
+class _ForbiddenName(Exception):
     """A pickle names what is neither an array nor a container."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        found = _ALLOWED.get((re.sub(r"^numpy\._core\.", "numpy.core.", module), name))
-        if found is None:
-            raise _Refused(f"{module}.{name}")
-        return found
+        allowed = _ALLOWED.get((re.sub(r"^numpy\._core\.", "numpy.core.", module), name))
+        if allowed is None:
+            raise _ForbiddenName(f"{module}.{name}")
+        return allowed
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _Refused(f"the persistent object {pid!r}")
+        raise _ForbiddenName(f"the persistent object {pid!r}")
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """In the place of `_codecs.encode`, by which Python 2's strings of bytes are made again."""
+    """Replaces `_codecs.encode`, which restores Python 2's strings of bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"the encoding {encoding!r}")
+        raise _ForbiddenName(f"the encoding {encoding!r}")
     return text.encode("latin-1")
 
 
 def _empty_array(subtype: Any, shape: Any, kind: Any) -> np.ndarray:
-    """In the place of NumPy's `_reconstruct`: what the pickle says next fills it."""
+    """Replaces NumPy's `_reconstruct`: makes an array that the pickle then fills."""
     made: np.ndarray = np.zeros(0).__reduce__()[0](np.ndarray, (0,), b"b")  # type: ignore[operator]
     return made
 
 
-# The functions that NumPy's own pickles name. `ndarray` is only ever handed to `_reconstruct`: it cannot be called.
+# The names in NumPy's own pickles. `ndarray` is only an argument of `_reconstruct`, and cannot be called.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy", "ndarray"): "numpy.ndarray",

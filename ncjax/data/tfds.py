@@ -13,8 +13,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ncjax.data import images, labelled, tfrecord
-from ncjax.data.benchmark import DataSet, Request
 from ncjax.data.columns import pick
+from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
 from ncjax.files import expand
 from ncjax.progress import remark
@@ -24,12 +24,13 @@ _ROWS_AT_ONCE = 256
 
 
 def open_data_set(request: Request) -> DataSet:
-    """The images of all parts of a prepared data set: tfds:NAME, tfds:NAME/CONFIG, with :VERSION for another than the
-    newest.
+    """Opens all parts of a prepared data set: tfds:NAME or tfds:NAME/CONFIG, by default the newest, or :VERSION.
 
-    data_dir is the folder that data sets are prepared in, or that of this version. The image and the label are features
-    of the types Image and ClassLabel; where there are several, image_column and label_column name them.
-    Raises InputError for one that is not prepared, features of other types, files that are cut off or altered.
+    data_dir is the folder of prepared data sets, or of this version. The image and the label are features of the types
+    Image and ClassLabel; if there are several, image_column and label_column name them.
+
+    Raises:
+      InputError: if the data set is not prepared, features have other types, or files are truncated or altered.
     """
     folder = _find(request.name.partition(":")[2], request.data_dir)
     info = _info(folder)
@@ -51,9 +52,9 @@ def open_data_set(request: Request) -> DataSet:
         raise InputError(f"{folder}: the classes of {label} have neither names nor a number; prepare it with either")
     names = tuple(features[label].names)
     files = [(part, Path(path)) for part, split in info.splits.items() for path in split.filepaths]
-    absent = next((path for _, path in files if not path.is_file()), None)
-    if absent is not None:
-        raise InputError(f"{absent} is not there: the data set is not prepared whole; prepare or fetch it again")
+    missing = next((path for _, path in files if not path.is_file()), None)
+    if missing is not None:
+        raise InputError(f"{missing} does not exist: the data set is incomplete; prepare or download it again")
 
     def read() -> Iterator[images.Encoded]:
         unlabelled = 0
@@ -70,9 +71,11 @@ def open_data_set(request: Request) -> DataSet:
                     else:
                         yield images.Encoded(number, where, content)
                 if row + 1 != expected:
-                    raise InputError(f"{path} has {row + 1} of {expected} records of {part}: prepare or fetch it again")
+                    raise InputError(
+                        f"{path} has {row + 1} of {expected} records of {part}: prepare or download it again"
+                    )
         if unlabelled:
-            remark(f"tfds: passed over {unlabelled} images without a label")
+            remark(f"tfds: skipped {unlabelled} images without a label")
 
     height, width, channels = features[image].shape
     eight_bits = str(features[image].np_dtype) == "uint8"
@@ -92,7 +95,7 @@ def open_data_set(request: Request) -> DataSet:
 
 
 def _find(which: str, data_dir: Path | None) -> Path:
-    """The folder of a version: the one asked for, else the newest."""
+    """Finds the folder of the version asked for, or of the newest."""
     name, _, version = which.partition(":")
     if not re.fullmatch(r"[a-z0-9_]+(/[^/:]+)?", name):
         raise InputError(f"tfds:{which}: give the name of a data set, as tfds:cifar100 or tfds:cifar100:3.0.2")
@@ -118,21 +121,21 @@ def _is_prepared(folder: Path) -> bool:
 
 
 def _versions(folder: Path) -> Sequence[Path]:
-    """The prepared versions in the folder of a data set, or in those of its configurations."""
+    """Lists the prepared versions of a data set, of all its configurations."""
     return [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if _is_prepared(path)]
 
 
 def _info(folder: Path) -> Any:
     try:
         return tensorflow_datasets.builder_from_directory(folder).info
-    except Exception as error:  # tensorflow-datasets raises errors of every kind
+    except Exception as error:  # tensorflow-datasets raises many kinds of error
         raise InputError(
             f"{folder} cannot be read as a data set of tensorflow-datasets ({first_line(error)}); prepare it again"
         ) from error
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The records of a file, in order; which format it is, its name tells."""
+    """Yields the records of a file in order; its name tells the format."""
     if ".tfrecord" in path.name:
         yield from tfrecord.read_records(path)
         return
@@ -147,16 +150,16 @@ def _records(path: Path) -> Iterator[bytes]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} cannot be read from record {start} on ({first_line(error)}); it is damaged, fetch it again"
+            f"{path} cannot be read from record {start} on ({first_line(error)}); it is damaged, download it again"
         ) from error
 
 
 def _parse(record: bytes, image: str, label: str, where: str) -> tuple[bytes, int]:
-    """The encoded image and the class number of a record."""
+    """Returns the encoded image and the class number of a record."""
     try:
         fields = tf_example_pb2.Example.FromString(record).features.feature
         return fields[image].bytes_list.value[0], int(fields[label].int64_list.value[0])
-    except Exception as error:  # protobuf has errors of its own
+    except Exception as error:  # protobuf has its own errors
         raise InputError(
-            f"{where} is no image with a label ({first_line(error)}); prepare or fetch it again"
+            f"{where} is no image with a label ({first_line(error)}); prepare or download it again"
         ) from error

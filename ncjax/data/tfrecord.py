@@ -1,6 +1,6 @@
-"""TFRecord files, read without TensorFlow: lengths and checksums are checked.
+"""TFRecord files, read without TensorFlow.
 
-A file is a sequence of records, each a length (8 bytes, little-endian), its checksum (4 bytes), the data and their
+A file is a sequence of records: a length (8 bytes, little-endian), its checksum (4 bytes), the data, and their
 checksum (4 bytes). Checksums are CRC-32C, masked: rotated right by 15 bits, plus a constant, modulo 2³².
 Reference: https://www.tensorflow.org/tutorials/load_data/tfrecord
 """
@@ -21,9 +21,10 @@ _MASK_DELTA = 0xA282EAD8
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a file, one at a time.
+    """Yields the records of a file.
 
-    Raises InputError for a file that is cut off or has a wrong checksum, with the number of the record, from 0.
+    Raises:
+      InputError: if the file is cut off or a checksum is wrong; the message has the number of the record, from 0.
     """
     number = 0
     try:
@@ -47,20 +48,22 @@ def read_records(path: Path) -> Iterator[bytes]:
 
 
 def _damaged(path: Path, number: int, what: str) -> InputError:
-    return InputError(f"{path}: record {number} {what}; the file is damaged, fetch or prepare it again")
+    return InputError(f"{path}: record {number} {what}; the file is damaged, download or prepare it again")
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord files."""
+    """Computes the checksum of TFRecord files."""
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 class _Tables(NamedTuple):
-    """What a byte contributes to the state of the checksum.
+    """Contributions of bytes to the state of the checksum.
 
-    block: uint32 [1024 * 256], entry 256 i + v of byte v at place i of a block, at its end.
-    advance: [4][256], of the bytes of a state, a block of zeros later; single: [256], of one byte at once.
+    Attributes:
+      block: of byte v at place i of a block, to the state after the block, at 256 i + v; uint32 [1024 * 256].
+      advance: of the four bytes of a state, to the state after a block of zeros, [4][256].
+      single: of a byte, to the state after it, [256].
     """
 
     block: np.ndarray
@@ -90,10 +93,10 @@ def _tables() -> _Tables:
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of the data.
+    """Computes the CRC-32C (Castagnoli) of the data.
 
-    The checksum is linear over bits: the contributions of all bytes of a block come from one table and are added
-    (exclusive or) at once, which is over twenty times as fast as byte for byte.
+    The checksum is linear over bits: the contributions of all bytes of a block are looked up in a table and combined by
+    exclusive or, which is over twenty times faster than byte by byte.
     """
     tables = _tables()
     if len(data) < 4:
@@ -101,15 +104,15 @@ def crc32c(data: bytes) -> int:
         for byte in data:
             state = tables.single[(state ^ byte) & 0xFF] ^ state >> 8
         return state ^ 0xFFFFFFFF
-    # Zeros in front change nothing; the start value is that of the first four bytes turned over.
+    # leading zeros change nothing; the start value equals inverting the first four bytes
     padded = np.zeros(-(-len(data) // _BLOCK) * _BLOCK, np.uint8)
-    own = padded[len(padded) - len(data) :]
-    own[:] = np.frombuffer(data, np.uint8)
-    own[:4] ^= 0xFF
-    found = np.bitwise_xor.reduce(tables.block[_places() + padded.reshape(-1, _BLOCK)], axis=1)
+    tail = padded[len(padded) - len(data) :]
+    tail[:] = np.frombuffer(data, np.uint8)
+    tail[:4] ^= 0xFF
+    blocks = np.bitwise_xor.reduce(tables.block[_places() + padded.reshape(-1, _BLOCK)], axis=1)
     first, second, third, fourth = tables.advance
     state = 0
-    for block in found.tolist():
+    for block in blocks.tolist():
         state = (
             first[state & 0xFF] ^ second[state >> 8 & 0xFF] ^ third[state >> 16 & 0xFF] ^ fourth[state >> 24] ^ block
         )

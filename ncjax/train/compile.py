@@ -1,4 +1,4 @@
-"""Compilation of the training step, with the options of XLA that make it fast."""
+"""Compilation of the training step, with XLA options for speed."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from typing import Any
 import jax
 
 OPTIONS: dict[str, dict[str, str | bool]] = {
-    # jaxlib 0.10 hands convolutions on a CPU to a library (YNN) that computes their weight gradients up to four times
-    # slower than XLA's own (benchmarks/training.py has the steps); reductions and products of matrices stay with it.
+    # On CPUs, jaxlib 0.10 calls a library (YNN) for convolutions, whose weight gradients are up to four times slower
+    # than XLA's own (benchmarks/training.py). The library keeps reductions and matrix products.
     "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
-    # A step of wrn-28-4 is over 500 kernels. XLA leaves convolutions and loops out of its CUDA graphs by default; with
-    # both in them, all steps of a call on one GPU are one graph (3.1 to 2.8 ms a step, benchmarks/training.py).
+    # A step of wrn-28-4 has over 500 kernels. XLA's CUDA graphs contain neither convolutions nor loops by default; with
+    # both, all steps of a call on one GPU are one graph (2.8 instead of 3.1 ms a step, benchmarks/training.py).
     "gpu": {
         "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,"
         "CONVOLUTION,WHILE"
@@ -24,16 +24,25 @@ OPTIONS: dict[str, dict[str, str | bool]] = {
 def compile_program(
     program: Callable[..., Any], example: tuple[Any, ...], placement: Any, carry: int
 ) -> tuple[Any, float]:
-    """Compiles a program that donates argument `carry`; returns it with the seconds that took.
+    """Compiles a program.
 
-    Options that XLA_FLAGS sets are left to it, and options that this jaxlib lacks are left out.
+    Options in XLA_FLAGS take precedence, and options that this jaxlib does not know are left out.
+
+    Args:
+      program: the function.
+      example: its arguments, or arrays of the same shapes and placement.
+      placement: the sharding of the results.
+      carry: the index of the argument whose memory is donated.
+
+    Returns:
+      The compiled program, and the seconds that compilation took.
     """
     start = time.monotonic()
     lowered = jax.jit(program, out_shardings=placement, donate_argnums=carry).lower(*example)
     options = OPTIONS.get(jax.tree.leaves(placement)[0].mesh.devices.flat[0].platform, {})
-    chosen = os.environ.get("XLA_FLAGS", "")
+    flags = os.environ.get("XLA_FLAGS", "")
     try:
-        compiled = lowered.compile({name: value for name, value in options.items() if name not in chosen})
+        compiled = lowered.compile({name: value for name, value in options.items() if name not in flags})
     except jax.errors.JaxRuntimeError as error:
         if not re.search("No such compile option|not a valid enum value", str(error)):
             raise

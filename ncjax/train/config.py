@@ -1,4 +1,4 @@
-"""Every setting of a run, the presets that fill in what the user left open, and a run's identity."""
+"""Every setting of a run, the presets that fill in what the user leaves open, and a run's identity."""
 
 import dataclasses
 import hashlib
@@ -20,20 +20,20 @@ from ncjax.train.losses import Objective
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting of a run. `None` means: as the preset, or the data set, has it."""
+    """Every setting of a run. `None` stands for the default of the preset or the data set."""
 
     dataset: str = "glyphs"
     """Data set: glyphs (rendered, no download), cifar_fs, fc100 and others; `python -m ncjax.data` lists all."""
     data_dir: str | None = None
-    """Folder that holds the data set's official archive; without it the archive is downloaded, where it can be."""
+    """Folder that holds the data set's official archive; by default the archive is downloaded, where possible."""
     network: str | None = None
     """Network, for example wrn-28-4, or conv-28-4 for the same without shortcuts."""
     preset: Literal["small", "paper", "smoke"] = "small"
-    """Sizes for a laptop (small), of the paper (paper), or only to see that everything runs (smoke)."""
+    """Sizes for a laptop (small), of the paper (paper), or for a quick trial (smoke)."""
     epochs: int | None = None
-    """Passes over the source-train images; the preset's own number has a floor in steps beside it."""
+    """Passes over the source-train images; the preset's number comes with a least number of steps."""
     min_steps: int | None = None
-    """Least number of steps, however few images there are."""
+    """Least number of steps, for small data sets."""
     batch_size: int | None = None
     """Images a step, over all devices."""
     optimizer: Literal["sgd", "adamw"] | None = None
@@ -53,23 +53,23 @@ class Config:
     mixup: float = 0.0
     """Alpha of mixup's Beta distribution; 0 mixes nothing."""
     dropout: float = 0.0
-    """Share of the features that the linear head does not see in training."""
+    """Share of the features that are hidden from the linear head in training."""
     cdnv_penalty: float = 0.0
     """Weight of the batch's own CDNV in the loss."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations and convolutions in training; parameters, statistics and loss are float32. At float32, a GPU
-    multiplies in TF32 and a TPU in bfloat16 passes, unless JAX_DEFAULT_MATMUL_PRECISION=highest says otherwise;
+    """Type of activations and convolutions in training; parameters, statistics and loss are float32. At float32, a GPU
+    multiplies in TF32 and a TPU in bfloat16 passes, unless JAX_DEFAULT_MATMUL_PRECISION=highest is set;
     measurement is in float32 at the highest precision everywhere."""
     seed: int = 0
     """Seed of initialisation, order and augmentation."""
     seeds: int = 1
     """Number of runs, with the seeds seed, seed + 1, …, trained as one program, each with a folder (seed_0, …)."""
     split_seed: int = 0
-    """Seed that draws the classes where the data set's split is random."""
+    """Seed of the class split, where the data set's split is random."""
     num_source_classes: int | None = None
     """Number of source classes; by default the data set's."""
     source_test_per_class: int | None = None
-    """Source images a class kept for source-test; by default the data set's own division; 0 trains on all."""
+    """Source images a class held out as source-test; by default the data set's own division; 0 trains on all."""
     samples_per_class: int | None = None
     """Training images a class; by default all."""
     image_size: int | None = None
@@ -77,41 +77,41 @@ class Config:
     rotations: bool = False
     """Omniglot only: a character turned by 90, 180 and 270 degrees is three more classes."""
     skip_corrupt: bool = False
-    """Your own images and mini_imagenet: leave out those that cannot be read, and count them, instead of stopping."""
+    """Your own images and mini_imagenet: skip and count images that cannot be read, instead of stopping."""
     class_split: str | None = None
     """Which classes are source, validation and target: cifar_fs, fc100, mini_imagenet, cub, tiered_imagenet, or a .json
     file of lists of class names under these three words; for cifar100 and your own data."""
     image_column: str | None = None
-    """csv, parquet and tfds: the column of images, where its type does not tell it."""
+    """csv, parquet and tfds: the column of images, where several columns have a suitable type."""
     label_column: str | None = None
-    """csv, parquet and tfds: the column of labels, where its type does not tell it."""
+    """csv, parquet and tfds: the column of labels, where several columns have a suitable type."""
     nested: bool = False
     """folder only: images may also lie one folder deeper than their class."""
     measurements: int | None = None
-    """Number of measurements in the run, about geometrically spaced, beside those at the start and the end."""
+    """Number of measurements between start and end, about geometrically spaced."""
     measure_per_class: int | None = None
-    """Most images a class in the measurement of collapse, the same in all three sets where they have as many."""
+    """Most images a class on which collapse is measured, the same number in all three sets where possible."""
     measure_episodes: int = 2000
     """Few-shot episodes of each kind at each measurement."""
     stream: bool | None = None
     """Read images from the prepared files as they are needed; by default where source-train takes more than a quarter
-    of a device's memory, or on CPUs more than 8 GiB over the number of devices: each device holds all of it."""
+    of a device's memory, or on CPUs more than 8 GiB / number of devices, since each device holds all of it."""
     profile: bool = False
     """Write a trace of some steps into the run's folder, for XProf or Perfetto."""
     tensorboard: bool = False
     """Write the records as TensorBoard events too (needs the extra "tensorboard")."""
     distributed: bool = False
-    """One of several processes of this run, as SLURM or a TPU pod slice started them, or JAX_COORDINATOR_ADDRESS; known
-    by itself under srun with several tasks, and where JAX_NUM_PROCESSES is set."""
+    """Join the other processes of this run, started by SLURM, a TPU pod slice or with JAX_COORDINATOR_ADDRESS; set
+    automatically under srun with several tasks, and where JAX_NUM_PROCESSES is set."""
     keep_checkpoints: bool = False
-    """Keep the checkpoints of all measurements, beside the last three."""
+    """Keep the checkpoints of all measurements, not only the last three."""
     workdir: Path | None = None
     """Folder of the run; by default runs/<dataset>-<network>-<digest of the configuration>."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved(Config):
-    """A `Config` that is checked and filled in: what presets decide is never None."""
+    """A `Config` that is checked and filled in: settings that presets decide are never None."""
 
     network: str
     epochs: int
@@ -126,12 +126,12 @@ class Resolved(Config):
 
     @classmethod
     def of(cls, filled: Config, workdir: Path) -> "Resolved":
-        """`filled`, as `fill` returns it, in this folder."""
+        """Adds the folder to the result of `fill`."""
         return cls(**(vars(filled) | {"workdir": workdir}))
 
 
-# What a preset says of the settings that a user may leave open. Of two that speak of the same setting, the later one
-# counts: the preset, what it changes for a data set, and what it changes for a network, by the start of its name.
+# The settings of each preset. A later table overrides an earlier one: every preset, the preset, its changes for a data
+# set, and its changes for networks whose names begin so.
 _EVERY_PRESET: dict[str, Any] = {
     "batch_size": 64, "optimizer": "sgd", "measurements": 6, "measure_per_class": 100,
 }  # fmt: skip
@@ -149,9 +149,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {("small", "glyphs"): {"epochs": 20}}
-# Networks of matrices train badly with SGD. On a laptop, resnet12 can see few images: it makes the most of them in
-# small batches with AdamW, and is measured before and after alone, since that takes as long as training. A step of
-# conv4 takes four times as long as one of wrn-10-1, and it learns in fewer.
+# ViTs and MLPs train badly with SGD. On a laptop, resnet12 sees few images: it learns most from them in small batches
+# with AdamW, and is measured only at the start and the end, since a measurement takes as long as training. A step of
+# conv4 takes four times as long as a step of wrn-10-1, and conv4 needs fewer.
 _ADAMW = {"optimizer": "adamw", "learning_rate": 1e-3, "schedule": "cosine"}
 _OF_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
     **{(preset, network): _ADAMW for preset in _PRESETS for network in ("vit", "mlp")},
@@ -164,7 +164,7 @@ _OF_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
 def fill(config: Config) -> Config:
     """Checks every value and fills in what the preset decides; makes data_dir absolute.
 
-    Whoever gives the number of epochs gets that many, without the preset's floor in steps.
+    If `epochs` is given, the preset's least number of steps does not apply.
 
     Raises:
       InputError: for a value outside its range; the message names the setting.
@@ -177,12 +177,15 @@ def fill(config: Config) -> Config:
         config = dataclasses.replace(config, min_steps=0)
     if config.data_dir is not None:
         config = dataclasses.replace(config, data_dir=str(expand(config.data_dir).absolute()))
-    config = _with_preset(config)
+    config = with_preset(config)
     _check(config)
     return config
 
 
-def _with_preset(config: Config) -> Config:
+def with_preset(config: Config) -> Config:
+    """Fills in what the preset decides; returns a config of a preset that this version does not have as it is."""
+    if config.preset not in _PRESETS:
+        return config
     preset = _EVERY_PRESET | _PRESETS[config.preset] | _OF_DATASET.get((config.preset, config.dataset), {})
     network = config.network or preset["network"]
     for (name, start), changes in _OF_NETWORK.items():
@@ -195,7 +198,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def _plain(config: Config) -> Config:
-    """The same with values of Python's own types, so that 1, 1.0 and np.float64(1) are one learning rate."""
+    """Converts values to Python's own types, so that 1, 1.0 and np.float64(1) are the same learning rate."""
     return dataclasses.replace(
         config,
         **{name: _plain_value(name, getattr(config, name), hint) for name, hint in get_type_hints(Config).items()},
@@ -265,65 +268,41 @@ def _check(config: Config) -> None:
 
 
 def objective(config: Config) -> Objective:
-    """What the run minimises."""
+    """Returns the objective of the run."""
     return Objective(config.label_smoothing, config.mixup, config.dropout, config.cdnv_penalty)
 
 
-# Rendered, or read from official archives whose checksums are compared: the same images from any folder.
+# Rendered, or read from official archives with known checksums: the images do not depend on the folder.
 _FIXED_DATA = ("glyphs", "cifar_fs", "fc100", "cifar100", "cifar10", "omniglot")
-# A preset has become the settings that it stands for; the others change no number.
-_NO_PART = ("workdir", "preset", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed")
+# Settings that change no number; the preset has been replaced by its settings.
+_NOT_IDENTITY = ("workdir", "preset", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed")
 
 
 def has_fixed_data(config: Config) -> bool:
-    """Whether the settings alone say which images are read."""
+    """Whether the settings alone determine the images."""
     return config.dataset in _FIXED_DATA
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The settings that can change a number in the record, without those that have `Config`'s default.
+    """Returns the settings that can change a record and differ from `Config`'s default.
 
-    Hence a setting that a later version adds leaves older runs what they were. The folder that the data comes from is
-    among them unless a checksum fixes what is read there: it takes part in the name of a run's folder. Whether two runs
-    are the same is told by the fingerprint of their data instead (`differences`).
+    Defaults are left out, so that a setting added by a later version does not change the identity of older runs. The
+    folder of the data counts, unless checksums determine its content: it is part of the default folder's name. Whether
+    two runs have the same data is decided by fingerprints instead (`Description.differences`).
     """
     default = Config()
-    fields = {name: value for name, value in vars(config).items() if name not in _NO_PART}
+    fields = {name: value for name, value in vars(config).items() if name not in _NOT_IDENTITY}
     if has_fixed_data(config):
         del fields["data_dir"]
     return {name: value for name, value in fields.items() if value != getattr(default, name)}
 
 
-def identity_of(described: dict[str, Any]) -> dict[str, Any]:
-    """The identity, as this version of ncjax has it, of the run that a config.json describes.
-
-    A setting that config.json lacks, since it is newer than the run, has its default, or what the preset says.
-    """
-    names = {field.name for field in dataclasses.fields(Config)}
-    settings = Config(**{name: value for name, value in described["config"].items() if name in names})
-    unknown = {name: value for name, value in described.get("identity", {}).items() if name not in names}
-    return identity(_with_preset(settings) if settings.preset in _PRESETS else settings) | unknown
-
-
-def differences(described: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The settings in which the run that a config.json describes is another one than that of identity `here`.
-
-    Where the data is read from is none of them: what is in the data is compared by its fingerprint.
-    """
-    there, default = identity_of(described), vars(Config())
-    return [
-        f"{name} {old!r} there, {new!r} here"
-        for name in sorted((there.keys() | here.keys()) - {"data_dir"})
-        if (old := there.get(name, default.get(name))) != (new := here.get(name, default.get(name)))
-    ]
-
-
 def default_workdir(config: Config) -> Path:
-    """runs/<dataset>-<network>-<digest of the identity>."""
+    """Returns runs/<dataset>-<network>-<digest of the identity>."""
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     return Path("runs") / f"{run_name(config)}-{digest}"
 
 
 def run_name(config: Config) -> str:
-    """What the default folder of a run begins with: data set and network, without what folders cannot be named."""
+    """Returns the start of a run's default folder name: data set and network, without characters unfit for folders."""
     return f"{re.sub('[:/]', '-', config.dataset)}-{config.network}"

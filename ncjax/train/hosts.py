@@ -1,4 +1,4 @@
-"""Several processes of one run: process 0 writes the logs, and all must make the same decisions."""
+"""Several processes of one run: process 0 writes the logs, and all make the same decisions."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,21 +17,21 @@ def is_lead_process() -> bool:
 
 
 def max_over_processes(*values: int) -> tuple[int, ...]:
-    """The largest of each value over all processes, so that a signal to one of them reaches all."""
+    """Returns the largest of each value over all processes, so that a signal to one process reaches all."""
     if jax.process_count() == 1:
         return values
-    everywhere = multihost_utils.process_allgather(np.asarray(values, np.int32))
-    return tuple(int(value) for value in everywhere.max(0))
+    gathered = multihost_utils.process_allgather(np.asarray(values, np.int32))
+    return tuple(int(value) for value in gathered.max(0))
 
 
 @contextmanager
 def raise_together() -> Iterator[None]:
-    """Raises on all processes if one raises inside, so that none waits for one that has stopped.
+    """Raises on all processes if the body raises on one, so that no process waits for a stopped one.
 
-    For work that each process does by itself, or one process alone.
+    The body must not wait for other processes.
 
     Raises:
-      InputError: another process raised.
+      InputError: if another process raised.
     """
     failure = None
     try:
@@ -42,12 +42,12 @@ def raise_together() -> Iterator[None]:
     if failure is not None:
         raise failure
     if failed:
-        raise InputError("another process of this run stopped, and its own message says why; start all of them again")
+        raise InputError("another process of this run stopped, and its own message says why; start all processes again")
 
 
 def local_mesh() -> AbstractContextManager[object]:
-    """Sets the mesh of this process's own devices, for small work that every process repeats by itself."""
+    """Sets a mesh of this process's own devices, for small work that every process repeats."""
     if jax.process_count() == 1:
         return nullcontext()
-    mine = jax.local_devices()
-    return jax.set_mesh(jax.make_mesh((len(mine),), ("data",), axis_types=(AxisType.Auto,), devices=mine))
+    local = jax.local_devices()
+    return jax.set_mesh(jax.make_mesh((len(local),), ("data",), axis_types=(AxisType.Auto,), devices=local))

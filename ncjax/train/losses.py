@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, and the regularisers whose effect on collapse and transfer is studied.
+"""Training objectives: cross-entropy, and regularisers whose effect on collapse and transfer is studied.
 
 Pure functions, for use inside jit and grad.
 """
@@ -16,12 +16,12 @@ from ncjax.collapse.moments import segments
 
 @dataclass(frozen=True)
 class Objective:
-    """The regularisers of a run; all zero is plain cross-entropy.
+    """The regularisers of a run; all zeros mean plain cross-entropy.
 
     Attributes:
       label_smoothing: the share of each target that is spread evenly over all classes.
       mixup: alpha of the Beta distribution of mixing weights; 0 mixes nothing.
-      dropout: the share of features that the head does not see.
+      dropout: the share of features that are hidden from the head.
       cdnv_penalty: the weight of the batch's own CDNV.
     """
 
@@ -32,19 +32,19 @@ class Objective:
 
 
 def smoothed_targets(labels: Int[Array, "n"], num_classes: int, smoothing: float) -> Float[Array, "n k"]:
-    """(1 − s) one-hot + s / k (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567)."""
+    """Returns (1 − s) one-hot + s / k (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567)."""
     return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
 
 
 def cross_entropy(logits: Float[Array, "n k"], targets: Float[Array, "n k"]) -> Float[Array, ""]:
-    """The mean over the batch of −Σ_c t_c log softmax(z)_c."""
+    """Returns the mean over the batch of −Σ_c t_c log softmax(z)_c."""
     return jnp.mean(optax.softmax_cross_entropy(logits, targets.astype(logits.dtype)))
 
 
 def mixup(
     key: Key[Array, ""], images: Float[Array, "n h w c"], targets: Float[Array, "n k"], alpha: float
 ) -> tuple[Float[Array, "n h w c"], Float[Array, "n k"]]:
-    """λx + (1 − λ)x' of images and targets alike, x' the batch in random order and one λ ~ Beta(α, α) a batch.
+    """Returns λx + (1 − λ)x' of images and targets; x' is the batch in random order, λ ~ Beta(α, α) one number a batch.
 
     Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
     """
@@ -60,16 +60,16 @@ def mixup(
 
 
 def dropout(key: Key[Array, ""], features: Float[Array, "n d"], rate: float) -> Float[Array, "n d"]:
-    """Features set to 0 with probability `rate`, the others scaled by 1 / (1 − rate)."""
+    """Sets features to 0 with probability `rate`, and scales the others by 1 / (1 − rate)."""
     keep = jax.random.bernoulli(key, jnp.float32(1 - rate), features.shape)
     return jnp.where(keep, features / (1 - rate), 0)
 
 
 def cdnv_penalty(features: Float[Array, "n d"], labels: Int[Array, "n"], num_classes: int) -> Float[Array, ""]:
-    """The CDNV of a batch, over the classes of which it has two images or more.
+    """Computes the CDNV of a batch, over the classes with two images or more.
 
-    A class with a single image has no variance to speak of, and would draw the mean towards 0. The penalty is 0, with
-    gradient 0, where fewer than two classes are left or two class means coincide.
+    A class with a single image has variance 0 and would bias the mean towards 0. The penalty is 0, with gradient 0, if
+    fewer than two classes remain or two class means coincide.
 
     Returns:
       float32, at least 0; its gradient is finite everywhere.

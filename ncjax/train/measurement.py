@@ -1,4 +1,4 @@
-"""What a run records of its network at one step: collapse on the three sets of classes, and few-shot accuracy."""
+"""The measurements that make a record: collapse on the three sets of classes, and few-shot accuracy."""
 
 import math
 import re
@@ -28,26 +28,26 @@ class Subset:
 
     Attributes:
       split: the whole split.
-      rows: indices into it, the same number of each class.
-      clusters: whether collapse can be measured on them, or only accuracy, since there is one image a class.
+      rows: indices into it, the same number for each class.
+      has_variance: whether collapse can be measured, or only accuracy, since there is one image a class.
     """
 
     split: Split
     rows: np.ndarray
-    clusters: bool = True
+    has_variance: bool = True
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What is measured at each step of a run, chosen once.
+class MeasurementPlan:
+    """The images and episodes of a run's measurements, chosen once.
 
     Attributes:
-      sets: the three sets by their name in the record; without "source_test" where no source images are held out.
-      per_class: images a class on which collapse is measured, in each of the sets.
+      sets: the sets by their name in the record; "source_test" is missing if no source images are held out.
+      per_class: images a class on which collapse is measured, in every set.
       ways: classes an episode.
-      queries: images of a class that an episode classifies, by the number of shots.
+      queries: query images a class in an episode, by the number of shots.
       episodes: episodes of each kind.
-      seed: draws the episodes: the same for every run of one class split, so that runs compare in pairs.
+      seed: of the episodes; equal for all runs of a class split, so that runs can be compared in pairs.
     """
 
     sets: dict[str, Subset]
@@ -59,39 +59,39 @@ class Measurement:
 
 
 class NotFinite(InputError):
-    """The network's features, or their squares, are not finite, though its weights are."""
+    """The features or their squares are not finite, though the weights are."""
 
 
-def plan(benchmark: Benchmark, config: Resolved) -> Measurement:
+def plan(benchmark: Benchmark, config: Resolved) -> MeasurementPlan:
     """Chooses the images and the kinds of episode.
 
-    The number of images a class is the least that any class of the three sets has, `measure_per_class` at most, so that
-    the three values of CDNV carry the same bias of finite samples. Shots for which some target class has too few images
-    are left out; of a source_test with a single image in some class, which has no variance, only the accuracy is
-    measured.
+    Collapse is measured on the same number of images a class in all sets, so that their CDNV has the same bias of
+    finite samples: the size of the smallest class, but at most `measure_per_class`. Shots for which some target class
+    has too few images are left out. If source_test has a class of a single image, which has no variance, only accuracy
+    is measured on it.
 
     Raises:
       InputError: if a class of source_train or target has a single image, or there is one target class.
     """
     if len(benchmark.target.class_names) < 2:
         raise InputError("there is one target class; few-shot episodes and CDNV need at least 2")
-    named = {
+    all_splits = {
         "source_train": benchmark.source_train,
         "source_test": benchmark.source_test,
         "target": benchmark.target,
     }
-    splits = {name: split for name, split in named.items() if split is not None}
+    splits = {name: split for name, split in all_splits.items() if split is not None}
     fewest = {name: int(np.bincount(split.labels, minlength=split.num_classes).min()) for name, split in splits.items()}
-    clusters = {name: name != "source_test" or count != 1 for name, count in fewest.items()}
+    has_variance = {name: name != "source_test" or count != 1 for name, count in fewest.items()}
     for name, count in fewest.items():
-        if count < 2 and clusters[name]:
+        if count < 2 and has_variance[name]:
             raise InputError(f"{name} has a class with {count} images: a within-class variance needs at least 2")
-    per_class = min(config.measure_per_class, *(fewest[name] for name in splits if clusters[name]))
+    per_class = min(config.measure_per_class, *(fewest[name] for name in splits if has_variance[name]))
     target = fewest["target"]
     queries = {shots: min(15, target - shots) for shots in SHOTS if target > shots}
-    return Measurement(
+    return MeasurementPlan(
         sets={
-            name: Subset(split, _rows(split, per_class if clusters[name] else 1), clusters[name])
+            name: Subset(split, _rows(split, per_class if has_variance[name] else 1), has_variance[name])
             for name, split in splits.items()
         },
         per_class=per_class,
@@ -111,93 +111,94 @@ def _rows(split: Split, per_class: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def measure(params: Classifier, measurement: Measurement, *, step: int, epoch: float) -> Record:
-    """One record: flat keys, deterministic values; None stands for a value that is not finite.
+def measure(params: Classifier, plan: MeasurementPlan, *, step: int, epoch: float) -> Record:
+    """Measures a network.
 
-    That is infinity, or a number that overflowed on the way: JSON has neither.
-
-    `loss` and the accuracies of the source sets are those of the head on the measured images, unaugmented and in
+    `loss` and the accuracies of the source sets are of the linear head on the measured images, unaugmented and in
     evaluation mode.
 
+    Returns:
+      A record: flat keys, deterministic values. None is a value that is not finite, which JSON cannot hold.
+
     Raises:
-      NotFinite: if the features of some image, or their squares, are not finite; then there is nothing to measure.
+      NotFinite: if the features of some image, or their squares, are not finite.
       InputError: if images cannot be read.
     """
     record: Record = {"step": step, "epoch": epoch}
     weights, bias = map(np.asarray, params.network.head(params.variables))
-    for name, subset in measurement.sets.items():
+    for name, subset in plan.sets.items():
         labels = subset.split.labels[subset.rows]
         k = len(subset.split.class_names)
         if name == "target":
-            # every target image takes part in episodes; collapse is measured on as many as in the other sets
+            # episodes use all target images; collapse is measured on as many images a class as in the other sets
             all_features, _ = features_and_logits(params, subset.split)
-            with _named_not_finite():
-                found = collapse.measure(all_features[subset.rows], labels, num_classes=k)
+            with _explained_not_finite():
+                measured = collapse.measure(all_features[subset.rows], labels, num_classes=k)
         else:
             features, logits = features_and_logits(params, subset.split.images[subset.rows])
-            if subset.clusters:
-                with _named_not_finite():
-                    found = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
+            if subset.has_variance:
+                with _explained_not_finite():
+                    measured = collapse.measure(features, labels, num_classes=k, weights=weights, bias=bias)
             if name == "source_train":
                 record["loss"] = _finite(_cross_entropy(logits, labels))
             record[f"{name}/accuracy"] = float(np.mean(logits.argmax(-1) == labels))
-        if subset.clusters:
-            record |= {f"{name}/{key}": _finite(value) for key, value in _summary(found).items()}
-    with local_mesh(), _named_not_finite():
-        record |= _few_shot(all_features, measurement)
+        if subset.has_variance:
+            record |= {f"{name}/{key}": _finite(value) for key, value in _summary(measured).items()}
+    with local_mesh(), _explained_not_finite():
+        record |= _few_shot(all_features, plan)
     return record
 
 
 @contextmanager
-def _named_not_finite() -> Iterator[None]:
-    """What the rooms of arrays refuse of a network's features is their values: `plan` has checked all else."""
+def _explained_not_finite() -> Iterator[None]:
+    """Turns InputError into NotFinite: `plan` has checked everything but the features' values."""
     try:
         yield
     except InputError as error:
-        reason = re.split("[:;]", str(error))[0]  # what it advises is not for this case
+        reason = re.split("[:;]", str(error))[0]  # without the advice, which is not for this case
         raise NotFinite(f"the features could not be measured ({reason})") from error
 
 
 def features_and_logits(params: Classifier, images_or_split: Split | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both of all images, also where one is needed alone: a run has one program for it, and compiles no other."""
+    """Always computes both, so that a run compiles one program."""
     features, logits = outputs(params, images_or_split, ("features", "logits"))
     return features, logits
 
 
-def _few_shot(features: np.ndarray, measurement: Measurement) -> Record:
+def _few_shot(features: np.ndarray, plan: MeasurementPlan) -> Record:
     record: Record = {}
     for head in HEADS:
-        for shots, queries in measurement.queries.items():
+        for shots, queries in plan.queries.items():
             report = feature_episodes(
                 features,
-                measurement.sets["target"].split.labels,
-                ways=measurement.ways,
+                plan.sets["target"].split.labels,
+                ways=plan.ways,
                 shots=shots,
                 queries=queries,
-                episodes=measurement.episodes,
+                episodes=plan.episodes,
                 head=head,
-                seed=measurement.seed,
+                seed=plan.seed,
             )
-            key = f"target/{head}/{measurement.ways}w{shots}s"
+            key = f"target/{head}/{plan.ways}w{shots}s"
             record[key], record[f"{key}/ci95"] = report.accuracy, report.ci95
     return record
 
 
-def _summary(found: collapse.Collapse) -> dict[str, float | int | None]:
+def _summary(measured: collapse.Collapse) -> dict[str, float | int | None]:
     values: dict[str, float | int | None] = {
-        "cdnv": found.cdnv,
-        "cdnv_median": found.cdnv_median,
-        "debiased_cdnv": found.debiased_cdnv,
-        "debiased_cdnv/unresolved_pairs": len(found.unresolved_pairs),
-        "directional_cdnv": found.directional_cdnv,
-        "nc1": found.nc1,
-        "nc1_quotient": found.nc1_quotient,
-        "nc2_equinorm": found.nc2_equinorm,
-        "nc2_equiangular": found.nc2_equiangular,
-        "ncc_accuracy": found.ncc_accuracy,
+        "cdnv": measured.cdnv,
+        "cdnv_median": measured.cdnv_median,
+        "debiased_cdnv": measured.debiased_cdnv,
+        "debiased_cdnv/unresolved_pairs": len(measured.unresolved_pairs),
+        "directional_cdnv": measured.directional_cdnv,
+        "nc1": measured.nc1,
+        "nc1_quotient": measured.nc1_quotient,
+        "nc2_equinorm": measured.nc2_equinorm,
+        "nc2_equiangular": measured.nc2_equiangular,
+        "ncc_accuracy": measured.ncc_accuracy,
     }
-    if found.nc3 is not None:
-        values |= {"nc3": found.nc3, "nc4": found.nc4}
+    if measured.nc3 is not None:
+        values |= {"nc3": measured.nc3, "nc4": measured.nc4}
     return values
 
 
@@ -211,10 +212,10 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def steps_to_measure(total_steps: int, steps_per_epoch: float, measurements: int) -> list[int]:
-    """The steps at which a run is measured: 0, about geometrically spaced whole epochs, and the last.
+    """Returns the steps at which a run is measured: 0, about geometrically spaced whole epochs, and the last.
 
-    Of a run that has too few epochs for that, half of the last step, a quarter and so on. `measurements` counts all but
-    the first and the last.
+    If there are too few epochs, the steps between are a half of the last step, a quarter and so on. `measurements` is
+    the number of steps between the first and the last.
     """
     epochs = total_steps / steps_per_epoch
     if epochs > measurements:

@@ -1,8 +1,8 @@
-"""The files of a run's folder: config.json, metrics.jsonl and timing.jsonl, and the table of its records."""
+"""The records of a run: metrics.jsonl and timing.jsonl, and tables of the records."""
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,66 +17,48 @@ _SETS = ("source_train", "source_test", "target")
 
 
 def write_records(workdir: Path, records: Sequence[Record]) -> None:
-    """Makes metrics.jsonl hold exactly these records."""
+    """Writes metrics.jsonl anew."""
     write_atomically(workdir / "metrics.jsonl", "".join(json.dumps(r, allow_nan=False) + "\n" for r in records))
 
 
 def append_timing(workdir: Path, entry: dict[str, Any]) -> None:
-    """Adds a line to timing.jsonl, which holds what differs from one execution of the same run to another."""
+    """Adds a line to timing.jsonl, which holds times and sizes, which differ between executions of the same run."""
     path = workdir / "timing.jsonl"
     with named(path), path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 
 def read_records(workdir: str | Path) -> list[Record]:
-    """The records of a run, in the order of steps; each has every key, and None stands for a value that is not finite.
+    """Reads the records of a run, in the order of steps; every record has every key, and None is a value not finite.
 
     Raises:
       InputError: if the folder holds no records, or they cannot be read.
     """
-    records = _read(workdir, "metrics.jsonl", lambda text: [dict(json.loads(line)) for line in text.splitlines()])
-    if not records:
-        raise InputError(f"{expand(workdir) / 'metrics.jsonl'} is empty: the run has not yet been measured")
-    return records
-
-
-def read_config(workdir: str | Path) -> dict[str, Any]:
-    """What config.json holds.
-
-    Raises:
-      InputError: if the folder holds no run, or many, or the file cannot be read.
-    """
-    folder = expand(workdir)
-    first, path = folder / "seed_0", folder / "config.json"
-    if first.is_dir() and not path.exists():
-        raise InputError(f"{workdir} holds runs of many seeds; give one of them, for example {first}")
-    described = _read(folder, "config.json", json.loads)
-    if not isinstance(described, dict) or not all(isinstance(described.get(name), dict) for name in ("config", "data")):
-        raise InputError(f"{path} is not that of a run: it lacks the run's settings or data; give another folder")
-    return described
-
-
-def _read(workdir: str | Path, name: str, parse: Callable[[str], Any]) -> Any:
-    path = expand(workdir) / name
+    path = expand(workdir) / "metrics.jsonl"
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        records = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise InputError(
-            f"{workdir} holds no run: there is no {name} in it; give the folder that pretrain.py named"
+            f"{workdir} holds no run: there is no metrics.jsonl in it; give the folder that pretrain.py named"
         ) from None
     except (OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
+    if not records:
+        raise InputError(f"{path} is empty: the run has not yet been measured")
+    return records
 
 
 def few_shot_keys(record: Record) -> list[str]:
-    """The record's few-shot accuracies, such as "target/ncc/5w1s"."""
+    """Returns the keys of the record's few-shot accuracies, such as "target/ncc/5w1s"."""
     return [key.removesuffix("/ci95") for key in record if key.endswith("/ci95")]
 
 
 def table(records: Sequence[Record], per_class: int | None = None) -> str:
-    """The course of a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval.
+    """Formats a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval.
 
-    `per_class`: images a class behind CDNV, `data.measured_per_class` of config.json; None where it is not known.
+    Args:
+      records: of the run.
+      per_class: images a class behind CDNV, `data.measured_per_class` of config.json; None if not known.
     """
     sets = [name for name in _SETS if f"{name}/cdnv" in records[0]]
     accuracies = [name for name in _SETS if f"{name}/accuracy" in records[0]]
@@ -105,7 +87,7 @@ def table(records: Sequence[Record], per_class: int | None = None) -> str:
 
 
 def seeds_table(finals: Sequence[Record]) -> str:
-    """The last records of several seeds as text: mean over seeds with its 95 % t interval."""
+    """Formats the last records of several seeds as text: mean over seeds with its 95 % t interval."""
     shown = [f"{name}/{what}" for what in ("cdnv", "accuracy") for name in _SETS if f"{name}/{what}" in finals[0]]
     lines = [f"{len(finals)} seeds, at the end: mean ± 95 % t interval"]
     for key in (*shown, *few_shot_keys(finals[0])):

@@ -1,4 +1,4 @@
-"""What stays the same from a run's first step to its last: sizes, networks, what is measured when."""
+"""The fixed part of a run: settings, data, sizes, networks, and the plan of measurements."""
 
 import dataclasses
 import platform
@@ -19,7 +19,8 @@ from ncjax.models import Network
 from ncjax.train import measurement as measuring
 from ncjax.train import streaming, throughput
 from ncjax.train.config import Resolved, identity, objective
-from ncjax.train.measurement import Measurement
+from ncjax.train.description import DataDescription, Description
+from ncjax.train.measurement import MeasurementPlan
 from ncjax.train.source import Source
 from ncjax.train.step import TrainState, initial_state, optimizer
 from ncjax.train.trainer import Setup
@@ -27,17 +28,17 @@ from ncjax.train.trainer import Setup
 
 @dataclass(frozen=True)
 class Run:
-    """A run of one seed, or of many that are trained as one program.
+    """A run of one seed, or of several seeds trained as one program.
 
     Attributes:
       configs: the settings of each seed.
-      unfinished: indices of the seeds to train. The folders of the others stay as they are; they take part in the
-        program, since in one of fewer seeds the others would not come to the same numbers bit by bit.
+      unfinished: indices of the seeds to train. The other seeds are computed too, since a program of fewer seeds would
+        not give the same bits, but their folders do not change.
       source: the data.
-      setup: what the compiled step needs, with the network at the precision of training.
-      float32_network: the network that is measured, restored and handed out.
+      setup: the inputs of the compiled step, with the network at the precision of training.
+      float32_network: the network for measurements and for the classifiers that are returned.
       measurement: what is measured.
-      measured_steps: at which steps.
+      measured_steps: the steps at which it is measured.
       total_steps: the last step.
     """
 
@@ -46,7 +47,7 @@ class Run:
     source: Source
     setup: Setup
     float32_network: Network
-    measurement: Measurement
+    measurement: MeasurementPlan
     measured_steps: Sequence[int]
     total_steps: int
 
@@ -59,13 +60,13 @@ class Run:
         """
         config, train, mesh = configs[0], source.benchmark.source_train, devices.data_mesh()
         num_images, num_classes = len(train.labels), len(train.class_names)
-        _check_batch(config.batch_size, num_images, mesh.size, divided=len(configs) == 1)
+        _check_batch(config.batch_size, num_images, mesh.size)
         throughput.check_precision(mesh, config.precision)
         if source.is_streamed:
             streaming.check_installed()
         image_shape = tuple(train.images.shape[1:])
         network = models.create(config.network, num_classes)
-        jax.eval_shape(lambda: network.init(keys.root(0), image_shape))  # raises for images that do not fit it
+        jax.eval_shape(lambda: network.init(keys.root(0), image_shape))  # raises if the images do not fit
         total_steps = max(-(-config.epochs * num_images // config.batch_size), config.min_steps)
         return cls(
             configs=configs,
@@ -88,7 +89,7 @@ class Run:
         )
 
     def classifier(self, state: TrainState) -> Classifier:
-        """The classifier of a seed's state; without a feature mean."""
+        """Returns the classifier of a seed's state, without a feature mean."""
         return Classifier(
             state.variables,
             jnp.asarray(self.source.mean),
@@ -98,12 +99,12 @@ class Run:
         )
 
     def state_bytes(self) -> int:
-        """The size of one seed's state."""
+        """Returns the size of one seed's state in bytes."""
         state = jax.eval_shape(lambda: initial_state(self.float32_network, self.setup.tx, 0, self.setup.image_shape))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
-    def describe(self, config: Resolved) -> dict[str, Any]:
-        """What config.json says of the run of one seed."""
+    def describe(self, config: Resolved) -> Description:
+        """Returns the description of the run of one seed."""
         benchmark = self.source.benchmark
         splits = {
             "source_train": benchmark.source_train,
@@ -111,29 +112,28 @@ class Run:
             "validation": benchmark.validation,
             "target": benchmark.target,
         }
-        settings = dataclasses.asdict(config) | {"workdir": str(config.workdir)}
-        return {
-            "config": settings,
-            "identity": identity(config),
-            "total_steps": self.total_steps,
-            "data": {
-                "name": benchmark.name,
-                "fingerprint": self.source.fingerprint,
-                "num_source_classes": len(benchmark.source_train.class_names),
-                "image_shape": list(self.setup.image_shape),
-                "mean": self.source.mean.tolist(),
-                "std": self.source.std.tolist(),
-                "augmentation": self.setup.augmentation,
-                "made_with": dict(benchmark.made_with),
-                "measured_per_class": self.measurement.per_class,
-                "images": {name: len(split.labels) for name, split in splits.items() if split is not None},
-                "classes": {name: len(split.class_names) for name, split in splits.items() if split is not None},
-            },
-            "versions": self.versions(),
-        }
+        return Description(
+            settings=dataclasses.asdict(config) | {"workdir": str(config.workdir)},
+            identity=identity(config),
+            total_steps=self.total_steps,
+            data=DataDescription(
+                name=benchmark.name,
+                fingerprint=self.source.fingerprint,
+                num_source_classes=len(benchmark.source_train.class_names),
+                image_shape=self.setup.image_shape,
+                mean=tuple(self.source.mean.tolist()),
+                std=tuple(self.source.std.tolist()),
+                augmentation=self.setup.augmentation,
+                made_with=dict(benchmark.made_with),
+                measured_per_class=self.measurement.per_class,
+                images={name: len(split.labels) for name, split in splits.items() if split is not None},
+                classes={name: len(split.class_names) for name, split in splits.items() if split is not None},
+            ),
+            versions=self.versions(),
+        )
 
     def versions(self) -> dict[str, Any]:
-        """Versions of the software, and the devices."""
+        """Returns the versions of the software, and the devices."""
         return {
             "ncjax": _own_version(),
             "python": platform.python_version(),
@@ -146,7 +146,7 @@ class Run:
         }
 
     def execution(self, first_step: int) -> dict[str, Any]:
-        """An entry in config.json's list of executions: versions, and JAX's settings that change numbers."""
+        """Returns an entry of config.json's list of executions: versions, and JAX's settings that change numbers."""
         names = (
             "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable",
         )  # fmt: skip
@@ -154,10 +154,12 @@ class Run:
         return {"first_step": first_step, **self.versions(), **settings}
 
 
-def _check_batch(batch_size: int, num_images: int, num_devices: int, *, divided: bool) -> None:
+def _check_batch(batch_size: int, num_images: int, num_devices: int) -> None:
     if batch_size > num_images:
-        raise InputError(f"batch_size={batch_size} is more than the {num_images} training images; set a smaller one")
-    if divided and batch_size % num_devices:
+        raise InputError(
+            f"batch_size={batch_size} is more than the {num_images} training images; set a smaller batch_size"
+        )
+    if batch_size % num_devices:
         near = max(batch_size // num_devices, 1) * num_devices
         raise InputError(
             f"batch_size={batch_size} does not divide over {num_devices} devices; set it to {near}, "

@@ -1,4 +1,4 @@
-"""The seeds of a run while it trains: the folder, the checkpoints and the records of each."""
+"""The seeds of a run during training: the folder, the checkpoints and the records of each."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,16 +22,16 @@ class Diverged(InputError):
     """The loss, the weights or the measured features were not finite."""
 
 
-class Seed:
-    """One seed of a run.
+class SeedRun:
+    """The run of one seed.
 
     Attributes:
       index: its place among the seeds of the program.
       config: its settings.
       checkpoints: its checkpoints.
       records: its records so far.
-      diverged_at: the step at which it diverged, None while it has not.
-      reason: in what way.
+      diverged_at: the step at which it diverged; None if it has not.
+      reason: why it counts as diverged.
     """
 
     def __init__(self, index: int, config: Resolved, kept_steps: Sequence[int]) -> None:
@@ -47,7 +47,7 @@ class Seed:
                 self._events = stack.enter_context(Events(config.workdir / "tensorboard"))
             self._opened = stack.pop_all()
 
-    def __enter__(self) -> "Seed":
+    def __enter__(self) -> "SeedRun":
         return self
 
     def __exit__(
@@ -61,20 +61,20 @@ class Seed:
         return self.records[-1]["step"] if self.records else None
 
     def write_records(self) -> None:
-        """Brings the files of the records up to date."""
+        """Writes the records to metrics.jsonl and TensorBoard."""
         if is_lead_process():
             files.write_records(self.config.workdir, self.records)
         if self._events is not None:
             self._events.update(self.records)
 
 
-def sound(seeds: Sequence[Seed]) -> list[Seed]:
-    """Those that have not diverged."""
+def active(seeds: Sequence[SeedRun]) -> list[SeedRun]:
+    """Returns the seeds that have not diverged."""
     return [seed for seed in seeds if seed.diverged_at is None]
 
 
-def diverged(seeds: Sequence[Seed], count: int, total_steps: int) -> Diverged:
-    """Says which of `count` seeds diverged, and what became of the others."""
+def diverged(seeds: Sequence[SeedRun], count: int, total_steps: int) -> Diverged:
+    """Returns the error that names the diverged seeds among `count`, and says that the others are finished."""
     where = [
         f"{seed.reason} at step {seed.diverged_at} of {total_steps} "
         f"(seed={seed.config.seed}, learning_rate={seed.config.learning_rate}); checkpoints up to then are kept in "
@@ -87,34 +87,38 @@ def diverged(seeds: Sequence[Seed], count: int, total_steps: int) -> Diverged:
     return Diverged(f"{'; '.join(where)}{others}; try a lower learning_rate in a new workdir")
 
 
-def save(trainer: Trainer, seeds: Sequence[Seed], states: States, *, wait: bool = False) -> None:
+def save(trainer: Trainer, seeds: Sequence[SeedRun], states: States, *, wait: bool = False) -> None:
     """Writes a checkpoint of every seed that has not diverged."""
-    saved: list[Seed] = []
-    for seed in sound(seeds):
+    saved: list[SeedRun] = []
+    for seed in active(seeds):
         if len(saved) >= _WRITTEN_AT_ONCE:
             saved[-_WRITTEN_AT_ONCE].checkpoints.wait()
         saved.append(seed)
-        seed.checkpoints.save(trainer.one_seed(states, seed.index), progress(seeds, seed), wait=wait)
+        seed.checkpoints.save(trainer.one_seed(states, seed.index), history(seeds, seed), wait=wait)
 
 
-def progress(seeds: Sequence[Seed], seed: Seed, feature_mean: list[float] | None = None) -> dict[str, Any]:
-    """What a checkpoint of a seed holds beside its arrays; diverged seeds have no checkpoint of that step."""
-    diverged = {str(one.index): one.diverged_at for one in seeds if one.diverged_at is not None}
-    return {"records": seed.records, "feature_mean": feature_mean} | ({"diverged": diverged} if diverged else {})
+def history(seeds: Sequence[SeedRun], seed: SeedRun, feature_mean: list[float] | None = None) -> dict[str, Any]:
+    """Returns the JSON that a checkpoint of a seed holds beside its arrays.
+
+    It lists the diverged seeds, since they have no checkpoint of that step.
+    """
+    steps = {str(other.index): other.diverged_at for other in seeds if other.diverged_at is not None}
+    return {"records": seed.records, "feature_mean": feature_mean} | ({"diverged": steps} if steps else {})
 
 
-def resume(trainer: Trainer, seeds: Sequence[Seed], num_seeds: int) -> tuple[States, int]:
-    """Loads the newest common checkpoint: the states to continue from, and their step.
+def resume(trainer: Trainer, seeds: Sequence[SeedRun], num_seeds: int) -> tuple[States, int]:
+    """Loads the newest common checkpoint, with the records of each seed.
 
-    Gives the seeds back what the checkpoints hold of them.
+    Returns:
+      The states to continue from, and their step.
     """
     like = [trainer.one_seed(trainer.initial, i) for i in range(num_seeds)]
-    loaded = load_newest({seed.index: seed.checkpoints for seed in sound(seeds)}, like)
+    loaded = load_newest({seed.index: seed.checkpoints for seed in active(seeds)}, like)
     if loaded is None:
         return trainer.initial, 0
-    newest_state, newest = next(iter(loaded.values()))
-    for seed in sound(seeds):
-        seed.diverged_at = newest.get("diverged", {}).get(str(seed.index))
+    newest_state, newest_history = next(iter(loaded.values()))
+    for seed in active(seeds):
+        seed.diverged_at = newest_history.get("diverged", {}).get(str(seed.index))
         seed.records = loaded[seed.index][1]["records"] if seed.index in loaded else []
     states = trainer.join([loaded[i][0] if i in loaded else like[i] for i in range(num_seeds)])
     return states, int(newest_state.step)

@@ -8,12 +8,12 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP); what it did is saved, and the same call continues it.
+    """A signal (Ctrl-C, SIGTERM, SIGHUP) stopped the run; its state is saved, and the same call continues it.
 
-    Not an Exception, as KeyboardInterrupt is not, so that no handler of errors on its way takes it for one.
+    Like KeyboardInterrupt it is no Exception, so that handlers of errors do not catch it.
 
     Attributes:
-      signal: which signal asked.
+      signal: the number of the signal.
     """
 
     def __init__(self, number: int, when: str) -> None:
@@ -22,10 +22,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a signal has asked the run to stop.
+    """A request to stop, made by a signal.
 
     Attributes:
-      signal: the first that came; 0 while there was none.
+      signal: the number of the first signal; 0 before any.
     """
 
     def __init__(self) -> None:
@@ -52,10 +52,10 @@ class Stop:
 
 @contextmanager
 def signals() -> Iterator[Stop]:
-    """Collects SIGINT, SIGTERM and SIGHUP, instead of dying of them; a second one of a kind does kill.
+    """Notes SIGINT, SIGTERM and SIGHUP instead of ending the process; a second signal of a kind does end it.
 
-    Only the main thread may do so; elsewhere nothing is collected. A signal that the process was started to ignore, as
-    a shell's background jobs ignore SIGINT and those of nohup SIGHUP, stays ignored.
+    Does nothing outside the main thread, where handlers cannot be set. Signals that the process was started to ignore
+    stay ignored, as SIGINT in a shell's background jobs and SIGHUP under nohup.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The data of a run, with what all of it must be read for."""
+"""The data of a run, with the checksums and pixel statistics that need a pass over it."""
 
 import zlib
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ class Source(NamedTuple):
 
     Attributes:
       benchmark: the images.
-      fingerprint: their checksums.
-      mean: of each channel, of pixels in 0..1, float32 [c].
-      std: likewise.
+      fingerprint: the checksums of images and labels.
+      mean: the mean of each channel, of pixels in 0..1, float32 [c].
+      std: the standard deviation of each channel, likewise.
     """
 
     benchmark: Benchmark
@@ -46,7 +46,7 @@ class Source(NamedTuple):
         return cls(benchmark, fingerprint(benchmark), *_pixel_statistics(benchmark.source_train.images))
 
     def augmentation(self, config: Config) -> str:
-        """The augmentation that the configuration names, or the data set's own."""
+        """Returns the augmentation of the settings, by default the data set's."""
         return config.augmentation or self.benchmark.augmentation
 
     @property
@@ -76,7 +76,11 @@ def load_benchmark(config: Config) -> Benchmark:
 
 
 def fingerprint(benchmark: Benchmark) -> str:
-    """Computes checksums of the images and labels that are trained and measured on."""
+    """Computes the checksums of images and labels of source_train, source_test and target, joined by "-".
+
+    Validation images do not count: a run neither trains nor measures on them, so that no number it records depends on
+    them, and runs that differ only there are the same run.
+    """
     sums = [
         _checksum(array)
         for split in (benchmark.source_train, benchmark.source_test, benchmark.target)
@@ -87,20 +91,20 @@ def fingerprint(benchmark: Benchmark) -> str:
 
 
 def _checksum(array: Any) -> int:
-    found = 0
+    checksum = 0
     for start in range(0, len(array), _ROWS_AT_ONCE):
-        found = zlib.crc32(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data, found)
-    return found
+        checksum = zlib.crc32(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data, checksum)
+    return checksum
 
 
 def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Computes mean and standard deviation of each channel, of pixels in 0..1, float32 [c]."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images), 1024):  # bincount widens its input eightfold
-        some = images[start : start + 1024]
+    for start in range(0, len(images), 1024):  # bincount makes its input eight times as large
+        chunk = images[start : start + 1024]
         for c in range(channels):
-            counts[c] += np.bincount(some[..., c].ravel(), minlength=256)
+            counts[c] += np.bincount(chunk[..., c].ravel(), minlength=256)
     shares = counts / counts.sum(-1, keepdims=True)
     values = np.arange(256) / 255
     mean = shares @ values

@@ -1,4 +1,4 @@
-"""The training state and one step of training as a pure function: crop, forward, backward and update."""
+"""The training state, and a training step as a pure function: augment, forward, backward and update."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from ncjax.train.losses import Objective
 
 @struct.dataclass
 class TrainState:
-    """Everything that a step changes.
+    """The state that a step changes.
 
     Attributes:
       step: the number of steps done, int32.
@@ -33,28 +33,28 @@ class TrainState:
 
 
 @struct.dataclass
-class Progress:
-    """Sums over the steps since the host last looked.
+class StepTotals:
+    """Sums over some steps.
 
     Attributes:
       loss: the sum of the batches' mean losses.
-      correct: images whose class had the highest score.
-      first_bad_step: the first step whose loss, or whose result, was not finite; -1 if there was none.
+      correct: the number of images whose class had the highest score.
+      first_bad_step: the first step whose loss or new state was not finite; -1 if there was none.
     """
 
     loss: Float[Array, ""]
     correct: Int[Array, ""]
     first_bad_step: Int[Array, ""]
 
-    def then(self, now: "Progress") -> "Progress":
-        """The sums with one more step."""
+    def then(self, now: "StepTotals") -> "StepTotals":
+        """Adds a later step."""
         bad = jnp.where(self.first_bad_step >= 0, self.first_bad_step, now.first_bad_step)
-        return Progress(self.loss + now.loss, self.correct + now.correct, bad)
+        return StepTotals(self.loss + now.loss, self.correct + now.correct, bad)
 
 
 @struct.dataclass
 class Batch:
-    """Raw images of a step, with the normalisation of their pixels."""
+    """Raw images and their labels, with the mean and deviation that normalise pixels."""
 
     images: UInt8[Array, "b h w c"]
     labels: Int[Array, "b"]
@@ -63,7 +63,7 @@ class Batch:
 
 
 def schedule(config: Config, total_steps: int) -> optax.Schedule:
-    """The learning rate of each step."""
+    """Returns the learning rate as a function of the step."""
     rate = config.learning_rate
     if config.schedule == "cosine":
         cosine = optax.cosine_decay_schedule(rate, total_steps)
@@ -74,10 +74,10 @@ def schedule(config: Config, total_steps: int) -> optax.Schedule:
 
 
 def optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
-    """SGD with momentum, its L2 penalty in the gradient as in the reference networks; or AdamW.
+    """Returns SGD with momentum and an L2 penalty in the gradient, or AdamW.
 
-    AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) warms up linearly over the first twentieth of
-    the steps, times the schedule.
+    AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) has decoupled weight decay, and warms up
+    linearly over the first twentieth of the steps.
     """
     rate = schedule(config, total_steps)
     if config.optimizer == "adamw":
@@ -93,16 +93,15 @@ def optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
 def initial_state(
     network: Network, tx: optax.GradientTransformation, seed: int | Int[Array, ""], image_shape: tuple[int, int, int]
 ) -> TrainState:
-    """The state before the first step, drawn from `seed`."""
+    """Draws the state before the first step from `seed`."""
     variables = network.init(keys.stream(seed, "init"), image_shape)
     return TrainState(jnp.int32(0), variables, tx.init(variables["params"]))
 
 
 def epoch_order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int, batch_size: int) -> Int[Array, "m"]:
-    """The order in which an epoch visits n images, and the head of the next epoch's.
+    """Returns the order in which an epoch visits n images, followed by the start of the next epoch.
 
-    Batches run on over the end of an epoch: the remainder opens the next one's first batch, so that every image is seen
-    exactly once an epoch and every batch is full.
+    Batches run on over the end of an epoch, so that an epoch sees every image exactly once and every batch is full.
 
     Returns:
       int32 [n + batch_size].
@@ -121,11 +120,11 @@ def train_step(
     seed: Int[Array, ""],
     state: TrainState,
     batch: Batch,
-) -> tuple[TrainState, Progress]:
-    """One step of SGD.
+) -> tuple[TrainState, StepTotals]:
+    """Takes a step of the optimiser.
 
-    Where the batch is divided over devices, sums over it, those of batch norm included, are over all of it, so that the
-    result does not depend on the number of devices but by rounding.
+    Sums over the batch, also those of batch norm, are over the whole batch even if it is divided over devices: the
+    result depends on the number of devices only by rounding.
     """
     key = {name: keys.stream(seed, name, state.step) for name in ("augment", "mixup", "dropout", "feature dropout")}
     labels = batch.labels
@@ -159,11 +158,11 @@ def train_step(
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
     updates, opt_state = tx.update(grads, state.optimizer, state.variables["params"])
     params = optax.apply_updates(state.variables["params"], updates)
-    # a norm is finite only if every entry is; the new state's, so that no bad state is ever saved
+    # a norm is finite only if every entry is; the new state is checked, so that no bad state is saved
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm((params, batch_stats)))
-    progress = Progress(
+    totals = StepTotals(
         loss=loss.astype(jnp.float32),
         correct=jnp.sum(jnp.argmax(logits, -1).astype(labels.dtype) == labels, dtype=jnp.int32),
         first_bad_step=jnp.where(finite, -1, state.step),
     )
-    return TrainState(state.step + 1, {"params": params, "batch_stats": batch_stats}, opt_state), progress
+    return TrainState(state.step + 1, {"params": params, "batch_stats": batch_stats}, opt_state), totals

@@ -1,4 +1,4 @@
-"""Batches of images that stay in their files, read ahead by grain."""
+"""Batches of images that stay in their files; grain reads them ahead."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -15,34 +15,34 @@ _READERS = 8
 _BATCHES_AHEAD = 16
 
 
-class _Batches:
-    """Item s is this process's share of the batch of step s: the position of a stream is the number of the step."""
+class _StreamedBatches:
+    """A sequence whose item s is this process's rows of the batch of step s."""
 
-    def __init__(self, split: Split, seed: int, batch_size: int, share: np.ndarray) -> None:
+    def __init__(self, split: Split, seed: int, batch_size: int, rows: np.ndarray) -> None:
         self._split = split
         self._size = batch_size
-        self._share = share
+        self._rows = rows
         order = jax.jit(partial(epoch_order, n=len(split), batch_size=batch_size))
-        here = jax.local_devices()[0]
+        device = jax.local_devices()[0]
 
         @lru_cache(maxsize=2)
-        def rows_of(epoch: int) -> np.ndarray:
-            with jax.default_device(here):
+        def order_of(epoch: int) -> np.ndarray:
+            with jax.default_device(device):
                 return np.asarray(order(np.uint32(seed), np.int32(epoch)))
 
-        self._rows_of = rows_of
+        self._order_of = order_of
 
     def __len__(self) -> int:
         return 2**31
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, offset = divmod(int(step) * self._size, len(self._split))
-        rows = self._rows_of(epoch)[offset : offset + self._size][self._share]
-        return self._split.images[rows], self._split.labels[rows]
+        chosen = self._order_of(epoch)[offset : offset + self._size][self._rows]
+        return self._split.images[chosen], self._split.labels[chosen]
 
 
 def check_installed() -> None:
-    """Raises InputError where images cannot be streamed."""
+    """Raises InputError if grain is not installed."""
     if importlib.util.find_spec("grain") is None:
         raise InputError(
             'images are streamed from their files by grain: pip install -e ".[stream]", or set stream=False'
@@ -50,15 +50,19 @@ def check_installed() -> None:
 
 
 def batches(
-    split: Split, seed: int, batch_size: int, share: np.ndarray
+    split: Split, seed: int, batch_size: int, rows: np.ndarray
 ) -> Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """`batches(step)`: from that step on, this process's share of every batch, in the order of `epoch_order`.
+    """Returns `batches(step)`, which yields this process's images and labels of every batch from a step on.
 
-    `share` says which rows of a batch those are (`trainer.local_rows`).
+    Args:
+      split: the training images.
+      seed: of the order (`epoch_order`).
+      batch_size: images a batch, over all processes.
+      rows: this process's rows of a batch (`trainer.local_rows`).
     """
     import grain
 
-    source = _Batches(split, seed, batch_size, share)
+    source = _StreamedBatches(split, seed, batch_size, rows)
     reading = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
 
     def from_step(step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -12,16 +12,16 @@ from ncjax.train.measurement import Record
 
 
 def check_installed() -> None:
-    """Raises InputError where events cannot be written."""
+    """Raises InputError if tensorboardX is not installed."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise InputError('tensorboard=True needs tensorboardX: pip install -e ".[tensorboard]"')
 
 
 class Events:
-    """Event files in one folder, written anew from the records when a run starts or continues."""
+    """Event files in a folder, written anew from the records when a run starts or continues."""
 
     def __init__(self, folder: Path) -> None:
-        # SummaryWriter writes from a thread, which a full disk ends; the next record would then wait for it for ever
+        # not SummaryWriter: a full disk ends the thread that it writes from, and the next record would wait forever
         from tensorboardX.event_file_writer import EventsWriter
 
         shutil.rmtree(folder, ignore_errors=True)
@@ -38,7 +38,7 @@ class Events:
         self.close()
 
     def update(self, records: Sequence[Record]) -> None:
-        """Adds the records that are not there yet; an infinite value has no event."""
+        """Writes the new records; infinite values are left out."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 

@@ -1,4 +1,4 @@
-"""How fast a run is against what its devices could do, and what they can hold."""
+"""The speed and memory of a run, compared with the limits of its devices."""
 
 import re
 import resource
@@ -17,12 +17,12 @@ from jaxtyping import Array
 
 from ncjax import devices
 from ncjax.errors import InputError
-from ncjax.train.step import Batch, Progress, initial_state
+from ncjax.train.step import Batch, StepTotals, initial_state
 from ncjax.train.trainer import Carry, Setup, take_step
 
-# Dense peaks in 1e12 operations/s of one JAX device: bfloat16 products, and those of float32 arrays at the default
-# precision, which is TF32 on a GPU and one bfloat16 pass on a TPU. From the makers' data sheets (NVIDIA A100, H100 and
-# H200 Tensor Core GPU; Google Cloud TPU system architecture). The first name found in the device's kind counts.
+# Peak 1e12 operations/s of dense matrix products on one JAX device, in bfloat16 and in float32 at the default precision
+# (TF32 on a GPU, one bfloat16 pass on a TPU). Source: data sheets (NVIDIA A100, H100 and H200 Tensor Core GPU; Google
+# Cloud TPU system architecture). The first name that the device's kind contains counts.
 _PEAKS = {
     "H100 PCIe": (756.0, 378.0),
     "H100 NVL": (835.0, 417.0),
@@ -39,11 +39,11 @@ _HOST_BYTES = 8 * 2**30
 
 
 class Peak(NamedTuple):
-    """The floating-point operations a second that all devices reach at best.
+    """The most floating-point operations a second of all devices together.
 
     Attributes:
-      flops: None where it is not known.
-      source: where the number is from.
+      flops: the number; None if not known.
+      source: the origin of the number.
     """
 
     flops: float | None
@@ -51,7 +51,7 @@ class Peak(NamedTuple):
 
 
 def peak(mesh: Mesh, precision: str) -> Peak:
-    """The data sheet's peak; on a CPU, which has none, the rate of a large matrix product, measured here."""
+    """Returns the peak of the data sheet; on a CPU, measures the rate of a large matrix product."""
     device = mesh.devices.flat[0]
     if device.platform == "cpu":
         return Peak(jax.process_count() * _matrix_product_rate(), "a 1024 x 1024 float32 matrix product, measured")
@@ -65,7 +65,7 @@ def peak(mesh: Mesh, precision: str) -> Peak:
 def _matrix_product_rate() -> float:
     n = 1024
     seconds = []
-    with jax.set_mesh(jax.make_mesh((), (), devices=jax.local_devices()[:1])):  # whatever mesh the caller set
+    with jax.set_mesh(jax.make_mesh((), (), devices=jax.local_devices()[:1])):  # replaces the caller's mesh
         square = jnp.ones((n, n), jnp.float32)
         product = jax.jit(lambda a: a @ a)
         for _ in range(6):
@@ -76,10 +76,10 @@ def _matrix_product_rate() -> float:
 
 
 def check_precision(mesh: Mesh, precision: str) -> None:
-    """Raises InputError where the device cannot compute in the precision."""
+    """Raises InputError if the device does not support the precision."""
     device = mesh.devices.flat[0]
     capability = str(getattr(device, "compute_capability", ""))
-    nvidia = re.fullmatch(r"(\d+)\.\d+", capability)  # AMD's names of devices, such as gfx942, are no such numbers
+    nvidia = re.fullmatch(r"(\d+)\.\d+", capability)  # AMD has names such as gfx942 instead of numbers
     if precision == "bfloat16" and nvidia is not None and int(nvidia[1]) < 8:
         raise InputError(
             f"precision=bfloat16: {device.device_kind} (compute capability {capability}) has no bfloat16; set float32"
@@ -87,10 +87,10 @@ def check_precision(mesh: Mesh, precision: str) -> None:
 
 
 def stream_above(stream: bool | None) -> int | None:
-    """The size of source-train in bytes from which on its images stay in their files; None for never.
+    """Returns the size of source-train in bytes above which images stay in their files; None for never.
 
-    By default a quarter of the device's memory; where that is not known, 8 GiB over the devices of this process that
-    training runs on, each of which holds a copy.
+    By default a quarter of a device's memory; if that is not known, 8 GiB divided by the number of this process's
+    devices, since each holds a copy.
     """
     if stream is not None:
         return 0 if stream else None
@@ -100,16 +100,16 @@ def stream_above(stream: bool | None) -> int | None:
 
 
 def peak_memory() -> dict[str, int]:
-    """The most bytes that this process has held so far, and that any of its devices has, where it keeps count."""
+    """Returns the peak memory in bytes of this process, and of its fullest device if the device counts it."""
     unit = 1 if sys.platform == "darwin" else 1024
-    found = {"peak_process_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    peaks = {"peak_process_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     counts = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
-    return found | ({"peak_device_bytes": max(counts)} if max(counts) else {})
+    return peaks | ({"peak_device_bytes": max(counts)} if max(counts) else {})
 
 
 @contextmanager
 def trace(folder: Path, *, when: bool) -> Iterator[None]:
-    """A profile of what happens inside, for XProf, and as perfetto_trace.json.gz for Perfetto."""
+    """Writes a profile of the body, for XProf, and as perfetto_trace.json.gz for Perfetto."""
     if not when:
         yield
         return
@@ -118,14 +118,14 @@ def trace(folder: Path, *, when: bool) -> Iterator[None]:
 
 
 def step_flops(setup: Setup) -> float | None:
-    """The floating-point operations of a step of one seed, as XLA counts them; None where it does not.
+    """Returns the floating-point operations of a step of one seed, as counted by XLA; None if it does not count.
 
-    Counted of the program for a CPU: for a GPU or TPU, XLA counts only what it has compiled, and on a GPU convolutions
-    are calls of a library then, which it does not count.
+    XLA counts them for a CPU, since it counts compiled programs only on GPUs and TPUs, where convolutions may be
+    library calls that it does not count.
     """
     try:
         cpu = jax.local_devices(backend="cpu")[:1]
-    except RuntimeError:  # JAX_PLATFORMS names others alone
+    except RuntimeError:  # JAX_PLATFORMS leaves out the CPU
         return None
 
     def example() -> tuple[Array, Batch, Carry]:
@@ -133,32 +133,32 @@ def step_flops(setup: Setup) -> float | None:
         labels = jnp.zeros(setup.batch_size, jnp.int32)
         pixel = jnp.ones(setup.image_shape[-1])
         state = initial_state(setup.network, setup.tx, 0, setup.image_shape)
-        sums = Progress(jnp.float32(0), jnp.int32(0), jnp.int32(-1))
-        return jnp.uint32(0), Batch(images, labels, pixel, pixel), (state, sums)
+        totals = StepTotals(jnp.float32(0), jnp.int32(0), jnp.int32(-1))
+        return jnp.uint32(0), Batch(images, labels, pixel, pixel), (state, totals)
 
-    with jax.set_mesh(jax.make_mesh((), (), devices=cpu)):  # whatever mesh the caller set
+    with jax.set_mesh(jax.make_mesh((), (), devices=cpu)):  # replaces the caller's mesh
         counted = jax.jit(partial(take_step, setup)).lower(*jax.eval_shape(example)).cost_analysis()
     flops = counted.get("flops") if isinstance(counted, dict) else None
     return None if flops is None or flops <= 0 else float(flops)
 
 
 class Rates(NamedTuple):
-    """What a step costs, and what the devices can do.
+    """The operations of a step, and the peak of the devices.
 
     Attributes:
-      flops: the operations of a step of all seeds; None where they are not known.
-      peak: those that the devices can do a second.
+      flops: floating-point operations of a step of all seeds; None if not known.
+      peak: the most operations a second of the devices.
     """
 
     flops: float | None
     peak: Peak
 
     def entry(self) -> dict[str, float | str | None]:
-        """As timing.jsonl holds it."""
+        """Returns the entry for timing.jsonl."""
         return {"flops_per_step": self.flops, "peak_flops": self.peak.flops, "peak_is_of": self.peak.source}
 
 
 def rates(setup: Setup, seeds: int, precision: str) -> Rates:
-    """Counts the operations of a step of so many seeds; measures the peak of a CPU, which has no data sheet."""
+    """Counts the operations of a step of all seeds, and looks up or measures the peak."""
     flops = step_flops(setup)
     return Rates(None if flops is None else seeds * flops, peak(setup.mesh, precision))
