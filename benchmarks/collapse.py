@@ -1,11 +1,11 @@
 """Collapse metrics: ncjax beside vectorised NumPy and torch, and how ncjax grows with classes, dimensions, samples.
 
     python benchmarks/collapse.py            # 20 classes × 600 × 256, every implementation in one run
-    python benchmarks/collapse.py --growth   # ncjax alone, to 10,000 classes; each size in a process of its own
+    python benchmarks/collapse.py --growth   # ncjax alone, to 10,000 classes; a process for each size
 
-Times are the least of many rounds in which the implementations take turns, so that a busy machine slows all alike;
-ratios are to ncjax. Compile time is apart. torch is left out where it is not installed. The torch and NumPy versions
-compute the same definitions without loops over samples, in float32, means first and then centred residuals.
+A time is the least of many rounds in which the implementations take turns, so that a busy machine slows all alike;
+ratios are to ncjax. Compile time is not part of it. torch is left out if it is not installed. The torch and NumPy
+versions compute the same definitions without loops over samples, in float32, means first and then centred residuals.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TASKS = ("cdnv", "cdnv + nc1-nc4", "directional", "all")
 
 
 def samples(k, n, d, seed=0):
-    """Features [k·n, d], shuffled labels and a head."""
+    """Makes features [k·n, d], shuffled labels and a head."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(k), n)).astype(np.int32)
     features = rng.standard_normal((k, d), np.float32)[labels] + rng.standard_normal((k * n, d), np.float32)
@@ -113,7 +113,7 @@ def torch_metrics(task, x, y, w):
 
 
 def ncjax_metrics(task, x, y, w):
-    """What of `summary_of_samples` the task asks for; XLA leaves the rest out."""
+    """Computes the part of `summary_of_samples` that the task asks for; XLA leaves out the rest."""
     k = w.shape[0]
     if task == "cdnv":
         return {"cdnv": cdnv(x, y, k)}
@@ -135,7 +135,7 @@ def ncjax_metrics(task, x, y, w):
 
 
 def compare(k: int, n: int, d: int, rounds: int) -> None:
-    """Every task by every implementation, the same numbers out of each."""
+    """Times every task with every implementation, and checks that their numbers agree."""
     x, y, w = samples(k, n, d)
     arrays = {"ncjax": tuple(map(jnp.asarray, (x, y, w))), "numpy": (x, y, w)}
     if torch is not None:
@@ -180,7 +180,7 @@ def timed(call) -> float:
 
 
 def grow_one(kind: str, k: int, n: int, d: int) -> None:
-    """Prints one line of JSON: the time and peak memory of one size."""
+    """Prints time and peak memory of one size as a line of JSON."""
     if kind == "measure":
         x, y, w = samples(k, n, d)
         x = jnp.asarray(x)
@@ -188,7 +188,7 @@ def grow_one(kind: str, k: int, n: int, d: int) -> None:
         first = timed(lambda: measure(x, y, weights=w))
         best = min(timed(lambda: measure(x, y, weights=w)) for _ in range(3 if k < 5000 else 1))
     else:
-        # One pass of ClassMoments over batches that never exist together; the memory does not depend on how many.
+        # one pass of ClassMoments over batches that never exist together; memory does not depend on their number
         batch, steps = 8192, max(1, k * n // 8192)
         update = jax.jit(ClassMoments.update, donate_argnums=0)
         x, y = jax.random.normal(jax.random.key(0), (batch, d)), jnp.arange(batch, dtype=jnp.int32) % k

@@ -1,15 +1,15 @@
-"""Preparing data sets and reading them back, beside the loops over the same files that one writes without a library.
+"""Preparing data sets and reading them back, beside plain loops over the same files.
 
-    python benchmarks/data.py                    # a folder of 10,000 JPEG images, made for the purpose
+    python benchmarks/data.py                    # a folder of 10,000 JPEG images, made here
     python benchmarks/data.py --data_dir=PATH    # also CIFAR-100 and EMNIST, from the archives or folders in PATH
 
-"prepare" writes the files of a fresh cache folder, and reads them; "read back" opens them as every later start does.
-Both are of one call each in a process of its own, imports not counted. A loop only decodes into an array, in one
-process: it keeps nothing that could be read back.
+"prepare" writes the files of a fresh cache folder and reads them; "read back" opens them as every later start does.
+Each is a single call in a process of its own, without the imports. A loop only decodes into an array, in one process:
+it keeps nothing to read back.
 
-The folder's images are also given as Parquet (needs pyarrow) and TFRecord files: formats take turns, --repeats times,
-and their ratio is that of the totals. With --memory=100000, so many images are prepared and left in their files, and
-the most memory that took is told.
+The folder's images are also written as Parquet (needs pyarrow) and TFRecord files: formats take turns, --repeats times,
+and their ratio is the ratio of totals. --memory=100000 prepares as many images, leaves them in their files, and prints
+the peak memory.
 
 Measured on two idle cores of an AMD EPYC, 2026-11-26, --data_dir given:
 
@@ -28,12 +28,12 @@ On two cores shared with other work, 2026-11-28, --images=2000 --repeats=3; wall
     Parquet     1.02 and 1.06 of the speed of a folder of the same JPEG images
     TFRecord    1.04 and 1.03
 
-The most memory of Parquet files prepared and left in their files, the images of validation, target and source-test
-read: 100,000 images to 32x32 1.24 GiB (read back 0.51 GiB); to 84x84, 8,000 images 0.69 GiB, 24,000 images 1.04 GiB.
-That grows by more than the images that are read; 100,000 images to 84x84 have not been measured.
+Peak memory of preparing Parquet files whose images stay in their files, except those of validation, target and
+source-test, which are read: 100,000 images to 32x32 1.24 GiB (read back 0.51 GiB); to 84x84, 8,000 images 0.69 GiB,
+24,000 images 1.04 GiB. It grows by more than the images that are read; 100,000 images to 84x84 have not been measured.
 
-Prepared images are PNG in ArrayRecord files: read one by one in any order, which streaming needs, and checked; the
-price is decoding them again.
+Prepared images are PNG in ArrayRecord files, which can be read in any order, as streaming needs, and are checked; the
+price is to decode them again.
 """
 
 import argparse
@@ -55,7 +55,7 @@ from ncjax.files import expand
 
 LOAD = """
 import json, resource, sys, time
-import tensorflow_datasets  # which ncjax.data imports when it is needed
+import tensorflow_datasets  # ncjax.data imports it at the first load
 from ncjax import data
 if sys.argv[1] == "parquet":
     import pyarrow.parquet
@@ -68,7 +68,7 @@ print(json.dumps([time.perf_counter() - wall, time.process_time() - used, peak])
 
 
 def load(name: str, data_dir: Path, cache: Path, **options: object) -> tuple[float, float, float]:
-    """One `load` in a process of its own: its seconds, its processor's seconds, the most memory of the process."""
+    """Runs `load` in a process of its own; returns its seconds, its processor seconds, and its peak memory in bytes."""
     command = [sys.executable, "-c", LOAD, name, str(data_dir), json.dumps(options)]
     environment = os.environ | {"NCJAX_CACHE_DIR": str(cache)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -77,12 +77,12 @@ def load(name: str, data_dir: Path, cache: Path, **options: object) -> tuple[flo
 
 
 def ours(name: str, data_dir: Path, cache: Path) -> tuple[float, float]:
-    """Seconds of the first and of the second `load`."""
+    """Times the first and the second `load`, in seconds."""
     return load(name, data_dir, cache)[0], load(name, data_dir, cache)[0]
 
 
 def make_folder(root: Path, images: int, classes: int = 20, side: int = 160) -> None:
-    """Photographs are smooth, and so are these: noise of 20 pixels a side, enlarged."""
+    """Writes images as smooth as photographs: noise of 20 pixels a side, enlarged."""
     rng = np.random.default_rng(0)
     for c in range(classes):
         (root / f"class_{c:02d}").mkdir(parents=True)
@@ -92,7 +92,7 @@ def make_folder(root: Path, images: int, classes: int = 20, side: int = 160) -> 
 
 
 def make_parquet(root: Path, images: Path, times: int = 1) -> None:
-    """The images of a folder, as the hub's libraries write them: by the hundred, with the names in the schema."""
+    """Writes the images of a folder as the Hugging Face hub does: by the hundred, with class names in the schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -114,7 +114,7 @@ def make_parquet(root: Path, images: Path, times: int = 1) -> None:
 
 
 def make_tfrecords(root: Path, images: Path, times: int = 1) -> None:
-    """The images of a folder, as tensorflow-datasets writes them, in one file."""
+    """Writes the images of a folder as tensorflow-datasets does, in a single file."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -141,13 +141,13 @@ def make_tfrecords(root: Path, images: Path, times: int = 1) -> None:
 
 
 def files_of(images: Path) -> tuple[list[str], list[tuple[Path, int]]]:
-    """The classes of a folder, and its files with their class numbers."""
+    """Lists the classes of a folder, and its files with their class numbers."""
     classes = sorted(images.iterdir())
     return [one.name for one in classes], [(p, i) for i, one in enumerate(classes) for p in sorted(one.iterdir())]
 
 
 def formats(scratch: Path, images: Path, repeats: int) -> None:
-    """Prepares the images of a folder from each format in turn."""
+    """Times the preparation of a folder's images from each format in turn."""
     make_parquet(scratch / "parquet", images)
     make_tfrecords(scratch / "tfds", images)
     count = len(files_of(images)[1])
@@ -166,7 +166,7 @@ def formats(scratch: Path, images: Path, repeats: int) -> None:
 
 
 def memory(scratch: Path, images: Path, count: int, size: int) -> None:
-    """Prepares many images, which stay in their files but for those of validation and target classes."""
+    """Times many images that stay in their files, except those of validation and target classes, and prints memory."""
     times = -(-count // len(files_of(images)[1]))
     for name, make in (("parquet", make_parquet), ("tfds:photos", make_tfrecords)):
         root = scratch / f"many-{name.partition(':')[0]}"
@@ -208,11 +208,11 @@ def row(name: str, seconds: tuple[float, float], loop: tuple[str, float] | None)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=expand, help="holds CIFAR-100 and EMNIST")
-    parser.add_argument("--images", type=int, default=10_000, help="in the folder of JPEG images")
-    parser.add_argument("--repeats", type=int, default=3, help="of each format of these images; 0 leaves them out")
+    parser.add_argument("--data_dir", type=expand, help="folder of CIFAR-100 and EMNIST")
+    parser.add_argument("--images", type=int, default=10_000, help="number of JPEG images in the folder")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each format; 0 leaves them out")
     parser.add_argument("--memory", type=int, default=0, help="images to prepare for the measurement of memory")
-    parser.add_argument("--image_size", type=int, default=84, help="their side in pixels")
+    parser.add_argument("--image_size", type=int, default=84, help="side of these images in pixels")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch) / "cache"

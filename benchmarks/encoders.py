@@ -1,13 +1,13 @@
-"""Images a second through encoders from elsewhere, beside the plain loop over the same module and batches.
+"""Images a second through encoders from elsewhere, beside a plain loop over the same module and batches.
 
     python benchmarks/encoders.py                # EfficientNet-Lite0 in torch, and an NNX model; interleaved rounds
     python benchmarks/encoders.py --rounds=20
 
-Each round times ncjax and the loop one after the other, in changing order; the ratio is the median over rounds of the
-loop's seconds over ncjax's. The plain torch loop is what one writes: inference mode, torch's own bicubic interpolation
-with antialiasing, one batch after the other, features copied to one array. Needs the extra `encoders` for torch.
+Each round times ncjax and the loop in changing order; the ratio is the median over rounds of the loop's seconds over
+ncjax's. The torch loop runs in inference mode with torch's own bicubic interpolation with antialiasing, a batch at a
+time, and copies the features to one array. Needs the extra `encoders` for torch.
 
-Measured on two cores of an AMD EPYC that other work shared, 2026-11-28, torch 2.13.0, jax 0.10.2, two times six rounds
+Measured on two cores of an AMD EPYC, shared with other work, 2026-11-28, torch 2.13.0, jax 0.10.2, two times six rounds
 of 192 and 1,152 images: the loop's seconds over ncjax's, medians, 0.97 and 1.02 for torch (CPU seconds 0.93 and 1.05),
 0.87 and 0.95 for NNX (CPU seconds 0.96 and 0.96; single rounds 0.60 to 1.42). To be measured on idle cores.
 """
@@ -28,7 +28,7 @@ from ncjax import encoders
 
 
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float, float]:
-    """Best seconds of both, and the median over rounds of theirs over ours."""
+    """Returns the best seconds of both, and the median over rounds of their seconds over ours."""
     ours(), theirs()
     times = []
     for i in range(rounds):
@@ -48,7 +48,7 @@ def of_torch(images: np.ndarray, batch: int, size: int) -> tuple[Callable[[], ob
     import torch
 
     sys.path.append(str(Path(__file__).parent.parent / "experiments"))
-    import imagenet_lite0
+    from common import imagenet_lite0
 
     module = imagenet_lite0.network()
     params = imagenet_lite0.encoder(image_size=size)
@@ -66,7 +66,7 @@ def of_torch(images: np.ndarray, batch: int, size: int) -> tuple[Callable[[], ob
 
 
 class Model(nnx.Module):
-    """Convolutions with batch norm, as many operations as a small residual network."""
+    """Convolutions with batch norm, with as many operations as a small residual network."""
 
     def __init__(self, rngs: nnx.Rngs):
         widths = (3, 32, 64, 128, 128)
@@ -76,7 +76,7 @@ class Model(nnx.Module):
         self.norms = nnx.List([nnx.BatchNorm(width, rngs=rngs) for width in widths[1:]])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features [n, 128]."""
+        """Computes features [n, 128]."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = jax.nn.relu(norm(layer(x)))
         return x.mean((1, 2))
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=128, help="what EfficientNet-Lite0 sees")
+    parser.add_argument("--size", type=int, default=128, help="side of the images of EfficientNet-Lite0")
     options = parser.parse_args()
     images = np.random.default_rng(0).integers(0, 256, (options.images, 32, 32, 3), np.uint8)
     print(f"{options.images} images of 32 x 32, batches of {options.batch}, {options.rounds} rounds")

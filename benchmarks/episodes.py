@@ -1,22 +1,22 @@
-"""Episodes a second beside what a user would pick instead, on the same features, in one run.
+"""Episodes a second beside other libraries and plain loops, on the same features, in one run.
 
     python benchmarks/episodes.py                     # the table; peers where they are installed
     python benchmarks/episodes.py --devices=2         # on two CPU devices
     python benchmarks/episodes.py --growth            # how time and memory grow with episodes, ways, shots and d
-    python benchmarks/episodes.py --bandwidth=3350    # GB/s of an accelerator: its share that the bytes moved reach
+    python benchmarks/episodes.py --bandwidth=3350    # share of an accelerator's GB/s that is reached
 
-Features are 20 classes x 600 x 256 float32 of Gaussian classes; 5-way, 15 queries. Times are of steady state (the
-best of several calls), sampling included unless said; compile time is a column of its own. Peers that do not sample are
-handed the episodes of one plan; ncjax, and those that sample, draw others of the same settings.
+Features are 20 Gaussian classes x 600 x 256 float32; 5-way, 15 queries. A time is the best of several calls, with
+sampling unless the row says otherwise; compile time is a column of its own. Peers that do not sample get the episodes
+of one plan; ncjax and the other peers draw their own with the same settings.
 
-Peers run where they are installed. easyfsl 1.5.0 needs pandas, a torchvision that fits the installed torch, and a torch
-whose samplers still take a data source (2.13 refuses it); where it cannot run, the table says why. EASY (Bendou et al.
-2022, https://arxiv.org/abs/2201.09699) is a set of scripts and no package: the torch loop here follows its protocol,
-nearest class means of episodes drawn one by one, and is our own code.
+A peer runs if it is installed. easyfsl 1.5.0 needs pandas, a torchvision that fits the installed torch, and a torch
+whose samplers still take a data source (2.13 refuses it); if it cannot run, the table says why. EASY (Bendou et al.
+2022, https://arxiv.org/abs/2201.09699) is a set of scripts without a package: the torch loop here follows its protocol,
+nearest class means of episodes drawn one by one, in our own code.
 
 Measured on two idle cores of an AMD EPYC with AVX-512, jax 0.10.2, NumPy without OPENBLAS_CORETYPE, scikit-learn 1.9.1,
 torch 2.13.0, 2026-11-27; thousands of episodes a second, 5-way 5-shot: one device in two runs of the table, two
-devices in five runs of 40,000 and 200,000 episodes, and what the peers reach:
+devices in five runs of 40,000 and 200,000 episodes, and the peers:
 
     ncc             64-71    61-80    NumPy loop 9.6, torch loop 6.1-6.3, batched torch without sampling 25
     ridge           26       36-45    scikit-learn 0.54, batched torch without sampling 17-18
@@ -54,7 +54,7 @@ def best(call: Callable[[], object], repeats: int) -> float:
 
 
 def ours(features: np.ndarray, labels: np.ndarray, episodes: int, repeats: int = 5, **settings) -> tuple[float, float]:
-    """Seconds of the best call, and what the first call took beyond it (compilation)."""
+    """Times the best call, and the extra time of the first call (compilation), in seconds."""
     from ncjax.eval import feature_episodes
 
     settings = {"ways": WAYS, "shots": SHOTS, "queries": QUERIES, "episodes": episodes} | settings
@@ -65,7 +65,7 @@ def ours(features: np.ndarray, labels: np.ndarray, episodes: int, repeats: int =
 
 
 def numpy_ncc(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> None:
-    """What one writes without a library: sample, average, measure, one episode at a time."""
+    """Evaluates in a plain NumPy loop: samples, averages and measures an episode at a time."""
     rng = np.random.default_rng(0)
     of_class = [np.flatnonzero(labels == c) for c in range(CLASSES)]
     target = np.repeat(np.arange(WAYS), QUERIES)
@@ -90,7 +90,7 @@ def scikit_learn(make: Callable, features: np.ndarray, plan, episodes: int) -> N
 
 
 def torch_batched(head: str, features: np.ndarray, plan, batch: int = 64) -> Callable[[], None]:
-    """Batched torch over the plan's rows; sampling is not in its time."""
+    """Evaluates the rows of a plan in batched torch, without sampling."""
     import torch
 
     x = torch.from_numpy(features)
@@ -119,7 +119,7 @@ def torch_batched(head: str, features: np.ndarray, plan, batch: int = 64) -> Cal
 
 
 def torch_loop(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> None:
-    """Nearest class means, one episode at a time, drawn by a permutation of each class."""
+    """Evaluates nearest class means an episode at a time, drawn by a permutation of each class."""
     import torch
 
     x = torch.from_numpy(features)
@@ -134,7 +134,7 @@ def torch_loop(features: np.ndarray, labels: np.ndarray, shots: int, episodes: i
 
 
 def easyfsl_evaluate(features: np.ndarray, labels: np.ndarray, shots: int, episodes: int) -> Callable[[], object]:
-    """Its prototypical networks on a data set of features, by its own evaluate(), sampling included."""
+    """Evaluates easyfsl's prototypical networks on features, with its own evaluate() and sampling."""
     import torch
     from easyfsl.datasets import FeaturesDataset
     from easyfsl.methods import PrototypicalNetworks
@@ -150,7 +150,7 @@ def easyfsl_evaluate(features: np.ndarray, labels: np.ndarray, shots: int, episo
 
 
 def counted(features: np.ndarray, labels: np.ndarray, batch: int = 64) -> tuple[float, float] | None:
-    """Bytes and operations of an ncc episode by XLA's cost analysis: drawing, gathering, scores; None without one."""
+    """Returns bytes and operations of an ncc episode by XLA's cost analysis, or None if XLA has none."""
     from ncjax.checks import encode_labels
     from ncjax.eval import heads, sampling
 
@@ -221,7 +221,7 @@ def table(episodes: int, peers: bool, bandwidth: float | None) -> None:
                     try:
                         seconds = best(easyfsl_evaluate(features, labels, shots, 500), 3)
                         row("easyfsl evaluate(), with sampling", 500 / seconds, rate)
-                    except (ImportError, RuntimeError, TypeError) as error:  # made for an older torch or torchvision
+                    except (ImportError, RuntimeError, TypeError) as error:  # it needs an older torch or torchvision
                         print(f"  easyfsl does not run here: {str(error).splitlines()[0]}")
             if importlib.util.find_spec("sklearn") and head != "ncc":
                 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -239,7 +239,7 @@ def growth(most_episodes: int) -> None:
     features, labels = make_features()
 
     def row(what: str, features: np.ndarray, episodes: int, **settings) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of memory starts anew from what is held now
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the memory in use
         steady, compiling = ours(features, labels, episodes, repeats=2, **settings)
         peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
         print(

@@ -1,9 +1,9 @@
-"""Random bits: the generator of `ncjax.keys` beside JAX's own, of which it gives the same numbers.
+"""Random bits: the generator of `ncjax.keys` beside JAX's own, which gives the same numbers.
 
     python benchmarks/keys.py
 
-4,096 keys, 80 numbers of each, as episodes draw them. Times are the least of many rounds in which the two take turns;
-compile time is apart. Every round compiles anew.
+4,096 keys with 80 numbers each, as episodes draw them. A time is the least of many rounds in which the two take turns;
+compile time is separate, and every round compiles again.
 """
 
 import time

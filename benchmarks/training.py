@@ -1,21 +1,21 @@
 """Training steps beside PyTorch: the same network, optimiser and batches, in one run, as ratios.
 
-    python benchmarks/training.py                       # wrn-10-1 at 28 x 28, batch 64; PyTorch where it is installed
+    python benchmarks/training.py                       # wrn-10-1 at 28 x 28, batch 64; PyTorch if it is installed
     python benchmarks/training.py --network=wrn-28-4 --side=32 --channels=3 --steps=3
-    python benchmarks/training.py --growth              # with the batch size, and with one device or all
-    python benchmarks/training.py --host                # what the host costs: an epoch of 38,400 images, no network
-    python benchmarks/training.py --compiled            # torch.compile too
-    python benchmarks/training.py --start               # compiling and taking the first step: first and second start
+    python benchmarks/training.py --growth              # over batch sizes, on one device and on all
+    python benchmarks/training.py --host                # cost of the host: an epoch of 38,400 images without a network
+    python benchmarks/training.py --compiled            # also with torch.compile
+    python benchmarks/training.py --start               # time to the first step: first and second start
 
-Rounds are interleaved: ncjax, then PyTorch, each for some steps, so that a busy machine slows both; the ratio is the
-median of the rounds' ratios. Compile time is apart. ncjax's step includes shuffling, gathering and augmentation;
-PyTorch is handed the batches that ncjax trains on, ready in its memory: the first 32, over and over. On a GPU, PyTorch
-uses channels_last, with --precision=bfloat16 autocast, and with --compiled also CUDA graphs. --start begins when the
-imports are done, and leaves out what both starts of a run do alike before the first step: reading the data, and
-measuring the network at step 0.
+In a round ncjax and then PyTorch take some steps, so that a busy machine slows both; the ratio is the median of the
+rounds' ratios. Compile time is not part of it. ncjax's step includes shuffling, gathering and augmentation; PyTorch
+gets the batches that ncjax trains on, ready in its memory: the first 32, over and over. On a GPU, PyTorch uses
+channels_last, with --precision=bfloat16 autocast, and with --compiled also CUDA graphs. --start begins after the
+imports, and leaves out two things that both starts of a run do before the first step: reading the data, and measuring
+the network at step 0.
 
 Measured on two cores of an Intel Xeon with AVX-512 and AMX, jax 0.10.2 on two CPU devices, torch 2.13.0, float32, batch
-64, 2026-11-24; the ratio is ncjax's images/s over those of PyTorch, eager and eager with channels_last:
+64, 2026-11-24; the ratio is ncjax's images/s over PyTorch's, eager and eager with channels_last:
 
     wrn-10-1, 28 x 28 x 1, 7 rounds              44 ms a step, 1,464 images/s    0.67    0.65
     wrn-28-4, 32 x 32 x 3, 5 rounds of 2 steps   1,752 ms a step, 37 images/s    0.81    0.73
@@ -42,7 +42,7 @@ On two cores of an AMD EPYC with AVX-512, 2026-11-27:
 oneDNN's convolutions run at 127-258 GFLOP/s there, XLA's at 53-209, slowest where layers are narrow or strided.
 
 "compiled" is torch.compile with channels_last; its first call took 27 s to 57 s, compiling ncjax's step 2 s to 7 s. On
-the Intel machine PyTorch was handed one batch over and over.
+the Intel machine PyTorch got a single batch over and over.
 
 On one NVIDIA H200 with 16 CPU cores, jax 0.11.2, torch 2.11.0, wrn-28-4 at 32 x 32 x 3 with --precision=bfloat16
 --images=38400 --compiled, 3 rounds, 2026-11-27; the ratios are over torch.compile, without and with CUDA graphs, and
@@ -78,7 +78,7 @@ from jax.sharding import AxisType
 
 CLASSES = 64
 READY = 32
-"""Batches that PyTorch is handed."""
+"""Number of batches that PyTorch trains on."""
 SEED = 0
 AUGMENTATION = "crop_flip"
 
@@ -89,7 +89,7 @@ def data(side: int, channels: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
-    """A function that takes steps and waits for them, the seconds of compilation, and the trainer's setup."""
+    """Makes a function that takes steps and waits for them; also returns compile seconds and the trainer's setup."""
     from ncjax import devices, models
     from ncjax.train import Config
     from ncjax.train.losses import Objective
@@ -125,7 +125,7 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
 
 
 def batches(options: argparse.Namespace, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The first batches of `ncjax_steps`: float32 images, shuffled, augmented and normalised, and labels."""
+    """Makes the first batches of `ncjax_steps`: float32 images, shuffled, augmented and normalised, and labels."""
     from ncjax import keys
     from ncjax.classifier import normalize
     from ncjax.data.augment import augment
@@ -143,7 +143,7 @@ def batches(options: argparse.Namespace, batch: int) -> list[tuple[np.ndarray, n
 
 
 def torch_network(name: str, channels: int):
-    """The wide residual network as PyTorch users write it."""
+    """Makes the wide residual network as PyTorch users write it."""
     import torch
     from torch import nn
 
@@ -181,14 +181,14 @@ def torch_network(name: str, channels: int):
 
 
 class Way(NamedTuple):
-    """A way of using PyTorch: the layout of images, and the mode of torch.compile, if it is called."""
+    """A way to use PyTorch: the layout of images, and the mode of torch.compile, or None without it."""
 
     channels_last: bool
     mode: str | None = None
 
 
 def ways(*, compiled: bool) -> dict[str, Way]:
-    """What ncjax is compared with, by its name in the table."""
+    """Returns the ways to use PyTorch that ncjax is compared with, by their names in the table."""
     on_gpu = jax.default_backend() == "gpu"
     found = {} if on_gpu else {"torch, eager": Way(False)}
     found["torch, eager, channels_last"] = Way(True)
@@ -202,7 +202,7 @@ def ways(*, compiled: bool) -> dict[str, Way]:
 def torch_steps(
     options: argparse.Namespace, handed: list[tuple[np.ndarray, np.ndarray]], way: Way
 ) -> tuple[Callable, float]:
-    """A function that takes steps over the batches handed to it and waits for them, and the seconds of the first."""
+    """Makes a function that takes steps over the batches and waits for them; also returns seconds of the first."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -236,7 +236,7 @@ def torch_steps(
 
 
 def timed(run: Callable[[int], None], steps: int) -> float:
-    """Seconds a step, after one to warm up and, on a CPU, a pause: the other library's threads stop spinning."""
+    """Times a step in seconds, after a warm-up step and, on a CPU, a pause until the other library's threads stop."""
     if jax.default_backend() == "cpu":
         time.sleep(0.5)
     run(1)
@@ -296,7 +296,7 @@ def growth(options: argparse.Namespace) -> None:
 
 
 def host(options: argparse.Namespace) -> None:
-    """An epoch of 600 steps whose network only takes the mean of each third of an image."""
+    """Times an epoch of 600 steps whose network only takes the mean of each third of an image."""
     from flax import linen as nn
 
     from ncjax.models import Network, Output
@@ -314,7 +314,7 @@ def host(options: argparse.Namespace) -> None:
 
 
 def start(options: argparse.Namespace) -> None:
-    """Seconds from the end of the imports to the first step, with an empty and a filled cache of compiled programs."""
+    """Times the first step from the end of the imports, with an empty and with a filled cache of compiled programs."""
     program = (
         "import os, sys, time, jax; from ncjax import cli; sys.path.insert(0, 'benchmarks'); import training; "
         "cli.prepare_backend(); t = time.perf_counter(); options = training.parse(); "
@@ -325,7 +325,7 @@ def start(options: argparse.Namespace) -> None:
         command = [sys.executable, "-c", program, *sys.argv[1:]]
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         environment = os.environ | {"XDG_CACHE_HOME": cache}
-        environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would be filled already
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # that cache may be filled already
         taken = []
         for _ in range(2):
             done = subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)
@@ -342,10 +342,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--channels", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--images", type=int, default=6400)
-    parser.add_argument("--steps", type=int, default=20, help="steps of each in a round")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each library in a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--compiled", action="store_true", help="torch.compile too")
+    parser.add_argument("--compiled", action="store_true", help="also with torch.compile")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--host", action="store_true")
     parser.add_argument("--start", action="store_true")

@@ -4,45 +4,39 @@ Claim: while a classifier is trained, class-distance normalized variance (CDNV) 
 images of the source classes, and on target classes that were never seen; few-shot accuracy on these rises with it.
 Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), the figures of CDNV and accuracy over epochs.
 Plotted: CDNV of the three sets and few-shot accuracy of the nearest class centre over steps, mean and 95 % t interval
-over seeds. Over steps the plain (plug-in) CDNV is drawn, since the debiased one is infinite in an untrained network,
-where some class means cannot be told apart; both are in the JSON.
+over seeds. CDNV is the plain (plug-in) value, since the debiased value is infinite in an untrained network, where some
+class means cannot be told apart; the JSON has both.
 Expect: all three fall; source-train <= source-test < target; accuracy rises.
 
 Command: python experiments/collapse_during_training.py [--preset=paper --data_dir=PATH]
-smoke: 90 s on two idle cores of an AMD EPYC with AVX-512, with the data, nothing re-used (2026-11-27). Over 400 steps
-and 3 seeds CDNV falls from about 5.5 on all three sets to 0.215 ± 0.051 (source-train), 0.211 ± 0.056 (source-test) and
-0.319 ± 0.045 (target, all debiased); accuracy rises from 27 to 81.9 ± 4.5 % (1-shot) and from 33 to 91.7 ± 4.1 %
-(5-shot). So short a training shows no difference between old and new images of the source classes.
-paper: CIFAR-FS, wrn-28-4: not yet run.
+Time: smoke 90 s on two CPU cores; paper, CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
 """
 
-import drawing
-import stats
-import sweep
-
-from ncjax.plots import SET_COLORS, SETS
+from common import drawing, grids, sweep
+from ncjax.plots import SET_COLORS, SETS, log_axis
 from ncjax.runs import number
+from ncjax.statistics import Mean
 
 
 def grid(options: sweep.Options) -> list[sweep.Point]:
-    """The reference run alone."""
-    return [sweep.Point("reference", sweep.reference(options))]
+    """Makes the reference alone."""
+    return [sweep.Point("reference", grids.reference(options))]
 
 
 def draw(figures: sweep.Figures) -> None:
-    """Curves over steps."""
+    """Draws CDNV and accuracy over steps."""
     runs = figures.runs
     steps = [int(record["step"] or 0) for record in runs[0].records]
 
-    def curve(key: str) -> list[stats.Mean]:
-        return [stats.Mean.of(number(run.records[i][key]) for run in runs) for i in range(len(steps))]
+    def curve(key: str) -> list[Mean]:
+        return [Mean.of(number(run.records[i][key]) for run in runs) for i in range(len(steps))]
 
-    figure, (left, right) = drawing.panels(2)
-    shown = [name for name in SETS if f"{name}/cdnv" in runs[0].records[0]]
-    curves = {f"{name}/{kind}": curve(f"{name}/{kind}") for name in shown for kind in ("cdnv", "debiased_cdnv")}
-    for name in shown:
+    figure, (left, right) = drawing.row_of_panels(2)
+    sets = [name for name in SETS if f"{name}/cdnv" in runs[0].records[0]]
+    curves = {f"{name}/{kind}": curve(f"{name}/{kind}") for name in sets for kind in ("cdnv", "debiased_cdnv")}
+    for name in sets:
         drawing.plot_means(left, steps, curves[f"{name}/cdnv"], SETS[name], color=SET_COLORS[name])
-    drawing.log_scale(left, "y")
+    log_axis(left, "y")
     left.set_ylabel("CDNV (mean over pairs of classes)")
     for key, label, color in drawing.few_shot(runs[0].records[0]):
         curves[key] = curve(key)

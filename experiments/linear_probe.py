@@ -1,23 +1,19 @@
 """Transfer beyond few shots: probes and fine-tuning on all target training images.
 
-Claim: low target CDNV also serves where there is plenty of data of the target classes.
+Claim: low target CDNV also helps where there is plenty of data of the target classes.
 Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121) shows few shots; this is an extension.
-Plotted: accuracy on held-out target images of ridge regression, of logistic regression (both on frozen features, their
-penalty chosen on a fifth of the training images), and of fine-tuning the whole network, against target CDNV
+Plotted: accuracy on held-out target images of ridge regression, of logistic regression (both on frozen features, with
+the penalty chosen on a fifth of the training images), and of fine-tuning the whole network, against target CDNV
 (debiased, of the features before fine-tuning), a dot for each run; Spearman's correlation of error and CDNV, with the
-95 % interval of a bootstrap over configurations where there are five of them or more.
-Of the target images of each class a third, at most 100, is held out. Fine-tuning: 5 epochs of SGD with momentum 0.9 and
-a cosine from 0.01, batch 64, the head from the logistic regression, the augmentation of pretraining; nothing of it is
+95 % interval of a bootstrap over configurations if there are at least five.
+A third of the target images of each class, at most 100, is held out. Fine-tuning: 5 epochs of SGD with momentum 0.9 and
+a cosine from 0.01, batch 64, the head from the logistic regression, the augmentation of pretraining; none of this is
 tuned.
-Expect: error rises with CDNV; least so for fine-tuning, which can mend the features.
+Expect: error rises with CDNV; least so for fine-tuning, which can improve the features.
 
 Command: python experiments/linear_probe.py [--preset=paper --data_dir=PATH]
-The runs are those of number_of_classes.py.
-smoke: 450 s beside the tests, 252 s of CPU time, on two cores of an AMD EPYC, the runs re-used (2026-11-26). 12 runs of
-4 configurations, 2,000 training and 1,000 held-out images of 20 classes. Accuracy, and Spearman of error and target
-CDNV: ridge 84.4 to 94.6 %, 0.87; logistic 86.4 to 96.3 %, 0.89; fine-tuning 95.3 to 98.1 %, 0.72. Four configurations
-are too few for intervals.
-paper: CIFAR-FS, wrn-28-4: not yet run.
+Time: smoke 252 s of CPU time on two CPU cores, with the runs of number_of_classes.py; paper, CIFAR-FS with wrn-28-4,
+not yet run. Results: RESULTS.md.
 """
 
 import dataclasses
@@ -25,23 +21,23 @@ import warnings
 from functools import partial
 from typing import Any
 
-import drawing
 import jax
 import jax.numpy as jnp
-import number_of_classes
 import numpy as np
 import optax
-import sweep
 from jaxtyping import Array
-from stats import correlation_interval, independent, spearman
 
+from common import drawing, grids, sweep
+from common.cache import cached_json
 from ncjax import Classifier, devices, features, keys, logits, models
 from ncjax.classifier import normalize
 from ncjax.data import Split
 from ncjax.data.augment import augment
 from ncjax.eval.heads import Linear, fit_logistic, fit_ridge
+from ncjax.plots import log_axis
 from ncjax.progress import progress
 from ncjax.runs import Run
+from ncjax.statistics import correlation_interval, independent, spearman
 
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
 CS = (1e-1, 1.0, 1e1)
@@ -51,12 +47,12 @@ METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
 
 
 def grid(options: sweep.Options) -> list[sweep.Point]:
-    """Runs of very different target CDNV."""
-    return number_of_classes.grid(options)
+    """Varies the number of source classes, for very different target CDNV."""
+    return grids.by_classes(options)
 
 
 def divide(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, in random order, and rows held out."""
+    """Divides the images; returns the rows to train on, in random order, and the rows that are held out."""
     rng = np.random.default_rng(0)
     train, held = [], []
     for label in range(len(split.class_names)):
@@ -77,7 +73,7 @@ def _logistic(x: Array, y: Array, ways: int, C: Array) -> tuple[Linear, Array]:
 
 
 def logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
-    """`fit_logistic`, with a warning where it did not converge."""
+    """Fits logistic regression, and warns if it did not converge."""
     classifier, converged = _logistic(x, y, ways, C)
     if not converged:
         warnings.warn(f"the logistic regression of {len(y)} images did not converge at C={C:g}", stacklevel=2)
@@ -85,18 +81,29 @@ def logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
 
 
 def probe(fit: Any, values: tuple[float, ...], x: np.ndarray, y: np.ndarray, ways: int) -> tuple[Linear, float]:
-    """The classifier of all rows, with the penalty that is best on the last fifth when fitted to the others."""
+    """Fits a classifier to all rows, with the penalty that is best on the last fifth when fitted to the others.
+
+    Args:
+      fit: takes features, labels, the number of classes and a penalty.
+      values: penalties to try.
+      x: features [n, d].
+      y: labels [n].
+      ways: number of classes.
+
+    Returns:
+      The classifier and its penalty.
+    """
     cut = 4 * len(y) // 5
-    rate = [
+    accuracy = [
         float(np.mean(np.asarray(fit(x[:cut], y[:cut], ways, jnp.float32(value))(x[cut:])).argmax(-1) == y[cut:]))
         for value in values
     ]
-    best = values[int(np.argmax(rate))]
+    best = values[int(np.argmax(accuracy))]
     return fit(x, y, ways, jnp.float32(best)), best
 
 
 def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start: Linear) -> Classifier:
-    """SGD of the whole network on new classes, from the run's weights and the head `start`."""
+    """Trains the whole network on new classes by SGD, from the run's weights and the head `start`."""
     assert isinstance(params.network, models.Network)
     network = models.create(params.network.name, len(start.offset))
     mesh = devices.data_mesh()
@@ -134,26 +141,27 @@ def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start:
 
 
 def transfer(run: Run, data_dir: str | None = None) -> dict[str, Any]:
-    """Accuracies on held-out target images; kept in the run's folder, transfer.json, with what they depend on."""
+    """Returns accuracies on held-out target images, cached in transfer.json in the run's folder."""
     settings = {
         "alphas": ALPHAS, "cs": CS, "epochs": EPOCHS, "batch": BATCH, "rate": RATE,
         "held_out": (MOST_HELD_OUT, SHARE_HELD_OUT),
     }  # fmt: skip
-    return sweep.kept(run.folder / "transfer.json", settings, lambda: probes(run, data_dir))
+    return cached_json(run.folder / "transfer.json", settings, lambda: probes(run, data_dir))
 
 
 def probes(run: Run, data_dir: str | None = None) -> dict[str, Any]:
-    """`transfer`, computed."""
+    """Computes accuracies on held-out target images, and the penalties of the probes."""
     target = sweep.benchmark(run, data_dir).target
     params = run.restore()
     ways = len(target.class_names)
     train, held = divide(target)
-    found = features(params, target)
-    x, y = found[train], target.labels[train]
+    target_features = features(params, target)
+    x, y = target_features[train], target.labels[train]
     result: dict[str, Any] = {"held_out": len(held), "training": len(train)}
     for name, fit, values in (("ridge", _ridge, ALPHAS), ("logistic", logistic, CS)):
         classifier, best = probe(fit, values, x, y, ways)
-        result[name] = float(np.mean(np.asarray(classifier(found[held])).argmax(-1) == target.labels[held]))
+        predicted = np.asarray(classifier(target_features[held])).argmax(-1)
+        result[name] = float(np.mean(predicted == target.labels[held]))
         result[f"{name}/penalty"] = best
     tuned = fine_tune(params, target.images[train], y, classifier)
     result["fine-tuning"] = float(np.mean(logits(tuned, target.images[held]).argmax(-1) == target.labels[held]))
@@ -161,15 +169,15 @@ def probes(run: Run, data_dir: str | None = None) -> dict[str, Any]:
 
 
 def draw(figures: sweep.Figures) -> None:
-    """Accuracy of each method against target CDNV."""
-    found = [transfer(run, figures.options.data_dir) for run in progress(figures.runs, "probes")]
+    """Draws accuracy of each method against target CDNV."""
+    results = [transfer(run, figures.options.data_dir) for run in progress(figures.runs, "probes")]
     kind, kind_label = drawing.cdnv_kind(figures.finished)
     cdnv = [run.final(f"target/{kind}") for run in figures.runs]
     configurations = [run.folder.parent for run in figures.runs]
-    figure, (axes,) = drawing.panels(1, 6.5, 4.6)
-    numbers: dict[str, Any] = {f"target/{kind}": cdnv, "transfer": found}
+    figure, (axes,) = drawing.row_of_panels(1, 6.5, 4.6)
+    numbers: dict[str, Any] = {f"target/{kind}": cdnv, "transfer": results}
     for name, color in METHODS.items():
-        accuracy = [one[name] for one in found]
+        accuracy = [result[name] for result in results]
         points = [np.asarray([[v, 1 - a]]) for v, a in zip(cdnv, accuracy, strict=True)]
         rho = spearman(np.concatenate(points))
         low, high = correlation_interval(independent(points, configurations))
@@ -178,7 +186,7 @@ def draw(figures: sweep.Figures) -> None:
         axes.plot(cdnv, [100 * a for a in accuracy], "o", color=color, label=label)
         print(f"{label}; accuracy {min(accuracy):.4f} to {max(accuracy):.4f}, {len(cdnv)} runs")
         numbers[f"spearman/{name}"] = [rho, low, high]
-    drawing.log_scale(axes, "x")
+    log_axis(axes, "x")
     axes.set_xlabel(f"target {kind_label}")
     axes.set_ylabel("accuracy on held-out target images (%)")
     axes.legend(fontsize="small")

@@ -3,8 +3,8 @@
 python experiments/predict.py --run=RUN --support=labelled/ --images=new/: a sub-folder of labelled/ is a class.
 python experiments/predict.py --run=RUN --support=labelled/ --save=mine.npz, then --classifier=mine.npz --images=…
 
-Writes a table: file, class, margin over the runner-up, probability where the head has one (--head=logistic), runner-up.
-Prints what accuracy to expect. `--html` also writes a page of the images with their predictions.
+Writes a table: file, class, margin over the runner-up, probability if the head has one (--head=logistic), runner-up.
+Prints the accuracy to expect. `--html` also writes a page of the images with their predictions.
 """
 
 import csv
@@ -27,8 +27,8 @@ from ncjax.train import read_config
 
 _DEFAULT_SIZE = 224
 _CAVEAT = (
-    "Both are about other images like these, of these classes alone: an image of anything else gets one of their names "
-    "too. From so few images they are rough; label more, and look at the predictions with the smallest margins."
+    "Both are about other images like these, of these classes alone: an image of anything else also gets one of their "
+    "names. From so few images they are rough; label more, and look at the predictions with the smallest margins."
 )
 
 
@@ -37,62 +37,62 @@ class Options:
     """What to classify, and how."""
 
     run: Path | None = None
-    """Folder of a run of pretrain.py, whose network makes the features."""
+    """Folder of a run of pretrain.py, whose network computes the features."""
     encoder: str | None = None
     """Instead of a run: an encoder from elsewhere, for example timm:NAME."""
     support: Path | None = None
-    """Folder of labelled images: a sub-folder for each class, named as the class."""
+    """Folder of labelled images, with a sub-folder named after each class."""
     images: tuple[Path, ...] = ()
     """Images to classify: files, or folders of them."""
     out: Path = Path("predictions.csv")
-    """The table."""
+    """File for the table."""
     html: Path | None = None
-    """A page of the images with their predictions."""
+    """File for a page of the images with their predictions."""
     head: Literal["ridge", "logistic", "ncc", "cosine"] = "ridge"
-    """What is fitted on the features; logistic has probabilities."""
+    """Head to fit on the features; logistic has probabilities."""
     transform: Literal["none", "l2", "centered_l2"] = "none"
-    """What is done to features first; centered_l2 subtracts the mean of source-train, which a finished run has."""
+    """Transform of the features; centered_l2 subtracts the mean of source-train, which a finished run has."""
     tune: bool = False
-    """Choose the hyperparameter of ridge or logistic on the validation classes of the run's data."""
+    """Chooses the hyperparameter of ridge or logistic on the validation classes of the run's data."""
     data_dir: str | None = None
-    """Where the run's data is, for --tune, if it is no longer where it was."""
+    """Folder of the run's data, for --tune, if it has moved."""
     step: int | None = None
-    """Checkpoint of the run; the newest by default."""
+    """Checkpoint of the run; by default the newest."""
     image_size: int | None = None
-    """Side in pixels that an encoder from elsewhere takes; by default its own, or 224."""
+    """Side of the images that an encoder from elsewhere takes, in pixels; by default its own, or 224."""
     save: Path | None = None
-    """Where the fitted classifier goes, for --classifier; it holds features and names, no images and no weights."""
+    """File for the fitted classifier, for --classifier; it holds features and names, no images and no weights."""
     classifier: Path | None = None
-    """Instead of --support: a file of --save, of the same run or encoder."""
+    """Instead of --support: a file that --save wrote with the same run or encoder."""
 
 
 def load_encoder(options: Options) -> tuple[ncjax.Classifier, tuple[int, int, int]]:
-    """The classifier of a run, or an encoder from elsewhere, and the shape of the images that it takes."""
+    """Loads the classifier of a run or an encoder from elsewhere; returns it with the shape of its images."""
     if options.run is not None:
         height, width, channels = read_config(options.run)["data"]["image_shape"]
         return ncjax.restore(options.run, options.step), (height, width, channels)
     assert options.encoder is not None
     params = encoders.load(options.encoder, image_size=options.image_size)
-    height, width = _read_at(params.preprocessing)
+    height, width = _file_size(params.preprocessing)
     return params, (height, width, 3)
 
 
-def _read_at(preprocessing: Preprocessing) -> tuple[int, int]:
-    """The size at which files are read, of which the encoder cuts out its own: files differ in theirs."""
+def _file_size(preprocessing: Preprocessing) -> tuple[int, int]:
+    """Returns the size at which files, which differ in size, are read before the encoder crops them."""
     if isinstance(preprocessing.resize, int):
         return preprocessing.resize, preprocessing.resize
     return preprocessing.resize or preprocessing.image_size or (_DEFAULT_SIZE, _DEFAULT_SIZE)
 
 
 def fit_support(options: Options) -> FewShotClassifier:
-    """The classifier of the labelled images.
+    """Fits a classifier to the labelled images.
 
     Raises:
-      InputError: less than two classes, or a class without images that can be read.
+      InputError: there are fewer than two classes, or a class has no image that can be read.
     """
     assert options.support is not None
     if not options.support.is_dir():
-        raise InputError(f"--support={options.support} is no folder; name one with a sub-folder of images a class")
+        raise InputError(f"--support={options.support} is no folder; give one with a sub-folder for each class")
     classes = {
         folder.name: image_files.listing(folder).images for folder in image_files.listing(options.support).folders
     }
@@ -114,9 +114,9 @@ def fit_support(options: Options) -> FewShotClassifier:
     for chunk, pixels in read:
         arrays.append(pixels)
         labels += [label_of[path] for path in chunk]
-    lost = sorted(classes.keys() - set(labels))
-    if lost:
-        raise InputError(f"no image of class {lost[0]!r} of --support={options.support} can be read; add some")
+    unreadable = sorted(classes.keys() - set(labels))
+    if unreadable:
+        raise InputError(f"no image of class {unreadable[0]!r} of --support={options.support} can be read; add some")
     return fit(
         params,
         np.concatenate(arrays),
@@ -128,17 +128,21 @@ def fit_support(options: Options) -> FewShotClassifier:
 
 
 def validation(options: Options) -> ncjax.data.Split:
-    """The validation classes of the run's data."""
+    """Loads the validation classes of the run's data.
+
+    Raises:
+      InputError: there is no run, or its data has no validation classes.
+    """
     if options.run is None:
         raise InputError("--tune needs the validation classes of a run's data: give --run, or leave it out")
-    found = runs.open_benchmark(read_config(options.run), options.data_dir).validation
-    if found is None:
+    split = runs.open_benchmark(read_config(options.run), options.data_dir).validation
+    if split is None:
         raise InputError("this run's data has no validation classes for --tune to choose on: leave it out")
-    return found
+    return split
 
 
 def expectation(classifier: FewShotClassifier) -> list[str]:
-    """Lines about the accuracy to expect on other images of these classes; the last is what to make of them."""
+    """Describes the accuracy to expect on other images of these classes, in lines of which the last is a caveat."""
     ways = len(classifier.class_names)
     counts = np.bincount(classifier.labels, minlength=ways)
     left_out = classifier.leave_one_out()
@@ -152,10 +156,10 @@ def expectation(classifier: FewShotClassifier) -> list[str]:
     else:
         lines.append("Leave-one-out on the support: no class has a second image.")
     if counts.min() >= 4:
-        found = collapse.theory(classifier.support, classifier.labels, ways=ways, shots=[int(counts.min())])
+        theory = collapse.theory(classifier.support, classifier.labels, ways=ways, shots=[int(counts.min())])
         lines.append(
             f"Predicted from the spread of the features, for the nearest class centre and {counts.min()} images a "
-            f"class: {100 * (1 - float(found.predicted[0])):.0f} %."
+            f"class: {100 * (1 - float(theory.predicted[0])):.0f} %."
         )
     else:
         lines.append("No prediction from the spread of the features: it takes four images of each class.")
@@ -163,7 +167,7 @@ def expectation(classifier: FewShotClassifier) -> list[str]:
 
 
 def wilson(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval of Wilson (1927) for a proportion."""
+    """Computes Wilson's interval (1927) for a proportion of `right` in `total`."""
     z = float(norm.ppf(0.5 + level / 2))
     share = right / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
@@ -172,21 +176,25 @@ def wilson(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def classify(classifier: FewShotClassifier, images: tuple[Path, ...]) -> tuple[list[Path], Predictions]:
-    """The files that can be read, and their predictions; the others are told."""
+    """Classifies the images that can be read, and reports the others on standard error.
+
+    Returns:
+      The files that could be read, and their predictions.
+    """
     paths: list[Path] = []
-    found: list[Predictions] = []
+    chunks: list[Predictions] = []
     for chunk, pixels in classifier.read_files(image_files.files_at(images), skip_corrupt=True):
         paths += chunk
-        found.append(classifier.classify(pixels))
-    whole: dict[str, Any] = {
-        name: None if getattr(found[0], name) is None else np.concatenate([getattr(one, name) for one in found])
+        chunks.append(classifier.classify(pixels))
+    arrays: dict[str, Any] = {
+        name: None if getattr(chunks[0], name) is None else np.concatenate([getattr(part, name) for part in chunks])
         for name in ("names", "runner_up", "margin", "scores", "probabilities")
     }
-    return paths, Predictions(**whole, class_names=classifier.class_names)
+    return paths, Predictions(**arrays, class_names=classifier.class_names)
 
 
 def table(paths: list[Path], predictions: Predictions) -> str:
-    """The predictions as CSV, a line an image."""
+    """Writes the predictions as CSV, a line for each image."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "margin", "probability", "runner_up"])
@@ -202,7 +210,7 @@ def predict(options: Options) -> None:
     """Fits or loads the classifier, and classifies the images.
 
     Raises:
-      InputError: options that exclude each other, or what cannot be read or written.
+      InputError: options exclude each other, or a file cannot be read or written.
     """
     if (options.run is None) == (options.encoder is None):
         raise InputError("give either --run=PATH of a run, or --encoder=SPEC of an encoder from elsewhere")
@@ -216,7 +224,7 @@ def predict(options: Options) -> None:
             importlib.import_module("jinja2")
         except ModuleNotFoundError:
             raise InputError('--html needs Jinja2: pip install -e ".[report]"') from None
-    image_files.files_at(options.images)  # what is not there is said before any work
+    image_files.files_at(options.images)  # reports missing files before any work
     if options.classifier is not None:
         classifier = FewShotClassifier.load(options.classifier, load_encoder(options)[0])
     else:
@@ -243,7 +251,7 @@ def predict(options: Options) -> None:
 
 
 def main() -> None:
-    """Runs what the command line says."""
+    """Classifies the images that the command line names."""
     options = cli.read_options(Options, __doc__)
     with cli.one_line_errors():
         cli.start_backend()

@@ -1,14 +1,19 @@
-"""Paths as users type them, and atomic writing of files."""
+"""Paths as users type them, atomic writing, JSON, and aligned tables of text."""
 
 import errno
+import json
+import math
 import os
 import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ncjax.errors import InputError
 
@@ -135,3 +140,47 @@ def _write_into(path: Path, old: os.stat_result, data: bytes) -> None:
     descriptor = _output(old)
     with open(path if descriptor is None else descriptor, "wb", closefd=descriptor is None) as file:
         file.write(data)
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Writes a value as JSON, which has neither infinity nor NaN: both become null.
+
+    Args:
+      value: dictionaries, sequences, arrays and numbers; anything else is written as `str` shows it.
+      indent: spaces at each level; None writes a single line.
+
+    Returns:
+      The text, which ends with a newline.
+    """
+    return json.dumps(_without_infinity(value), indent=indent, allow_nan=False, default=str) + "\n"
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _without_infinity(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinity(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Pads the cells of a table so that its columns line up.
+
+    Args:
+      rows: cells as text, the same number in each row.
+      left: how many columns, counted from the first, are aligned to the left; the others are aligned to the right.
+
+    Returns:
+      A line for each row.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [
+        [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]
+    return ["  ".join(row).rstrip() for row in padded]

@@ -1,33 +1,32 @@
 """One self-contained HTML page of images and their predictions, in the style of the report.
 
-Needs Jinja2, which the extra `report` brings: `pip install -e ".[report]"`. Nothing else of ncjax imports this module.
+Needs Jinja2, which the extra `report` installs: `pip install -e ".[report]"`.
 """
 
 import base64
 import io
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from PIL import Image, ImageOps
 
 from ncjax.eval import Predictions
 from ncjax.progress import progress
+from ncjax.templates import render
 
 MOST_SHOWN = 1000
 _SIDE = 144
 
 
 def page(paths: Sequence[Path], predictions: Predictions, *, title: str, support: int, expected: Sequence[str]) -> str:
-    """The whole page as HTML text.
+    """Writes the whole page as HTML text.
 
     Args:
-      paths: of the n images.
-      predictions: of these images.
-      title: of the page.
+      paths: files of the n images.
+      predictions: predictions for these images.
+      title: title of the page.
       support: number of labelled images.
       expected: lines about the accuracy to expect; the last is a caveat.
     """
@@ -47,25 +46,19 @@ def page(paths: Sequence[Path], predictions: Predictions, *, title: str, support
             }
         )
     counts = Counter(predictions.names.tolist())
-    here = Path(__file__)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(here.with_name("predictions.html").read_text(encoding="utf-8"))
-    return template.render(
-        style=here.with_name("report.css").read_text(encoding="utf-8"),
+    return render(
+        "predictions.html",
         title=title,
         images=len(paths),
         support=support,
         classes=[(name, counts[name]) for name in predictions.class_names],
         expected=expected,
         shown=shown,
-        version=version("ncjax"),
     )
 
 
 def _thumbnail(path: Path) -> str:
-    """A small JPEG of the image, in base64."""
+    """Encodes a small copy of the image as JPEG in base64."""
     with Image.open(path) as opened:
         opened.draft(None, (2 * _SIDE, 2 * _SIDE))
         picture = ImageOps.exif_transpose(opened)

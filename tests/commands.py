@@ -1,4 +1,4 @@
-"""The commands of experiments/: as a user types them, or inside of this process, which is seconds faster."""
+"""Runs commands of experiments/: as a user types them, or inside this process, which is seconds faster."""
 
 import contextlib
 import importlib
@@ -24,7 +24,7 @@ class Done(NamedTuple):
 
 
 def typed(script: str, *arguments: str, cwd: Path) -> Done:
-    """Runs experiments/`script` in a process of its own, on two devices, with its own cache below `cwd`."""
+    """Runs experiments/`script` in another process, on two devices, with a cache of its own below `cwd`."""
     own = {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "experiments" / script), *arguments],
@@ -34,8 +34,8 @@ def typed(script: str, *arguments: str, cwd: Path) -> Done:
 
 
 def inside(script: str, *arguments: str, cwd: Path) -> Done:
-    """Runs the `main` of experiments/`script` in this process, whose backend is running already."""
-    main = importlib.import_module(script.removesuffix(".py")).main
+    """Runs the `main` of experiments/`script` in this process, whose backend has started already."""
+    main = importlib.import_module(f"experiments.{script.removesuffix('.py')}").main
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", [script, *arguments]),

@@ -24,6 +24,6 @@ def test_an_unknown_backend_of_figures_is_ignored_and_one_of_jax_is_one_line(tmp
     assert (tmp_path / "x.png").exists()
     assert done.stdout == f"figure  {tmp_path}/x.png\n81 +- 1 %\n"
     lines = done.stderr.splitlines()
-    assert "MPLBACKEND=typo is no backend of matplotlib's: ignored; unset it" in lines
+    assert "MPLBACKEND=typo is not a backend of matplotlib: ignored; unset it" in lines
     assert lines[-1].startswith("error: JAX_PLATFORMS=cuda asks for devices that JAX does not find here")
     assert "Traceback" not in done.stderr

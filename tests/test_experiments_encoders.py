@@ -4,17 +4,16 @@ import json
 import sys
 from pathlib import Path
 
-import frozen_encoder
-import imagenet_lite0
 import jax
 import numpy as np
 import pytest
-import sweep
 import tiny
 from commands import Done, inside
 from flax import nnx
 
 import ncjax
+from common import imagenet_lite0, sweep
+from experiments import frozen_encoder
 from ncjax import encoders, models, runs
 
 pytestmark = pytest.mark.cheap_compilation

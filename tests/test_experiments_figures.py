@@ -7,32 +7,29 @@ import json
 from pathlib import Path
 from typing import Any
 
-import drawing
-import few_shot_table
-import generalization_gap
 import jax
 import jax.numpy as jnp
-import linear_probe
-import number_of_classes
 import numpy as np
 import pytest
-import sweep
-import theory
 import tiny
 from scipy.stats import sem, t
 from sklearn.linear_model import LogisticRegression
-from stats import Mean
 
 import ncjax
+from common import drawing, grids, sweep
+from common.cache import cached_json
+from experiments import few_shot_table, generalization_gap, linear_probe, number_of_classes, theory
 from ncjax import keys, models, plots
 from ncjax.errors import InputError
 from ncjax.eval.heads import Linear
 from ncjax.runs import Run
+from ncjax.statistics import Mean
 from ncjax.train import Config, read_records, resolve
 
 pytestmark = pytest.mark.cheap_compilation
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+RESULTS = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
 FIGURES = (
     "architectures", "class_population", "collapse_during_training", "few_shot_table", "frozen_encoder",
     "generalization_gap", "linear_probe", "number_of_classes", "optimization", "regularization", "samples_per_class",
@@ -47,7 +44,7 @@ def options_of(module: Any, **changes: Any) -> sweep.Options:
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_grid_resolves_and_its_file_says_what_it_is(name: str, preset: str, tmp_path: Path) -> None:
-    module = importlib.import_module(name)
+    module = importlib.import_module(f"experiments.{name}")
     options = options_of(module, preset=preset, data_dir=str(tmp_path))
     points = module.grid(options)
     for point in points:
@@ -56,10 +53,10 @@ def test_every_grid_resolves_and_its_file_says_what_it_is(name: str, preset: str
     folders = [(sweep.folder(point, options), point.group) for point in points]
     assert len(set(folders)) == len(points)
     opening = module.__doc__
-    for words in (f"Command: python experiments/{name}.py", "Paper:", "Plotted:", "Expect:", "\nsmoke: ", "\npaper: "):
+    for words in (f"Command: python experiments/{name}.py", "Paper:", "Plotted:", "Expect:", "\nTime: "):
         assert words in opening
+    assert f"## {name}.py\n" in RESULTS
     assert "Claim:" in opening or "Question" in opening
-    assert "RESULT" not in opening
 
 
 def test_every_figure_is_tested() -> None:
@@ -98,7 +95,7 @@ def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
 
 def test_figures_share_runs_by_their_settings() -> None:
     options = sweep.Options()
-    reference = sweep.reference(options)
+    reference = grids.reference(options)
 
     def folder(config: Config) -> Path:
         return sweep.folder(sweep.Point("", config), options)
@@ -106,7 +103,7 @@ def test_figures_share_runs_by_their_settings() -> None:
     again = number_of_classes.grid(options)[-1].config
     assert folder(again) == folder(reference)
     assert again.keep_checkpoints
-    other = sweep.reference(options, num_source_classes=5)
+    other = grids.reference(options, num_source_classes=5)
     assert folder(other) != folder(reference)
     assert not other.keep_checkpoints
     assert (reference.measurements, other.measurements) == (3, 0)
@@ -146,10 +143,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> sweep.Options:
         return dataclasses.replace(plain, **changes)
 
     monkeypatch.setattr(models, "create", tiny.create)
-    monkeypatch.setattr(sweep, "load_benchmark", lambda config: tiny.benchmark())
-    monkeypatch.setattr(sweep, "_loaded", {})
-    monkeypatch.setattr(sweep, "reference", reference)
-    monkeypatch.setitem(number_of_classes.CLASSES, "smoke", (5, 6))
+    monkeypatch.setattr(sweep, "load", lambda config: tiny.benchmark())
+    monkeypatch.setattr(grids, "reference", reference)
+    monkeypatch.setitem(grids.CLASSES, "smoke", (5, 6))
     return sweep.Options(out=tmp_path / "figures", seeds=2)
 
 
@@ -181,7 +177,7 @@ def test_a_sweep_trains_once_is_divided_over_machines_and_says_what_is_missing(
     "name", ["class_population", "collapse_during_training", "generalization_gap", "regularization"]
 )
 def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
-    module = importlib.import_module(name)
+    module = importlib.import_module(f"experiments.{name}")
     options = sweep.Options(out=tmp_path)
     rng = np.random.default_rng(0)
     outcomes = []
@@ -228,8 +224,8 @@ def test_a_setting_that_diverges_is_named_and_the_others_are_drawn(
 ) -> None:
     def grid(options: sweep.Options) -> list[sweep.Point]:
         return [
-            sweep.Point("too fast", sweep.reference(options, learning_rate=1e30)),
-            sweep.Point("well", sweep.reference(options)),
+            sweep.Point("too fast", grids.reference(options, learning_rate=1e30)),
+            sweep.Point("well", grids.reference(options)),
         ]
 
     figures = sweep.make(
@@ -244,9 +240,9 @@ def test_a_point_that_another_process_trains_is_left_to_it(
     small: sweep.Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = dataclasses.replace(small, seeds=1)
-    points = [sweep.Point("taken", sweep.reference(options, learning_rate=0.01)),
-              sweep.Point("free", sweep.reference(options)),
-              sweep.Point("free again", sweep.reference(options))]  # fmt: skip
+    points = [sweep.Point("taken", grids.reference(options, learning_rate=0.01)),
+              sweep.Point("free", grids.reference(options)),
+              sweep.Point("free again", grids.reference(options))]  # fmt: skip
     taken = sweep.folder(points[0], options)
     (taken / "seed_0").mkdir(parents=True)
     with (taken / "seed_0" / ".lock").open("w") as lock:
@@ -289,7 +285,7 @@ def test_what_is_kept_is_of_the_same_settings(tmp_path: Path) -> None:
     made = iter(range(10))
 
     def get(**settings: Any) -> Any:
-        return sweep.kept(path, settings, lambda: {"value": next(made), "wide": float("nan")})
+        return cached_json(path, settings, lambda: {"value": next(made), "wide": float("nan")})
 
     path.write_text('{"ridge": 0.5}')  # of a form without settings
     assert get(rates=(1, 2)) == {"value": 0, "wide": None}

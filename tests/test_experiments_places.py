@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import numpy as np
-import pretrain
 import pytest
-import sweep
 
+from common import sweep
+from common.cache import cached_json
+from common.grids import data_folder
 from ncjax import cli, collapse, plots
+from ncjax.commands import evaluate, pretrain, report
 from ncjax.errors import InputError
+from ncjax.evaluation.measurements import Evaluation
+from ncjax.evaluation.subjects import Subject
 from ncjax.train import Config
 
 NAME = r"a$_x^$b"  # which matplotlib would take for mathematics that is none
@@ -36,11 +39,11 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands for the computation; which features it was of."""
     subjects: list[str] = []
 
-    def compute(options: evaluate.Options, subject: evaluate.Subject) -> evaluate.Evaluation:
+    def compute(options: evaluate.Options, subject: Subject) -> Evaluation:
         subjects.append(subject.name)
         figures = {"curves": plots.new_figure(2, 2, subject.name)} if options.curves else {}
         measured = collapse.measure(np.eye(4), np.arange(4) // 2)
-        return evaluate.Evaluation({"subject": subject.name}, figures, measured, [])
+        return Evaluation({"subject": subject.name}, figures, measured, [])
 
     monkeypatch.setattr(evaluate, "evaluate", compute)
     return subjects
@@ -171,7 +174,7 @@ def test_a_sweep_tries_its_places_before_it_trains(tmp_path: Path, monkeypatch: 
 
 def test_what_cannot_be_kept_is_computed_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").write_text("no folder")
-    assert sweep.kept(tmp_path / "run" / "few_shot.json", {}, lambda: {"accuracy": 0.5}) == {"accuracy": 0.5}
+    assert cached_json(tmp_path / "run" / "few_shot.json", {}, lambda: {"accuracy": 0.5}) == {"accuracy": 0.5}
     assert "could not be kept" in capsys.readouterr().err
 
 
@@ -179,16 +182,11 @@ def test_every_path_option_takes_a_tilde(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "--workdir=~/run"])
     assert cli.read_options(Config, "").workdir == tmp_path / "home" / "run"
     monkeypatch.setattr(sys, "argv", ["report.py", "~/a", "b", "--out=~/x.html"])
-    import report
-
     chosen = cli.read_options(report.Options, "")
     assert chosen.paths == (tmp_path / "home" / "a", Path("b"))
     assert chosen.out == tmp_path / "home" / "x.html"
     (tmp_path / "home" / "emnist").mkdir(parents=True)
-    import few_shot_table
-
-    options = few_shot_table.Options(data_dir="~")
-    assert few_shot_table.place(options, "emnist") == str(tmp_path / "home" / "emnist")
+    assert data_folder(sweep.Options(data_dir="~"), "emnist") == str(tmp_path / "home" / "emnist")
 
 
 @pytest.mark.parametrize("title", [NAME, r"\frac{", "caf\udce9", "漢字", "two\nlines", "$"])

@@ -10,10 +10,10 @@ import pytest
 import tiny
 from commands import Done, inside
 from PIL import Image
-from predict import wilson
 from scipy.stats import binomtest
 
 import ncjax
+from experiments.predict import wilson
 from ncjax.data import Split
 from ncjax.eval import FewShotClassifier, fit
 
@@ -31,7 +31,7 @@ def _pixels(variables: jax.Array, images: jax.Array) -> jax.Array:
 def encoder(monkeypatch: pytest.MonkeyPatch) -> ncjax.Classifier:
     """What --run=anything means: the pixels themselves."""
     params = ncjax.Classifier.from_callable(_pixels, jnp.ones(()))
-    monkeypatch.setattr("predict.load_encoder", lambda options: (params, (12, 12, 1)))
+    monkeypatch.setattr("experiments.predict.load_encoder", lambda options: (params, (12, 12, 1)))
     return params
 
 

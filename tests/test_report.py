@@ -111,24 +111,24 @@ def test_what_is_infinite_leaves_a_gap_and_what_is_missing_a_dash(both: list[run
     for record in records:
         del record["target/debiased_cdnv"]
     run = dataclasses.replace(both[0], records=records)
-    (line,) = (one for one in report._plot_cdnv([run], ["run"]).renderers
+    (line,) = (one for one in report.figures.plot_cdnv([run], ["run"]).renderers
                if "target, new classes" in one.data_source.data["series"]
                and type(one.glyph).__name__ == "Line")  # fmt: skip
     np.testing.assert_array_equal(np.isnan(line.data_source.data["y"]), [False, True, False])
     assert line.data_source.data["debiased"] == ["–"] * 3
-    summary = report._summary([run, both[1]], ["a", "b"])
+    summary = report.tables.summary([run, both[1]], ["a", "b"])
     column = summary["header"].index("debiased, target")
     assert summary["rows"][0][column] == "–"
-    seeds = report._over_seeds([run, both[1]], ["a", "b"])
+    seeds = report.tables.over_seeds([run, both[1]])
     assert seeds["rows"][0][seeds["header"].index("debiased, target")] == "–"
     infinite = dataclasses.replace(run, records=[*records[:2], records[2] | {"target/debiased_cdnv": None}])
-    assert report._summary([infinite], ["a"])["rows"][0][column] == "∞"
+    assert report.tables.summary([infinite], ["a"])["rows"][0][column] == "∞"
 
 
 def test_acronyms_keep_their_capitals(
     both: list[runs.Run], detail: "report.Detail", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "MOST_CLASSES", 3)
+    monkeypatch.setattr(report.detail, "MOST_CLASSES", 3)
     text = report.page(both, detail)
     assert text.count("The 3 of 5 target classes with the largest mean CDNV, ") == 2
 

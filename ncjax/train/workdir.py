@@ -231,3 +231,15 @@ def claim(workdir: Path, description: Description) -> Iterator[None]:
             description = dataclasses.replace(description, executions=old.executions)
         write_description(workdir, description)
         yield
+
+
+def is_locked(workdir: Path) -> bool:
+    """Whether a process is at work in a run's folder; False where the file system has no locks."""
+    try:
+        with (workdir / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

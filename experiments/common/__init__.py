@@ -1,0 +1,1 @@
+"""Code that the commands in this folder share."""

@@ -1,0 +1,1 @@
+"""The commands `ncjax-pretrain`, `ncjax-evaluate` and `ncjax-report`, also found as scripts in experiments/."""

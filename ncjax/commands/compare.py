@@ -1,0 +1,171 @@
+"""Compares finished runs that differ in their settings: every measure, with intervals over seeds, and a figure.
+
+python experiments/compare.py RUN RUN…: folders of runs, of their seeds, or of many runs, for example runs/.
+python experiments/compare.py runs --episodes=10000: also few-shot accuracy on the same episodes, from checkpoints.
+python experiments/compare.py runs --format=latex: the table as LaTeX, CSV or Markdown.
+
+Configurations are named by the settings in which they differ. The first one is the baseline, or --baseline names it.
+Runs are paired by seed where both have the same seeds. Runs on other target data are never pooled.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ncjax import cli, comparison, plots
+from ncjax.comparison import Comparison, Difference
+from ncjax.errors import InputError
+from ncjax.files import json_text
+from ncjax.runs import Run, find, open_benchmark, read
+from ncjax.tables import TableFormat, format_table
+
+HEADER = ("measure", "better", "baseline", "other", "change", "95 % interval", "verdict")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which runs to compare, and what to show."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, of seeds, or of many runs."""
+    baseline: str | None = None
+    """Name of the configuration that others are compared with; the first by default."""
+    all_measures: bool = False
+    """Every measure of the records; by default CDNV and accuracies."""
+    episodes: int = 0
+    """Few-shot episodes on which runs of the same seed are compared, from their checkpoints; 0 for none."""
+    shots: int = 5
+    """Support images a class of these episodes."""
+    data_dir: str | None = None
+    """Folder of the runs' data, for --episodes, if it has moved."""
+    format: TableFormat = "text"
+    """How tables are printed."""
+    out: Path | None = None
+    """File for the comparison as JSON."""
+    figure: Path | None = None
+    """File for a figure of the courses of training, a colour for each configuration."""
+
+
+def value_text(difference: Difference, value: float) -> str:
+    """Formats a value of a measure: shares in percent."""
+    return f"{100 * value:.2f} %" if _is_share(difference) else f"{value:.4g}"
+
+
+def _is_share(difference: Difference) -> bool:
+    return not difference.ratio and not difference.lower_is_better
+
+
+def _change(difference: Difference) -> tuple[str, str]:
+    """The change and its interval: a factor, or percentage points for shares."""
+
+    def shown(value: float) -> str:
+        if difference.ratio:
+            return f"× {value:.3f}"
+        return f"{100 * value:+.2f} points" if _is_share(difference) else f"{value:+.3g}"
+
+    if difference.estimate is None:
+        return "", difference.reason
+    if difference.low is None or difference.high is None:
+        return shown(difference.estimate), difference.reason
+    return shown(difference.estimate), f"{shown(difference.low)} to {shown(difference.high)}"
+
+
+def table(one: Comparison, style: TableFormat) -> str:
+    """Formats a comparison as a table, a row for each measure."""
+    rows = [
+        (
+            difference.measure,
+            "lower" if difference.lower_is_better else "higher",
+            value_text(difference, difference.baseline),
+            value_text(difference, difference.other),
+            *_change(difference),
+            difference.verdict,
+        )
+        for difference in one.differences
+    ]
+    return format_table(HEADER, rows, style)
+
+
+def heading(one: Comparison) -> str:
+    """Says which configurations are compared, on which data, and how runs are paired."""
+    pairs = max((difference.pairs for difference in one.differences), default=0)
+    how = f"paired by {pairs} seeds" if pairs else "not paired"
+    runs = f"{len(one.baseline.runs)} and {len(one.other.runs)} runs"
+    return (
+        f"{one.other.name}\n  beside the baseline {one.baseline.name}\n"
+        f"  target data: {one.other.data}; {runs}, {how}; intervals cover {comparison.COVERS}"
+    )
+
+
+def run(options: Options) -> None:
+    """Prints the comparison and writes its files.
+
+    Raises:
+        InputError: If a run cannot be read or is not finished, or there is nothing to compare.
+    """
+    cli.check_out(options.out, options.figure)
+    runs = [read(folder) for folder in find(*options.runs)]
+    comparisons = comparison.compare(runs, baseline=options.baseline, all_measures=options.all_measures)
+    for one in comparisons:
+        if options.format == "text":
+            print(heading(one))
+        print(table(one, options.format))
+    paired = _episodes(comparisons, options) if options.episodes else []
+    if options.out is not None:
+        cli.write(options.out, json_text({"comparisons": [_as_json(one) for one in comparisons], "episodes": paired}))
+    if options.figure is not None:
+        plots.save(plots.plot_configurations(comparison.configurations(runs)), options.figure)
+
+
+def _episodes(comparisons: list[Comparison], options: Options) -> list[dict[str, object]]:
+    """Prints few-shot accuracy on the same episodes, for each pair of runs of one seed."""
+    results: list[dict[str, object]] = []
+    for one in comparisons:
+        target = open_benchmark(one.baseline.runs[0].description, options.data_dir).target
+        for first, second in run_pairs(one):
+            difference = comparison.paired_episodes(
+                first, second, target, shots=options.shots, episodes=options.episodes
+            )
+            print(f"{one.other.name}, seed {second.config.seed}, {options.shots}-shot ncc, same episodes: {difference}")
+            results.append(
+                {"other": one.other.name, "seed": second.config.seed} | {"difference": dataclasses.asdict(difference)}
+            )
+    return results
+
+
+def run_pairs(one: Comparison) -> list[tuple[Run, Run]]:
+    """Pairs runs of the same seed; the first runs of both if they have no seed in common."""
+    common = [seed for seed in one.baseline.seeds if seed in one.other.seeds]
+    if not common:
+        return [(one.baseline.runs[0], one.other.runs[0])]
+    return [
+        (one.baseline.runs[one.baseline.seeds.index(seed)], one.other.runs[one.other.seeds.index(seed)])
+        for seed in common
+    ]
+
+
+def _as_json(one: Comparison) -> dict[str, object]:
+    return {
+        "baseline": one.baseline.name,
+        "other": one.other.name,
+        "target_data": one.other.data,
+        "covers": comparison.COVERS,
+        "runs": [[str(run.folder) for run in c.runs] for c in (one.baseline, one.other)],
+        "differences": [dataclasses.asdict(d) | {"verdict": d.verdict} for d in one.differences],
+    }
+
+
+def main() -> None:
+    """Compares the runs that the command line names."""
+    options = cli.read_options(Options, __doc__)
+    with cli.one_line_errors():
+        if not options.runs:
+            raise InputError("give two or more folders of runs of pretrain.py")
+        cli.start_backend()
+        run(options)
+
+
+if __name__ == "__main__":
+    main()

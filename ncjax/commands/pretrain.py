@@ -1,0 +1,87 @@
+"""Pretrains a classifier on source classes and records its collapse and its few-shot transfer.
+
+python experiments/pretrain.py: rendered characters, no download.
+python experiments/pretrain.py --dataset=cifar_fs --data_dir=PATH: CIFAR-FS, sized for two CPU cores.
+python experiments/pretrain.py --dataset=cifar_fs --preset=paper --precision=bfloat16: wrn-28-4, 100 epochs.
+
+The same command continues an interrupted run; a finished run prints its table again. Where the package is installed,
+`ncjax-pretrain` is the same command.
+"""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from ncjax import cli, plots, runs
+from ncjax.errors import InputError
+from ncjax.train import (
+    CheckpointsGone,
+    Config,
+    Diverged,
+    pretrain,
+    read_config,
+    read_records,
+    resolve,
+    seeds_table,
+    table,
+)
+from ncjax.train.hosts import is_lead_process
+
+
+def show(workdir: Path) -> None:
+    """Prints the table of a run and draws its figure, if the figure can be written."""
+    records = read_records(workdir)
+    print(table(records, read_config(workdir)["data"].get("measured_per_class")))
+    print(f"\nrun     {workdir}")
+    try:
+        plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
+    except InputError as error:
+        print(f"no figure: {error}", file=sys.stderr)
+
+
+def show_all(config: Config) -> bool:
+    """Prints the table of a run, or the tables of all finished seeds.
+
+    Returns:
+      Whether the run, or every seed, is finished.
+    """
+    assert config.workdir is not None
+    if config.seeds == 1:
+        show(config.workdir)
+        return runs.read(config.workdir).finished
+    finished = []
+    for i in range(config.seeds):
+        with suppress(InputError):  # a seed that was never measured
+            run = runs.read(config.workdir / f"seed_{i}")
+            finished += [run] if run.finished else []
+    for run in finished:
+        show(run.folder)
+    if len(finished) > 1:
+        print(f"\n{seeds_table([run.records[-1] for run in finished])}")
+    return len(finished) == config.seeds
+
+
+def main() -> None:
+    """Pretrains as the command line says."""
+    config = cli.read_options(Config, __doc__)
+    with cli.one_line_errors():
+        cli.start_backend(several=config.distributed or cli.one_of_several())
+        config = resolve(config)
+        try:
+            pretrain(config)
+        except Diverged:
+            if is_lead_process() and config.seeds > 1:
+                show_all(config)
+            raise
+        except CheckpointsGone as error:
+            if not error.finished or (is_lead_process() and not show_all(config)):
+                raise
+            if is_lead_process():
+                print(f"note: {error}", file=sys.stderr)
+            return
+        if is_lead_process():
+            show_all(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Writes one HTML page about runs: curves, tables, and panels of the target classes of one run.
+
+python experiments/report.py RUN: a run's folder, a folder of seeds, or any folder that holds runs; or several.
+python experiments/report.py RUN RUN --out=report.html --detail=2: panels of the second run on the page.
+
+The page is one file that needs no network. If a run's data cannot be read, the page leaves out the panels and says so.
+Where the package is installed, `ncjax-report` is the same command.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ncjax import cli, runs
+from ncjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to show, and where to write it."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs of pretrain.py, or folders that hold such."""
+    out: Path = Path("report.html")
+    """File for the page."""
+    detail: int = 1
+    """Number of the run, as the page counts them, whose target classes are shown; 0 for none."""
+    data_dir: str | None = None
+    """Folder of that run's data, if it has moved."""
+    episodes: int = 2000
+    """Few-shot episodes for each point of accuracy against shots."""
+
+
+def write(options: Options) -> None:
+    """Reads the runs and writes the page.
+
+    Raises:
+      InputError: an option is wrong, a run cannot be read, or the page cannot be written.
+    """
+    cli.check_out(options.out)
+    if options.episodes < 2:
+        raise InputError(f"--episodes={options.episodes}: an interval needs at least 2")
+    measured = read_measured(options.paths)
+    count = len(measured)
+    if not 0 <= options.detail <= count:
+        raise InputError(f"--detail={options.detail}: there are {count} runs; give 1 to {count}, or 0")
+    try:
+        from ncjax import report
+    except ModuleNotFoundError as error:
+        if error.name not in ("bokeh", "jinja2"):
+            raise
+        raise InputError('the report needs Bokeh: pip install -e ".[report]"') from None
+    detail, missing = None, ""
+    if options.detail:
+        try:
+            detail = report.examine(measured[options.detail - 1], data_dir=options.data_dir, episodes=options.episodes)
+        except InputError as error:
+            missing = f"The panels of target classes are missing, since they need the run's data and weights: {error}"
+            print(missing, file=sys.stderr)
+    text = report.page(measured, detail, missing=missing)
+    cli.write(options.out, text)
+    megabytes = len(text.encode("utf-8", "surrogateescape")) / 1e6
+    print(f"report  {options.out}  ({'1 run' if count == 1 else f'{count} runs'}, {megabytes:.1f} MB)")
+
+
+def read_measured(paths: tuple[Path, ...]) -> list[runs.Run]:
+    """Reads the runs at or below these paths, without those that have no measurement yet.
+
+    Raises:
+      InputError: there is no run, or none with a measurement.
+    """
+    if not paths:
+        raise InputError("give the folder of a run of pretrain.py, or several")
+    measured = []
+    for folder in runs.find(*paths):
+        if (folder / "metrics.jsonl").exists():
+            measured.append(runs.read(folder))
+        else:
+            print(f"left out: {folder} has only begun, nothing is measured yet", file=sys.stderr)
+    if not measured:
+        raise InputError("nothing is measured yet in any of these runs; wait for the first measurement")
+    return measured
+
+
+def main() -> None:
+    """Writes the page that the command line asks for."""
+    options = cli.read_options(Options, __doc__)
+    with cli.one_line_errors():
+        cli.start_backend()
+        write(options)
+
+
+if __name__ == "__main__":
+    main()

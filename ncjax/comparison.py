@@ -1,0 +1,282 @@
+"""Comparison of finished runs: configurations named by the settings in which they differ, measure by measure.
+
+Runs that differ in their seed alone form a configuration. Each configuration is compared with a baseline, on the same
+target classes and images only.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.stats import ttest_1samp
+
+from ncjax.classifier import features
+from ncjax.data import Split
+from ncjax.errors import InputError
+from ncjax.eval import feature_episodes
+from ncjax.eval.report import PairedDifference
+from ncjax.runs import Run
+from ncjax.statistics import welch
+from ncjax.train.config import Config, identity
+
+COVERS = "other seeds; the same classes and training images"
+"""What the intervals of differences cover."""
+_ONLY_MEASURING = frozenset({"measurements", "measure_episodes", "measure_per_class", "keep_checkpoints"})
+"""Settings that change no training."""
+_RATIOS = ("cdnv", "cdnv_median", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient")
+"""Positive measures without an upper end, which are compared by their ratio."""
+_LOWER_IS_BETTER = frozenset({*_RATIOS, "nc2_equinorm", "nc2_equiangular", "nc3", "loss"})
+_MAIN = ("source_train/cdnv", "source_test/cdnv", "target/cdnv", "target/debiased_cdnv", "source_test/accuracy")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        name: The settings in which this configuration differs from others, such as "label_smoothing=0.1".
+        data: The target data, which the compared configurations share.
+        runs: One or more, in ascending order of seeds.
+    """
+
+    name: str
+    data: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each run."""
+        return tuple(int(run.config.seed) for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One measure at the end of training, in a baseline and in another configuration.
+
+    Attributes:
+        measure: Its key in the records, such as "target/cdnv".
+        baseline: Mean over the baseline's runs (geometric if `ratio`).
+        other: Mean over the other configuration's runs.
+        estimate: other / baseline if `ratio`, else other - baseline; None if either is not finite.
+        low: Lower end of the 95 % interval, which covers other seeds; None without an interval.
+        high: Upper end.
+        ratio: Whether the two are compared by their ratio.
+        lower_is_better: Whether a smaller value is better.
+        pairs: Seeds that both have, if runs were paired by seed; else 0, and the interval is Welch's.
+        reason: Why there is no estimate or no interval.
+    """
+
+    measure: str
+    baseline: float
+    other: float
+    estimate: float | None
+    low: float | None
+    high: float | None
+    ratio: bool
+    lower_is_better: bool
+    pairs: int
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """ "better" or "worse" if the whole interval is, "open" if it holds no difference, "" without an interval."""
+        if self.low is None or self.high is None:
+            return ""
+        null = 1.0 if self.ratio else 0.0
+        if self.low <= null <= self.high:
+            return "open"
+        return "better" if (self.high < null) == self.lower_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A configuration beside a baseline.
+
+    Attributes:
+        baseline: The configuration that others are compared with.
+        other: The configuration compared.
+        differences: One for each measure that all their runs have.
+    """
+
+    baseline: Configuration
+    other: Configuration
+    differences: tuple[Difference, ...]
+
+
+def target_data(run: Run) -> str:
+    """Names the target data of a run: data set, seed of the split, and checksums of images and labels."""
+    config = run.config
+    checksums = run.description.data.fingerprint.split("-")[-2:]
+    return f"{config.dataset}, split_seed {config.split_seed} ({'-'.join(checksums)})"
+
+
+def configurations(runs: Iterable[Run]) -> list[Configuration]:
+    """Groups runs by their settings, without the seed, in the order of their first run.
+
+    Settings that change no training, and the folder of the data, do not count.
+
+    Args:
+        runs: Finished runs, of one data set or several.
+
+    Raises:
+        InputError: If two runs of a configuration have the same seed.
+    """
+    groups: dict[str, tuple[str, dict[str, object], list[Run]]] = {}
+    for run in runs:
+        settings = {
+            name: value
+            for name, value in identity(run.config).items()
+            if name not in _ONLY_MEASURING and name not in ("seed", "data_dir")
+        }
+        data = target_data(run)
+        key = json.dumps([data, settings], sort_keys=True, default=str)
+        groups.setdefault(key, (data, settings, []))[2].append(run)
+    defaults = vars(Config())
+    complete = [defaults | settings for _, settings, _ in groups.values()]
+    differing = [name for name in defaults if len({json.dumps(c[name], default=str) for c in complete}) > 1]
+    grouped = []
+    for (data, _, members), settings in zip(groups.values(), complete, strict=True):
+        name = ", ".join(f"{setting}={settings[setting]}" for setting in differing) or "all settings alike"
+        members.sort(key=lambda run: int(run.config.seed))
+        for one, two in pairwise(members):
+            if one.config.seed == two.config.seed:
+                raise InputError(f"{one.folder} and {two.folder} are the same run twice: give one of them")
+        grouped.append(Configuration(name, data, tuple(members)))
+    return grouped
+
+
+def compare(runs: Sequence[Run], *, baseline: str | None = None, all_measures: bool = False) -> list[Comparison]:
+    """Compares every configuration with a baseline on the same target data.
+
+    Runs are paired by their seed where both configurations have two seeds or more in common: they then share the
+    order of their images and, where the network is the same, their initial weights.
+
+    Args:
+        runs: Finished runs. Runs on other target data are compared among themselves, never pooled.
+        baseline: Name of the baseline; by default the first configuration on each target data.
+        all_measures: Compares every measure of the records; by default CDNV and accuracies.
+
+    Returns:
+        One comparison for each configuration but the baselines, grouped by target data.
+
+    Raises:
+        InputError: If a run is not finished, there is nothing to compare, or no configuration has the baseline's name.
+    """
+    for run in runs:
+        if not run.finished:
+            raise InputError(f"{run.folder} is not finished: continue it, or leave it out")
+    grouped = configurations(runs)
+    if baseline is not None and baseline not in {configuration.name for configuration in grouped}:
+        names = "; ".join(configuration.name for configuration in grouped)
+        raise InputError(f"no configuration is called {baseline!r}; there are {names}")
+    comparisons = []
+    for data in dict.fromkeys(configuration.data for configuration in grouped):
+        here = [configuration for configuration in grouped if configuration.data == data]
+        first = next((c for c in here if c.name == baseline), here[0])
+        comparisons += [
+            Comparison(first, other, _differences(first, other, all_measures)) for other in here if other is not first
+        ]
+    if not comparisons:
+        names = "; ".join(f"{c.name} on {c.data}" for c in grouped)
+        raise InputError(f"nothing to compare: no two configurations share their target data; there is {names}")
+    return comparisons
+
+
+def paired_episodes(
+    baseline: Run, other: Run, target: Split, *, shots: int = 5, head: str = "ncc", episodes: int = 10_000
+) -> PairedDifference:
+    """Compares the few-shot accuracy of two runs on the same episodes.
+
+    Args:
+        baseline: A run with a checkpoint.
+        other: Another one.
+        target: The target classes of both.
+        shots: Support images a class, in 5 ways or as many as there are.
+        head: The head.
+        episodes: Number of episodes.
+
+    Returns:
+        other's accuracy less baseline's, with intervals over episodes and over target classes.
+
+    Raises:
+        InputError: If a checkpoint is missing, or the target has too few images.
+    """
+    reports = [
+        feature_episodes(
+            features(run.restore(), target),
+            target.labels,
+            ways=min(5, target.num_classes),
+            shots=shots,
+            head=head,
+            episodes=episodes,
+        )
+        for run in (other, baseline)
+    ]
+    return reports[0].compare(reports[1])
+
+
+def _differences(baseline: Configuration, other: Configuration, all_measures: bool) -> tuple[Difference, ...]:
+    last = [run.records[-1] for run in (*baseline.runs, *other.runs)]
+    shared = [
+        key
+        for key in last[0]
+        if all(key in record for record in last) and not key.endswith(("/ci95", "/unresolved_pairs")) and key != "step"
+    ]
+    if not all_measures:
+        shared = [key for key in shared if key in _MAIN or (key.startswith("target/") and key.count("/") == 2)]
+    counts = {run.description.data.measured_per_class for run in (*baseline.runs, *other.runs)}
+    return tuple(_difference(key, baseline, other, counts) for key in shared if key != "epoch")
+
+
+def _difference(
+    key: str, baseline: Configuration, other: Configuration, images_per_class: set[int | None]
+) -> Difference:
+    kind = key.split("/")[-1]
+    ratio = kind in _RATIOS
+    lower_is_better = kind in _LOWER_IS_BETTER
+    first, second = (np.asarray([run.final(key) for run in c.runs]) for c in (baseline, other))
+    means = (_mean(first, ratio), _mean(second, ratio))
+
+    def without(reason: str, estimate: float | None = None) -> Difference:
+        return Difference(key, *means, estimate, None, None, ratio, lower_is_better, 0, reason)
+
+    if ratio and len(images_per_class) > 1:
+        counts = " and ".join(str(count or "unknown") for count in sorted(images_per_class, key=lambda n: n or 0))
+        return without(f"measured on {counts} images a class: compare only equal counts")
+    values = np.concatenate([first, second])
+    if not np.isfinite(values).all():
+        return without(f"infinite in {int((~np.isfinite(values)).sum())} of {len(values)} runs")
+    if ratio and (values <= 0).any():
+        return without("0 in some runs: no ratio")
+    if ratio:
+        first, second = np.log(first), np.log(second)
+    common = sorted(set(baseline.seeds) & set(other.seeds))
+    paired = len(common) >= 2
+    if paired:
+        gaps = np.asarray([second[other.seeds.index(s)] - first[baseline.seeds.index(s)] for s in common])
+        estimate = float(gaps.mean())
+        low, high = _t_interval(gaps)
+    else:
+        estimate, low, high = welch(second, first)
+    shown = math.exp(estimate) if ratio else estimate
+    if math.isnan(low) or low == high:
+        alone = min(len(first), len(second)) < 2 and not paired
+        return without("one seed: an interval takes two" if alone else "the same difference in every seed", shown)
+    ends = (math.exp(low), math.exp(high)) if ratio else (low, high)
+    return Difference(key, *means, shown, *ends, ratio, lower_is_better, len(common) if paired else 0)
+
+
+def _mean(values: np.ndarray, geometric: bool) -> float:
+    if not geometric or not np.isfinite(values).all() or (values <= 0).any():
+        return float(values.mean())
+    return float(np.exp(np.log(values).mean()))
+
+
+def _t_interval(values: np.ndarray) -> tuple[float, float]:
+    if np.ptp(values) == 0:
+        return math.nan, math.nan
+    low, high = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""The computation behind the command `evaluate`: its options, the features it loads, and what it measures of them."""

@@ -1,0 +1,241 @@
+"""Measures few-shot accuracy and collapse of features, and compares several encoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import ncjax
+from ncjax import collapse, plots
+from ncjax.classifier import outputs
+from ncjax.errors import InputError
+from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
+from ncjax.eval.tuning import GRID, feature_tune
+from ncjax.evaluation.options import Options, slug
+from ncjax.evaluation.subjects import Subject
+from ncjax.files import aligned
+from ncjax.progress import progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of one subject.
+
+    Attributes:
+      numbers: everything that goes to the JSON file.
+      figures: figures by name.
+      measured: collapse of the features.
+      reports: a report for each number of shots and head.
+    """
+
+    numbers: dict[str, Any]
+    figures: dict[str, Figure]
+    measured: collapse.Collapse
+    reports: list[EpisodeReport]
+
+
+def evaluate(options: Options, subject: Subject) -> Evaluation:
+    """Measures a subject and prints its tables."""
+    numbers: dict[str, Any] = {"subject": subject.name, "step": subject.step, "options": vars(options)}
+    figures: dict[str, Figure] = {}
+    print(f"{subject.name}: {len(subject.labels)} images\n")
+    measured = collapse.measure(subject.features, subject.labels, weights=subject.weights, bias=subject.bias)
+    print(measured, "\n")
+    numbers["collapse"] = json.loads(measured.to_json())
+    if options.intervals:
+        numbers |= _intervals(subject)
+    kinds = [(head, shots) for shots in options.shots for head in options.heads]
+    reports = [_report(options, subject, *kind) for kind in progress(kinds, "episodes")]
+    print(*(report.summary() for report in reports), sep="\n")
+    numbers["episodes"] = [_report_numbers(report) for report in reports]
+    if options.curves:
+        numbers["curves"], figures["curves"] = _curves(options, subject)
+    if options.theory:
+        numbers["theory"], figures["theory"] = _theory(options, subject)
+    if options.layers:
+        numbers["layers"] = _layers(subject)
+    return Evaluation(numbers, figures, measured, reports)
+
+
+def _intervals(subject: Subject) -> dict[str, Any]:
+    numbers = {}
+    for over in ("samples", "classes"):
+        intervals = collapse.intervals(
+            subject.features, subject.labels, weights=subject.weights, bias=subject.bias, over=over
+        )
+        print(intervals, "\n")
+        numbers[f"collapse_ci95_over_{over}"] = {
+            name: [value.low, value.high]
+            for name, value in vars(intervals).items()
+            if isinstance(value, collapse.Interval)
+        }
+    return numbers
+
+
+def _report(options: Options, subject: Subject, head: str, shots: int) -> EpisodeReport:
+    """Evaluates episodes with one head and number of shots."""
+    settings: dict[str, Any] = _episode_settings(options) | {
+        "ways": options.ways,
+        "shots": shots,
+        "head": _tuned(options, subject, head, shots),
+    }
+    if subject.params is None:
+        return feature_episodes(subject.features, subject.labels, **settings)
+    if options.support_augmentations:
+        assert subject.split is not None
+        return ncjax.eval.episodes(
+            subject.params, subject.split, support_augmentations=options.support_augmentations, **settings
+        )
+    return feature_episodes(subject.features, subject.labels, center=subject.params.feature_mean, **settings)
+
+
+def _tuned(options: Options, subject: Subject, head: str, shots: int) -> Any:
+    """Returns a head; with --tune and a hyperparameter to choose, the best on the validation classes."""
+    if not options.tune or head not in ("ridge", "logistic"):
+        return head
+    features = subject.validation_features
+    assert subject.params is not None
+    assert subject.validation is not None
+    best = feature_tune(
+        features,
+        subject.validation.labels,
+        head=head,
+        transform=options.transform,
+        center=subject.params.feature_mean,
+        seed=options.seed,
+        ways=options.ways,
+        shots=shots,
+        queries=options.queries,
+    )
+    ((name, value),) = best.hyperparameters.items()
+    first, last = GRID[name][0], GRID[name][-1]
+    if value in (first, last):
+        print(f"{best}: the best value is at the end of the range that was tried, {first:g} to {last:g}")
+    return best
+
+
+def _episode_settings(options: Options) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("queries", "episodes", "seed", "transform")}
+
+
+def _report_numbers(report: EpisodeReport) -> dict[str, Any]:
+    names = (
+        "accuracy",
+        "ci95",
+        "same_classes_ci95",
+        "target_ci95",
+        "not_converged",
+        "largest_gradient_norm",
+        "plan_hash",
+    )
+    return dataclasses.asdict(report.settings) | {name: getattr(report, name) for name in names}
+
+
+def _curves(options: Options, subject: Subject) -> tuple[dict[str, Any], Figure]:
+    """Prints and plots accuracy of the first head against shots and against ways."""
+    curves = [_curve(options, subject, over) for over in ("shots", "ways")]
+    head = curves[0].reports[0].settings.head
+    print(*(f"\n{head}\n{curve}" for curve in curves), sep="\n")
+    numbers: dict[str, Any] = {
+        curve.over: [
+            _report_numbers(report) | {curve.over: value}
+            for value, report in zip(curve.values, curve.reports, strict=True)
+        ]
+        for curve in curves
+    }
+    return numbers, plots.plot_curves(curves, f"{head}, {subject.name}")
+
+
+def _curve(options: Options, subject: Subject, over: Any) -> AccuracyCurve:
+    """Evaluates the first head over shots or ways; it is tuned at --ways and the last of --shots."""
+    settings = _episode_settings(options) | {"ways": options.ways, "shots": options.shots[-1]}
+    del settings[over]
+    head = _tuned(options, subject, options.heads[0], options.shots[-1])
+    center = None if subject.params is None else subject.params.feature_mean
+    return feature_curve(subject.features, subject.labels, over=over, head=head, center=center, **settings)
+
+
+def _theory(options: Options, subject: Subject) -> tuple[dict[str, Any], Figure]:
+    """Prints and plots bounds and prediction beside the measured NCC error, on features without a transform."""
+    fewest = int(np.unique(subject.labels, return_counts=True)[1].min())
+    shots = [n for n in THEORY_SHOTS if n + options.queries <= fewest]
+    if not shots:
+        raise InputError(
+            f"--theory: a class has {fewest} images, too few for 1 shot and {options.queries} queries; lower --queries"
+        )
+    theory = collapse.theory(subject.features, subject.labels, ways=options.ways, shots=shots)
+    plain = dataclasses.replace(options, transform="none", support_augmentations=0)
+    errors = [1 - _report(plain, subject, "ncc", n).accuracy for n in progress(shots, "measured error")]
+    print(f"\n{theory.table(errors)}")
+    numbers = {"shots": shots, "bounds": theory.bounds(), "predicted": theory.predicted, "measured": errors}
+    return numbers, plots.plot_theory(theory, errors, subject.name)
+
+
+def _layers(subject: Subject) -> list[dict[str, Any]]:
+    """Prints collapse of every stage, from the input on."""
+    assert subject.params is not None
+    assert subject.split is not None
+    stages = subject.stages or outputs(subject.params, subject.split, ("stages",))[0]
+    through = collapse.through_layers(stages, subject.labels)
+    print(f"\n{through}")
+    return [{"width": stage.d, "cdnv": stage.cdnv, "ncc_accuracy": stage.ncc_accuracy} for stage in through.stages]
+
+
+def combine(subjects: Sequence[Subject], evaluations: Sequence[Evaluation]) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Returns the numbers and figures of all subjects; prints a table that compares them if there are several."""
+    first = evaluations[0]
+    if len(evaluations) == 1:
+        return first.numbers, first.figures
+    names = [subject.params.network.name for subject in subjects if subject.params is not None]
+    print(f"\n{_comparison(names, evaluations)}")
+    differences = {
+        name: [_difference(report, base) for report, base in zip(evaluation.reports, first.reports, strict=True)]
+        for name, evaluation in zip(names[1:], evaluations[1:], strict=True)
+    }
+    figures = {
+        f"{slug(name)}.{kind}": figure
+        for name, evaluation in zip(names, evaluations, strict=True)
+        for kind, figure in evaluation.figures.items()
+    }
+    return {"encoders": [each.numbers for each in evaluations], f"less {names[0]}": differences}, figures
+
+
+def _difference(report: EpisodeReport, base: EpisodeReport) -> dict[str, Any]:
+    pair = report.compare(base)
+    settings = {name: getattr(report.settings, name) for name in ("head", "ways", "shots")}
+    return settings | {name: getattr(pair, name) for name in ("difference", "ci95", "target_ci95")}
+
+
+def _comparison(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
+    """Tabulates all encoders, and the paired differences from the first."""
+    first = evaluations[0].reports
+    kinds = [f"{r.settings.head} {r.settings.ways}w{r.settings.shots}s" for r in first]
+    rows = [["", "d", "CDNV", "debiased", "directional", "NC1", *kinds]]
+    for name, evaluation in zip(names, evaluations, strict=True):
+        measured = evaluation.measured
+        numbers = (measured.cdnv, measured.debiased_cdnv, measured.directional_cdnv, measured.nc1)
+        accuracies = [f"{100 * r.accuracy:.2f} ± {100 * r.ci95:.2f}" for r in evaluation.reports]
+        rows.append([name, str(measured.d), *(f"{number:.3f}" for number in numbers), *accuracies])
+    differences = [[f"less {names[0]}", *kinds]]
+    for name, evaluation in zip(names[1:], evaluations[1:], strict=True):
+        pairs = [report.compare(base) for report, base in zip(evaluation.reports, first, strict=True)]
+        differences.append([name, *(f"{100 * pair.difference:+.2f} ± {100 * pair.ci95:.2f}" for pair in pairs)])
+    return "\n".join(
+        [
+            *aligned(rows),
+            "accuracy in %, ± 95 % over episodes of the same images",
+            "",
+            *aligned(differences),
+            "paired differences in points, ± 95 % over the same episodes",
+        ]
+    )

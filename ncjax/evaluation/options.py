@@ -1,0 +1,134 @@
+"""Options of the command `evaluate`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import UseAppendAction
+
+from ncjax import cli
+from ncjax.errors import InputError
+from ncjax.files import is_replaceable
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate, and how."""
+
+    run: Path | None = None
+    """Folder of a run of pretrain.py."""
+    features: Path | None = None
+    """Instead of a run: an .npz file with arrays `features` [n, d] and `labels` [n], of target classes."""
+    encoder: UseAppendAction[tuple[str, ...]] = ()
+    """Instead of a run: timm:NAME, hf:NAME_OR_FOLDER, torchvision:NAME or package.module:function, a function that
+    returns a Classifier, a torch module or an NNX model. May be given more than once."""
+    random_weights: bool = False
+    """Gives encoders random weights: the untrained baseline."""
+    dataset: str | None = None
+    """Images for --encoder; see python -m ncjax.data."""
+    data_dir: str | None = None
+    """Folder of the images for --encoder; or of the run's data, if it has moved."""
+    split_seed: int = 0
+    """Draws the target classes of --dataset, where its split is random."""
+    image_size: int | None = None
+    """Side of the images that --encoder takes, in pixels; by default that of its own configuration."""
+    stages: tuple[str, ...] = ()
+    """Names of inner modules of --encoder, for --layers."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs torch modules of --encoder under autocast."""
+    batch_size: int = 64
+    """Images at a time through --encoder."""
+    save_features: Path | None = None
+    """Writes the features of --encoder to this .npz file, which --features reads."""
+    step: int | None = None
+    """Checkpoint of the run; by default the newest."""
+    split: Literal["target", "validation", "source_test", "source_train"] = "target"
+    """Classes and images of the data set to evaluate on."""
+    heads: tuple[Literal["ncc", "cosine", "ridge", "logistic"], ...] = ("ncc", "ridge", "logistic")
+    """Heads to evaluate."""
+    ways: int = 5
+    """Classes in an episode."""
+    shots: tuple[int, ...] = (1, 5)
+    """Support images of each class; a table row for each number."""
+    queries: int = 15
+    """Query images of each class."""
+    episodes: int = 10_000
+    """Number of episodes."""
+    transform: Literal["none", "l2", "centered_l2"] = "none"
+    """Transform of the features; centered_l2 subtracts the mean of source-train."""
+    support_augmentations: int = 0
+    """Random variants of each support image, under the augmentation of training; not with --features."""
+    seed: int = 0
+    """Seed of the episodes."""
+    tune: bool = False
+    """Chooses the hyperparameters of ridge and logistic on the validation classes, without augmentation."""
+    intervals: bool = False
+    """Intervals of the measures of collapse, over samples and over classes."""
+    curves: bool = False
+    """Accuracy of the first head against the number of shots and of ways, with a figure."""
+    theory: bool = False
+    """Bounds and prediction of the NCC error beside the measured error, with a figure."""
+    layers: bool = False
+    """CDNV and nearest-class-mean accuracy of every stage of the network; encoders need --stages."""
+    out: Path | None = None
+    """File for the numbers as JSON; by default evaluation.json in the run's folder (source_test.evaluation.json and so
+    on for splits other than target, step_0.evaluation.json and so on with --step), or FILE.evaluation.json beside the
+    features. Figures have names alike, in figures/; with --out they go beside that file: OUT.curves.png."""
+
+    @property
+    def folder(self) -> Path:
+        """Default folder of the results."""
+        if self.run is not None:
+            return self.run
+        if self.encoder:
+            return Path("runs/encoders")
+        assert self.features is not None
+        return self.features.parent
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of default file names, so that one evaluation does not overwrite another."""
+        if self.features is not None:
+            return f"{self.features.stem}."
+        split = "" if self.split == "target" else f"{self.split}."
+        if self.encoder:
+            names = "+".join(map(slug, self.encoder))[:120]
+            return f"{self.dataset}.{split}{names}{'-random' if self.random_weights else ''}."
+        return split + ("" if self.step is None else f"step_{self.step}.")
+
+    @property
+    def json_file(self) -> Path:
+        """File for the numbers."""
+        return self.out or self.folder / f"{self.prefix}evaluation.json"
+
+    def figure_file(self, name: str) -> Path | None:
+        """File for a figure; None if --out is a device or a pipe, which have no place beside them."""
+        if self.out is None:
+            return self.folder / "figures" / f"{self.prefix}{name}.png"
+        if not is_replaceable(self.out):
+            return None
+        return self.out.with_name(f"{self.out.name.removesuffix('.json')}.{name}.png")
+
+    def check(self) -> None:
+        """Raises InputError for options that exclude each other."""
+        if not self.heads or not self.shots:
+            raise InputError("give at least one of --heads and one of --shots")
+        if self.curves and self.support_augmentations:
+            raise InputError("--curves extracts features once: leave out --support_augmentations, or --curves")
+        if self.tune and self.split == "validation":
+            raise InputError("--tune chooses on the classes that --split=validation reports: leave one of them out")
+        if (self.run is not None) + (self.features is not None) + bool(self.encoder) != 1:
+            raise InputError("give either --run=PATH of a run, or --features=FILE.npz, or --encoder=SPEC")
+        if not self.encoder and (self.save_features is not None or self.random_weights):
+            raise InputError("--save_features and --random_weights are of --encoder: give one, or leave them out")
+
+    def check_places(self) -> None:
+        """Raises InputError for a result that cannot be written, before the work."""
+        figures = [name for name in ("curves", "theory") if getattr(self, name)]
+        cli.check_out(self.json_file, self.save_features, *map(self.figure_file, figures))
+
+
+def slug(name: str) -> str:
+    """Makes a name fit for a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")

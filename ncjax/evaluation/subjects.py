@@ -1,0 +1,205 @@
+"""Loads what the command `evaluate` evaluates: features of a run, of encoders, or from a file."""
+
+import dataclasses
+import io
+import json
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+
+import ncjax
+from ncjax import cli, encoders, runs
+from ncjax.classifier import outputs
+from ncjax.data import Benchmark, Split
+from ncjax.errors import UNREADABLE_NPZ, InputError
+from ncjax.evaluation.options import Options
+from ncjax.train import read_config
+from ncjax.train.checkpoint import find
+from ncjax.train.source import fingerprint
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Features to evaluate, and the network behind them if there is one.
+
+    Attributes:
+      name: title of its tables.
+      features: [n, d].
+      labels: [n].
+      step: the run's checkpoint.
+      params: the network.
+      split: the images of the features.
+      validation: images of the validation classes.
+      weights: weights [k, d] of the network's classifier, for the classes it was trained on.
+      bias: bias [k] of that classifier.
+      stages: features of every stage, if they were extracted already.
+    """
+
+    name: str
+    features: np.ndarray
+    labels: np.ndarray
+    step: int | None = None
+    params: ncjax.Classifier | None = None
+    split: Split | None = None
+    validation: Split | None = None
+    weights: jax.Array | None = None
+    bias: jax.Array | None = None
+    stages: tuple[np.ndarray, ...] = ()
+
+    @cached_property
+    def validation_features(self) -> np.ndarray:
+        """Features of the validation classes, on which hyperparameters are chosen.
+
+        Raises:
+          InputError: the data set has no validation classes.
+        """
+        assert self.params is not None
+        if self.validation is None:
+            raise InputError("this data set has no validation classes for --tune to choose on: leave it out")
+        return ncjax.features(self.params, self.validation)
+
+
+def load(options: Options) -> list[Subject]:
+    """Loads the run, the encoders or the features that the options name.
+
+    Raises:
+      InputError: they cannot be read, or do not go with the other options.
+    """
+    if options.encoder:
+        return _load_encoders(options)
+    return [_load_run(options) if options.run is not None else _load_features(options)]
+
+
+def _load_run(options: Options) -> Subject:
+    assert options.run is not None
+    described = read_config(options.run)
+    options.check_places()
+    step = find(options.run / "checkpoints", options.step)
+    params = ncjax.restore(options.run, step)
+    benchmark = runs.open_benchmark(described, options.data_dir)
+    split = getattr(benchmark, options.split)
+    if split is None:
+        raise InputError(f"this run's data has no {options.split} images; choose another --split")
+    if options.transform == "centered_l2" and params.feature_mean is None:
+        raise InputError("--transform=centered_l2 takes the mean feature at the end of training: leave out --step")
+    weights, bias = params.network.head(params.variables) if options.split.startswith("source") else (None, None)
+    return Subject(
+        f"{options.split}, all images, of {options.run}" + ("" if options.step is None else f", step {step}"),
+        ncjax.features(params, split),
+        split.labels,
+        step,
+        params,
+        split,
+        benchmark.validation,
+        weights,
+        bias,
+    )
+
+
+def _load_encoders(options: Options) -> list[Subject]:
+    """Loads all encoders, which tries each on an image, before it extracts the features of any."""
+    if options.step is not None or options.transform == "centered_l2":
+        raise InputError("--step and --transform=centered_l2 need a run of pretrain.py: leave them out with --encoder")
+    if options.save_features is not None and len(options.encoder) > 1:
+        raise InputError("--save_features keeps the features of one --encoder: give one")
+    if options.layers and not options.stages:
+        raise InputError("--layers of an encoder needs --stages, the names of its inner modules")
+    options.check_places()
+    sys.path.append(os.getcwd())  # for a user's own package.module:function
+    benchmark = _load_benchmark(options)
+    params = [_load_encoder(spec, benchmark, options) for spec in options.encoder]
+    return [_extract(encoder, benchmark, options) for encoder in params]
+
+
+def _load_benchmark(options: Options) -> Benchmark:
+    if options.dataset is None:
+        raise InputError("--encoder needs images: give --dataset=NAME, and --data_dir=PATH where they are your own")
+    benchmark = ncjax.data.load(options.dataset, data_dir=options.data_dir, split_seed=options.split_seed)
+    if getattr(benchmark, options.split) is None:
+        raise InputError(f"{options.dataset} has no {options.split} images; choose another --split")
+    return benchmark
+
+
+def _load_encoder(spec: str, benchmark: Benchmark, options: Options) -> ncjax.Classifier:
+    """Loads an encoder, tries it on an image, and prints its preprocessing."""
+    params = encoders.load(
+        spec,
+        random_weights=options.random_weights,
+        image_size=options.image_size,
+        stages=options.stages,
+        precision=options.precision,
+    )
+    params = dataclasses.replace(params, augmentation=benchmark.augmentation)
+    width = ncjax.features(params, getattr(benchmark, options.split).images[:1]).shape[1]
+    mean, std = (np.round(np.asarray(value, np.float64), 4).tolist() for value in (params.mean, params.std))
+    print(f"{params.network.name}: {params.preprocessing}; mean {mean}, std {std}; {width} features", flush=True)
+    return params
+
+
+def _extract(params: ncjax.Classifier, benchmark: Benchmark, options: Options) -> Subject:
+    """Extracts the features of all images, and with --layers its stages, in one pass."""
+    split: Split = getattr(benchmark, options.split)
+    wanted = ("features", "stages") if options.layers else ("features",)
+    features, *stages = outputs(params, split, wanted, batch_size=options.batch_size)
+    if options.save_features is not None:
+        _save_features(options, params, benchmark, features)
+    return Subject(
+        f"{params.network.name}, {options.dataset} {options.split}",
+        features,
+        split.labels,
+        None,
+        params,
+        split,
+        benchmark.validation,
+        stages=stages[0] if stages else (),
+    )
+
+
+def _save_features(options: Options, params: ncjax.Classifier, benchmark: Benchmark, features: np.ndarray) -> None:
+    """Writes features and labels with their origin, as --features reads them."""
+    assert options.save_features is not None
+    split: Split = getattr(benchmark, options.split)
+    statistics = {"mean": np.asarray(params.mean).tolist(), "std": np.asarray(params.std).tolist()}
+    content = io.BytesIO()
+    np.savez(
+        content,
+        features=features,
+        labels=split.labels,
+        class_names=np.asarray(split.class_names),
+        encoder=np.asarray(params.network.name),
+        dataset=np.asarray(f"{benchmark.name}, {options.split}"),
+        fingerprint=np.asarray(fingerprint(benchmark)),
+        preprocessing=np.asarray(json.dumps(dataclasses.asdict(params.preprocessing) | statistics)),
+    )
+    cli.write(options.save_features, content.getvalue())
+    print(f"features written to {options.save_features}")
+
+
+def _load_features(options: Options) -> Subject:
+    path = options.features
+    assert path is not None
+    for name, value in (("tune", options.tune), ("layers", options.layers), ("step", options.step)):
+        if value:
+            raise InputError(f"--{name} needs a run of pretrain.py: give --run instead of --features")
+    if options.support_augmentations or options.transform == "centered_l2":
+        raise InputError("--support_augmentations and --transform=centered_l2 need a run: give --run, not --features")
+    if path.suffix != ".npz":
+        raise InputError(f"{path} is not an .npz file; save one with np.savez(path, features=…, labels=…)")
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in ("features", "labels") if name in file.files}
+            origin = [str(file[name]) for name in ("encoder", "dataset") if name in file.files]
+    except UNREADABLE_NPZ as error:
+        raise InputError(f"{path} cannot be read as an .npz file: {error}") from None
+    for name in ("features", "labels"):
+        if name not in arrays:
+            raise InputError(f"{path} has no array {name!r}; save one with np.savez(path, features=…, labels=…)")
+    labels = arrays["labels"]
+    if labels.ndim != 1:
+        raise InputError(f"labels of {path} have shape {labels.shape}; give one label a row of features, [n]")
+    options.check_places()
+    return Subject(f"{path} ({' on '.join(origin)})" if origin else str(path), arrays["features"], labels)

@@ -1,0 +1,155 @@
+"""Computes what the panels of one run show: features before and after training, collapse, accuracy, confusion."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from ncjax import collapse, keys
+from ncjax.classifier import Classifier, features
+from ncjax.data import Split
+from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve
+from ncjax.models import Network
+from ncjax.runs import Run, open_benchmark
+from ncjax.train import restore
+
+HEADS = ("ncc", "ridge")
+"""Heads of the panel of accuracy against shots."""
+SHOTS = (1, 2, 5, 20)
+"""Numbers of shots of that panel; each is a program to compile, and training compiled 1 and 5 already."""
+MOST_CLASSES = 40
+"""Most classes in a matrix; of more, those with the largest mean CDNV are shown."""
+MOST_PROJECTED_CLASSES, MOST_PROJECTED_IMAGES = 20, 1500
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """The numbers behind the panels of one run.
+
+    Attributes:
+      run: the run.
+      class_names: names of the k target classes.
+      labels: [n], labels of the target images.
+      before: features [n, d] of the network at initialisation.
+      after: features [n, d] at the newest checkpoint.
+      collapse: measures of `after`.
+      curves: accuracy against shots, by head.
+      confused: report of the ncc head at the largest number of shots up to 5.
+    """
+
+    run: Run
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    collapse: collapse.Collapse
+    curves: dict[str, AccuracyCurve]
+    confused: EpisodeReport
+
+    def shown_classes(self) -> np.ndarray:
+        """Rows of the matrices: all classes, or the `MOST_CLASSES` that are hardest to tell from others."""
+        measured = self.collapse
+        if measured.k <= MOST_CLASSES:
+            return np.arange(measured.k)
+        return np.sort(np.argsort(-np.nanmean(measured.cdnv_pairs, axis=1), kind="stable")[:MOST_CLASSES])
+
+    def projected(self) -> tuple[np.ndarray, np.ndarray]:
+        """Classes of the projection, and the rows of their images, drawn at random where there are many."""
+        classes = self.collapse.classes[:MOST_PROJECTED_CLASSES]
+        per_class = max(1, MOST_PROJECTED_IMAGES // len(classes))
+        rng = np.random.default_rng(0)
+        rows = [np.flatnonzero(self.labels == c) for c in classes]
+        return classes, np.concatenate([np.sort(rng.permutation(r)[:per_class]) for r in rows])
+
+
+def initial(params: Classifier, run: Run) -> Classifier:
+    """Rebuilds the classifier of a run as it was before the first step, from the run's seed."""
+    network = params.network
+    assert isinstance(network, Network)  # never an encoder from elsewhere: the classifier of a run
+    key = keys.stream(run.described["config"]["seed"], "init")
+    variables = jax.jit(network.init, static_argnums=1)(key, tuple(run.described["data"]["image_shape"]))
+    return dataclasses.replace(params, variables=variables, feature_mean=None)
+
+
+def examine(run: Run, *, data_dir: str | None = None, episodes: int = 2000) -> Detail:
+    """Computes the panels of one run from its newest checkpoint and its data.
+
+    Args:
+      run: the run.
+      data_dir: folder of its data, if the data has moved.
+      episodes: few-shot episodes for each head and number of shots.
+
+    Raises:
+      InputError: the data or the checkpoint cannot be read.
+    """
+    params = restore(run.folder)
+    target = open_benchmark(run.described, data_dir).target
+    return examine_split(run, params, target, episodes=episodes)
+
+
+def examine_split(run: Run, params: Classifier, target: Split, *, episodes: int = 2000) -> Detail:
+    """Computes the panels of one run from a classifier and target images that are loaded already."""
+    after = features(params, target)
+    fewest = int(np.bincount(target.labels).min())
+    queries = max(1, min(15, fewest // 2))
+    curves = {
+        head: feature_curve(
+            after,
+            target.labels,
+            over="shots",
+            values=[shots for shots in SHOTS if shots + queries <= fewest],
+            ways=min(5, target.num_classes),
+            queries=queries,
+            episodes=episodes,
+            head=head,
+        )
+        for head in HEADS
+    }
+    return Detail(
+        run=run,
+        class_names=tuple(map(str, target.class_names)),
+        labels=target.labels,
+        before=features(initial(params, run), target),
+        after=after,
+        collapse=collapse.measure(after, target.labels, num_classes=target.num_classes),
+        curves=curves,
+        confused=[report for report in curves["ncc"].reports if report.settings.shots <= 5][-1],
+    )
+
+
+def confusion_rates(report: EpisodeReport) -> np.ndarray:
+    """Computes confusion between pairs of classes, in percent.
+
+    Returns:
+      [k, k]: of the queries of class i in episodes that also hold class j, the share classified as j. The diagonal is
+      the share classified correctly. NaN for two classes that share no episode.
+    """
+    k = len(report.class_names)
+    held = np.zeros((len(report.classes), k), np.float64)
+    np.put_along_axis(held, report.classes, 1.0, axis=1)
+    together = held.T @ held
+    # ways are balanced, and every query is classified as some way: a row of counts sums to the class's queries
+    drawn = np.diag(together)
+    queries = np.divide(report.confusion.sum(1), drawn, out=np.zeros(k), where=drawn > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * report.confusion / (together * queries[:, None])
+
+
+def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Projects rows on the two directions of largest variance.
+
+    The largest loading of a direction is positive, which fixes its sign.
+
+    Returns:
+      Coordinates [n, 2], and each direction's share of the variance [2].
+    """
+    centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    axes = directions[:, ::-1][:, :2]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    share = variances[::-1][:2] / max(float(variances.sum()), 1e-300)
+    flat = centred @ axes
+    if flat.shape[1] == 1:
+        return np.column_stack([flat, np.zeros(len(flat))]), np.array([share[0], 0.0])
+    return flat, share

@@ -1,0 +1,52 @@
+"""Tables as text, CSV, Markdown or LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+from ncjax.files import aligned
+
+TableFormat = Literal["text", "csv", "markdown", "latex"]
+
+_LATEX = {
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "μ": r"$\mu$",
+    "−": "$-$", "≤": r"$\leq$", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$",
+}  # fmt: skip
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: TableFormat = "text") -> str:
+    """Formats a table.
+
+    Args:
+        header: A name for each column.
+        rows: Cells as text, as many in each row as there are names.
+        style: "text" pads columns with spaces; "csv" follows RFC 4180; "markdown" is a pipe table; "latex" is a
+            tabular with booktabs rules, special characters escaped.
+
+    Returns:
+        The lines of the table, the last one ended too.
+    """
+    if style == "csv":
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([header, *rows])
+        return out.getvalue()
+    if style == "markdown":
+        lines = [_pipes(header), "|---" * len(header) + "|", *map(_pipes, rows)]
+    elif style == "latex":
+        columns = "l" + "r" * (len(header) - 1)
+        body = [" & ".join(map(_escaped, row)) + r" \\" for row in (header, *rows)]
+        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    else:
+        lines = aligned([header, *rows])
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(row: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in row) + " |"
+
+
+def _escaped(cell: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in cell.replace("\n", " "))
