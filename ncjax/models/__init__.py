@@ -5,10 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from ncjax.errors import InputError
-from ncjax.models import convnet, mlp, resnet12, vit, wide_resnet
+from ncjax.models import convnet, mlp, own_network, resnet12, vit, wide_resnet
+from ncjax.models.encoder import Encoded
 from ncjax.models.network import Network, Output, num_parameters
 
-__all__ = ["Network", "Output", "create", "num_parameters"]
+__all__ = ["Encoded", "Network", "Output", "create", "num_parameters"]
 
 _FAMILIES = {
     "wrn-N-k": wide_resnet.from_name,
@@ -18,6 +19,7 @@ _FAMILIES = {
     "resnet12-dropblock": resnet12.from_name,
     "mlp-depth-width": mlp.from_name,
     "vit-depth-width-patch": vit.from_name,
+    "package.module:function": own_network.from_name,
 }
 
 
@@ -26,7 +28,8 @@ def create(name: str, num_classes: int, *, dtype: Any = jnp.float32) -> Network:
 
     Args:
       name: `wrn-28-4` (wide residual network of depth 28 and width 4), `conv-28-4` (the same without shortcuts),
-        `conv4`, `resnet12`, `resnet12-dropblock`, `mlp-4-256` (depth, width), `vit-6-192-4` (depth, width, patch).
+        `conv4`, `resnet12`, `resnet12-dropblock`, `mlp-4-256` (depth, width), `vit-6-192-4` (depth, width, patch),
+        or `package.module:function`, a function of yours (`ncjax.models.own_network`).
       num_classes: the number of classes that it tells apart.
       dtype: what convolutions are computed in; parameters, batch statistics, features and logits stay float32.
 

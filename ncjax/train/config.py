@@ -27,7 +27,8 @@ class Config:
     data_dir: str | None = None
     """Folder that holds the data set's official archive; by default the archive is downloaded, where possible."""
     network: str | None = None
-    """Network, for example wrn-28-4, or conv-28-4 for the same without shortcuts."""
+    """Network, for example wrn-28-4, or conv-28-4 for the same without shortcuts; package.module:function is a function
+    of yours that returns a Flax module of features."""
     preset: Literal["small", "paper", "smoke"] = "small"
     """Sizes for a laptop (small), of the paper (paper), or for a quick trial (smoke)."""
     epochs: int | None = None
