@@ -109,7 +109,7 @@ def test_damage_is_one_line_and_leaves_nothing(small, tmp_path, cache):
     count = len(gzip.decompress(whole)) - 8
     for wrong in (np.zeros((count, 14, 14), np.uint8), np.zeros((count, 28, 27), np.uint8)):
         images.write_bytes(gzip.compress(_idx(wrong)))
-        with pytest.raises(InputError, match="EMNIST's train files do not fit one another, or are not of 28 x 28"):
+        with pytest.raises(InputError, match="EMNIST's train files do not match, or images are not 28 x 28"):
             data.load("emnist", data_dir=root)
     images.write_bytes(upright)
     labels.unlink()

@@ -55,7 +55,7 @@ def test_what_is_passed_over_is_counted_and_named_each_time(tmp_path, capsys):
         ) in said
         assert (
             "folder: skipped 2 images in folders inside of class folders: b/deeper/4.png, b/deeper/still/5.jpg; "
-            "move them up to have them read"
+            "move them up to read them"
         ) in said
         assert not any(".hidden" in line or "notes.txt" in line for line in said)
 
@@ -151,7 +151,7 @@ def test_mini_imagenet_below_its_parts(tmp_path):
     assert benchmark.target.class_names == tuple(sorted(SPLIT["test"]))
     wnid = SPLIT["train"][0]
     (root / "meta-train" / wnid).rename(root / "meta-test" / wnid)
-    with pytest.raises(InputError, match=f"class {wnid} is in .*meta-test, but of the source classes"):
+    with pytest.raises(InputError, match=f"class {wnid} is in .*meta-test, but is a source class"):
         data.load("mini_imagenet", data_dir=root, image_size=8)
 
 

@@ -238,7 +238,7 @@ def test_parquet_columns_by_name(tmp_path: Path) -> None:
     assert loaded.target.num_classes == 3
     for columns, message in (
         ({"label_column": "none"}, "has no column none; its columns are image, label, fine, coarse"),
-        ({"label_column": "image"}, "column image is not of integers or strings; label_column must name one that is"),
+        ({"label_column": "image"}, "column image is not of integers or strings; label_column must name a column that is"),
         ({"image_column": "fine"}, "column fine is not of a struct of bytes and path, or bytes"),
     ):
         with pytest.raises(InputError, match=message):
@@ -276,7 +276,7 @@ def test_parquet_rows_that_lack_something(tmp_path: Path, cache: Path) -> None:
         pq.write_table(pa.table({"image": image, "label": pa.array(label, pa.int32())}), path)
 
     write(image, LABELS)
-    with pytest.raises(InputError, match=r"own\.parquet, row 5 is not an image.* skip_corrupt"):
+    with pytest.raises(InputError, match=r"own\.parquet, row 5 is not an image.* --skip_corrupt"):
         data.load("parquet", data_dir=path, image_size=SIZE)
     assert len(data.load("parquet", data_dir=path, image_size=SIZE, skip_corrupt=True).target) >= 11
     write(image, [*LABELS[:-1].tolist(), None])

@@ -144,7 +144,7 @@ def test_a_corrupt_image_is_named_or_counted(tmp_path, capsys, cache):
     root = _tree(tmp_path / "own", "abcd")
     whole = (root / "a" / "3.png").read_bytes()
     (root / "a" / "3.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"a/3\.png cannot be read as an image .* skip_corrupt") as raised:
+    with pytest.raises(InputError, match=r"a/3\.png cannot be read as an image .* --skip_corrupt") as raised:
         data.load("folder", data_dir=root, image_size=8)
     assert "\n" not in str(raised.value)
     assert not [f for f in cache.rglob("*") if f.is_file()]
@@ -184,7 +184,7 @@ def test_file_names_in_any_encoding_and_class_names_that_survive(tmp_path, cache
     assert data.load("folder", data_dir=root, image_size=8).name == "folder"
     for name in (os.fsdecode(b"\xe4pfel"), " a", "a ", "a\nb"):
         (root / "d").rename(root / name)
-        with pytest.raises(InputError, match=r"class '.*' has a name with blanks at an end, of more than one"):
+        with pytest.raises(InputError, match=r"class '.*' has a name with blanks at an end, of several lines"):
             data.load("folder", data_dir=root, image_size=8)
         (root / name).rename(root / "d")
 

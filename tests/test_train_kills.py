@@ -90,7 +90,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(("seeds", "devices"), [(2, 1), (1, 2)])
 @pytest.mark.usefixtures("tiny_network")
 def test_kills_leave_no_trace(seeds: int, devices: int, tmp_path: Path) -> None:
-    """Two seeds, and a single seed, on two devices."""
+    """Two seeds on one device, and one seed on two."""
     whole = start(tmp_path / "whole", seeds, devices)
     _, error = whole.communicate(timeout=300)
     assert whole.returncode == 0, error
