@@ -56,6 +56,11 @@ def signals() -> Iterator[Stop]:
 
     Only the main thread may do so; elsewhere nothing is collected. A signal that the process was started to ignore, as
     a shell's background jobs ignore SIGINT and those of nohup SIGHUP, stays ignored.
+
+    Python runs a handler when the compiled call that the main thread waits for has returned, and training saves between
+    steps only. Steps are taken for about half a second between looks; a step, a measurement or a compilation that takes
+    longer delays the answer to the first signal, and to the second, by as much. To poll `jax.Array.is_ready` instead of
+    waiting would answer the second sooner, not the first: XLA does not stop a step that has begun.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
