@@ -166,7 +166,7 @@ def population(features, labels, products):
     centred, centring = means - means.mean(0), np.eye(k) - 1 / k
     gram = centred @ centred.T - centring @ np.diag(noise) @ centring
     norms, within = np.diag(gram), np.mean(sigma, axis=0)
-    cdnv, directional, distance_noise = [], [], []
+    cdnv, directional, distance_noise, quadratic_share = [], [], [], []
     for i in range(k):
         for j in range(k):
             if i != j:
@@ -178,6 +178,7 @@ def population(features, labels, products):
                 quadratic = products[i, i] / n[i] ** 2 + products[j, j] / n[j] ** 2 + 2 * products[i, j] / n[i] / n[j]
                 variance = 4 * max(along[0] / n[i] + along[1] / n[j], 0) + 2 * quadratic
                 distance_noise.append(np.sqrt(variance) / distance)
+                quadratic_share.append(2 * quadratic / variance)
     if k - 1 <= len(means[0]):
         of_within = np.diag(products.mean(0) / n)
         inverse = np.linalg.pinv(gram, rcond=1e-10)
@@ -189,10 +190,11 @@ def population(features, labels, products):
         "cdnv": np.mean(cdnv),
         "directional_cdnv": np.mean(directional),
         "nc1": nc1,
-        "nc1_quotient": np.trace(within) / norms.mean(),
+        "separation": norms.mean() / np.trace(within),
         "squared_norms": norms,
         "cosines": (gram / np.sqrt(np.outer(norms, norms)))[np.triu_indices(k, 1)],
         "distance_noise": max(distance_noise),
+        "quadratic_share": np.mean(quadratic_share),
     }
 
 

@@ -96,12 +96,23 @@ def coverage(k, n, d, shapes, cdnvs, repeats):
             for r in range(repeats):
                 whole, left = module._shapes(*({name: v[r] for name, v in part.items()} for part in (wholes, lefts)))
                 for name, value in values.items():
-                    if module._unresolved(name, whole, k, "samples") is None:
-                        interval = module._interval(name, whole, left, "samples", quantile)
-                        if not isinstance(interval, str):
-                            found[name].append(interval.low <= value <= interval.high)
+                    if name == "nc1_quotient":
+                        interval = module._quotient(whole["separation"], left["separation"], quantile)
+                    else:
+                        interval = module._unresolved(name, whole, k, "samples") or module._interval(
+                            name, whole, left, "samples", quantile
+                        )
+                    if not isinstance(interval, str):
+                        found[name].append(interval.low <= value <= interval.high)
             out |= {(name, shape, cdnv): np.array(hits) for name, hits in found.items()}
     return out
+
+
+def test_the_quotients_interval_covers_whatever_the_noise():
+    """Nearly every draw has one, up to inf; on a logarithmic scale 45 % had one, which covered in 83 % of draws."""
+    hits = coverage(3, 8, 16, ("spherical",), (10.0,), 60)["nc1_quotient", "spherical", 10.0]
+    assert len(hits) >= 58
+    assert hits.mean() >= 0.86 - 2 * np.sqrt(0.09 / 60)
 
 
 @pytest.mark.slow
@@ -117,7 +128,8 @@ def test_intervals_over_samples_cover_where_noise_is_of_the_size_of_the_distance
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("k", "n", "d", "repeats"), [(5, 8, 16, 150), (10, 8, 64, 150), (20, 20, 64, 100), (5, 20, 640, 60)]
+    ("k", "n", "d", "repeats"),
+    [(5, 8, 16, 150), (3, 8, 640, 100), (10, 8, 64, 150), (20, 20, 64, 100), (5, 20, 640, 60), (3, 200, 16, 60)],
 )
 def test_intervals_over_samples_cover(k, n, d, repeats):
     shapes = ("spherical", "unequal", "anisotropic", "one spectrum")
@@ -125,4 +137,4 @@ def test_intervals_over_samples_cover(k, n, d, repeats):
     for key, hits in found.items():
         if len(hits) >= repeats / 2:
             error = 3 * np.sqrt(0.09 / len(hits))
-            assert 0.88 - error <= hits.mean() <= 0.94 + error, (key, len(hits), hits.mean())
+            assert 0.86 - error <= hits.mean() <= 0.97 + error, (key, len(hits), hits.mean())

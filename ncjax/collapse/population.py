@@ -58,10 +58,12 @@ def population_estimates(
         num_classes: k.
 
     Returns:
-        `cdnv`, `directional_cdnv`, `nc1`, `nc1_quotient`; `squared_norms` ‖μ_c − μ_G‖² [k] and, of the pairs i<j,
-        `cosines` of μ_i − μ_G and μ_j − μ_G [k(k−1)/2]; `distance_noise`, the largest relative standard error of a
-        squared distance of two class means; `nc1_noise`, the share of the drawing of samples in the direction of NC1
-        where it is largest.
+        `cdnv`, `directional_cdnv`, `nc1`; `separation`, tr Σ_B/tr Σ_W, the inverse of `nc1_quotient`: 0 or less where
+        noise hides the class means, not finite where the classes have no variance; `squared_norms` ‖μ_c − μ_G‖² [k]
+        and, of the pairs i<j, `cosines` of μ_i − μ_G and μ_j − μ_G [k(k−1)/2]; `distance_noise`, the largest relative
+        standard error of a squared distance of two class means; `quadratic_share`, the mean over pairs of the share
+        of its variance that is quadratic in the noise; `nc1_noise`, the share of the drawing of samples in the
+        direction of NC1 where it is largest.
     """
     moments, residuals = moments_of_batch(features, position, num_classes)
     frame, segment = Frame.of(moments), segments(position, num_classes)
@@ -79,6 +81,7 @@ def population_estimates(
     quadratic = both[:, None] + both + 2.0 * products / (n[:, None] * n)
     linear = jnp.maximum(along / n[:, None] + (along / n[:, None]).T, 0.0)
     error = jnp.sqrt(jnp.maximum(4.0 * linear + 2.0 * quadratic, 0.0))
+    share = jnp.clip(2.0 * quadratic / jnp.where(error > 0, error, 1.0) ** 2, 0.0, 1.0)
 
     pair = ~jnp.eye(num_classes, dtype=bool)
     positive = distance > 0
@@ -92,10 +95,11 @@ def population_estimates(
         "cdnv": _mean(debiased_cdnv_pairs(moments, frame.squared_distance), pair),
         "directional_cdnv": jnp.where(jnp.all(positive | ~pair), _mean(along / safe / safe, pair), jnp.inf),
         "nc1": nc1,
-        "nc1_quotient": jnp.mean(variance) / jnp.maximum(jnp.mean(norms), 0.0),
+        "separation": jnp.mean(norms) / jnp.mean(variance),
         "squared_norms": norms,
         "cosines": (gram / length[:, None] / length)[upper],
         "distance_noise": jnp.max(jnp.where(pair, jnp.where(positive, error / safe, jnp.inf), 0.0)),
+        "quadratic_share": _mean(share, pair),
         "nc1_noise": nc1_noise,
     }
 

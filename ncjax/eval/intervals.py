@@ -56,6 +56,15 @@ def target_interval(per_episode: np.ndarray, classes: np.ndarray, num_classes: i
     jackknife estimate there (Tukey 1958); half a query is added to the right and to the wrong ones, since a replicate
     may have none wrong.
 
+    In simulations of 5-way episodes of 15 queries a class (accuracies 0.3 to 0.995; 6, 7, 8, 12 and 20 classes; 160
+    draws of classes for each setting, whose coverage so has a standard error of 2 %) with 1,000 episodes it covered in
+    91 to 99 % of the draws that gave one where every class has an accuracy of its own from a beta distribution of
+    a + b = 30 or 200, or every pair of classes log-normal confusions: on average 96 %, and 97 % at 0.995, where the
+    drawing of the episodes is much of what is measured. Of a distribution of a + b = 5, whose classes are nearly all
+    without errors near 100 %, it covered in 91 to 98 %, but at 0.98 in 87 to 96 %, and at 0.995 up to 30 % of draws
+    gave none: few classes do not show what is rare among classes. With 10,000 episodes (80 draws, a standard error of
+    3 %) it covered in 88 to 100 %, on average in 94 %; of a + b = 5 at 0.98 in 85 to 89 %.
+
     In simulations of 5-way 1-shot NCC (Gaussian classes in 16 dimensions, of one variance or of log-normal ones; 6 or 8
     classes of 30 images, accuracies 0.32 to 0.997; 300 draws of classes for each) it covered in 92 to 99 % of the draws
     that gave one with 2,000 episodes, and in 94 to 100 % with 400. It covers less often where most draws of so few

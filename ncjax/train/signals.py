@@ -56,6 +56,10 @@ def signals() -> Iterator[Stop]:
 
     Does nothing outside the main thread, where handlers cannot be set. Signals that the process was started to ignore
     stay ignored, as SIGINT in a shell's background jobs and SIGHUP under nohup.
+
+    Python runs a handler once the compiled call that the main thread waits for has returned, and training saves between
+    steps only. About half a second of steps is taken between two looks; a step, a measurement or a compilation that
+    takes longer delays the answer to a signal by as much. Polling `jax.Array.is_ready` would not stop such a step.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
