@@ -57,9 +57,9 @@ class Batch:
     """Raw images of a step, with the normalisation of their pixels."""
 
     images: UInt8[Array, "b h w c"]
-    labels: Int[Array, "b"]
-    mean: Float[Array, "c"]
-    std: Float[Array, "c"]
+    labels: Int[Array, " b"]
+    mean: Float[Array, " c"]
+    std: Float[Array, " c"]
 
 
 def schedule(config: Config, total_steps: int) -> optax.Schedule:
@@ -98,7 +98,7 @@ def initial_state(
     return TrainState(jnp.int32(0), variables, tx.init(variables["params"]))
 
 
-def epoch_order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int, batch_size: int) -> Int[Array, "m"]:
+def epoch_order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int, batch_size: int) -> Int[Array, " m"]:
     """The order in which an epoch visits n images, and the head of the next epoch's.
 
     Batches run on over the end of an epoch: the remainder opens the next one's first batch, so that every image is seen
