@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncjax.collapse import ClassMoments, cdnv, measure
-from ncjax.collapse.measure import summary_of_samples
-from ncjax.collapse.residuals import Head
+from ncjax.collapse.metrics import summary_of_samples
+from ncjax.collapse.residuals import LinearHead
 
 try:
     import torch
@@ -117,7 +117,7 @@ def ncjax_metrics(task, x, y, w):
     k = w.shape[0]
     if task == "cdnv":
         return {"cdnv": cdnv(x, y, k)}
-    parts = summary_of_samples(x, y, Head(w, jnp.zeros(k)), k)
+    parts = summary_of_samples(x, y, LinearHead(w, jnp.zeros(k)), k)
     off = ~jnp.eye(k, dtype=bool)
 
     def mean(pairs):

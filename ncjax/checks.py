@@ -1,4 +1,4 @@
-"""The one place that reads and checks numbers, features and labels, whatever library they come from."""
+"""Reads and checks numbers, features and labels from any array library."""
 
 import operator
 from typing import Any
@@ -6,16 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Real, Shaped
 
 from ncjax.errors import InputError, first_line
 
+OVERFLOW = "features too large for float32: their squares overflow, scale the features down"
+
 
 def whole_number(name: str, value: Any) -> int:
-    """The setting as an int.
+    """Returns a setting as an int.
 
     Raises:
-        InputError: It is no whole number; 1e4 and True are none either.
+        InputError: It is not a whole number; 1e4 and True do not count as such.
     """
     try:
         if isinstance(value, bool | np.bool_):
@@ -27,14 +29,14 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def as_numpy(name: str, values: Any) -> np.ndarray:
-    """The values on the host; of a torch tensor also where it needs a gradient, lies on a GPU, or is bfloat16.
+    """Copies values to the host; torch tensors may need gradients, be on a GPU, or be bfloat16.
 
     Raises:
-        InputError: NumPy makes no array of them, or some of them are masked.
+        InputError: NumPy cannot read them as an array, or some of them are masked.
     """
     try:
         if hasattr(values, "detach") and hasattr(values, "numpy"):
-            values = _of_torch(values)
+            values = _torch_to_numpy(values)
         if np.ma.is_masked(values):
             raise InputError(f"{name} have masked values: leave those rows out, and give a plain array")
         return np.asarray(values)
@@ -44,8 +46,8 @@ def as_numpy(name: str, values: Any) -> np.ndarray:
         raise InputError(f"{name} are no array ({first_line(error)}): give a NumPy array, or what it reads") from None
 
 
-def _of_torch(tensor: Any) -> np.ndarray:
-    """Without importing torch; `force` detaches and moves to the host. NumPy has no bfloat16, which float32 holds."""
+def _torch_to_numpy(tensor: Any) -> np.ndarray:
+    """Converts a tensor without importing torch, bfloat16 to float32; `force` detaches and moves to the host."""
     try:
         return tensor.numpy(force=True)
     except TypeError:
@@ -54,17 +56,17 @@ def _of_torch(tensor: Any) -> np.ndarray:
         return tensor.float().numpy(force=True)
 
 
-def read_features(features: Any) -> Float[jax.Array | np.ndarray, "n d"]:
-    """Features as float32, or in a narrower real type, wherever they are.
+def read_features(features: Any) -> Real[jax.Array | np.ndarray, "n d"]:
+    """Reads features [n, d] as float32 or a narrower real type.
 
-    A JAX array of float32 or less stays on its devices; everything wider is read to the host, checked and rounded.
+    JAX arrays of at most 32 bits stay on their devices; wider values are copied to the host, checked and rounded.
 
     Raises:
-        InputError: No matrix of real numbers, or values that float32 cannot tell apart.
+        InputError: The features are not a matrix of real numbers, or float32 cannot tell their values apart.
     """
     array = features if isinstance(features, jax.Array) else as_numpy("features", features)
     kind = array.dtype.kind
-    # ml_dtypes' bfloat16 and its like are of kind V, and for NumPy alone timedelta64 is an integer
+    # the types of ml_dtypes, such as bfloat16, are of kind V; NumPy counts timedelta64 as an integer
     real = kind in "biuf" or (kind == "V" and any(jnp.issubdtype(array.dtype, t) for t in (jnp.floating, jnp.integer)))
     if array.ndim != 2 or array.shape[1] == 0 or not real:
         hint = "; NumPy's files do not keep bfloat16: save float32" if kind == "V" and not real else ""
@@ -77,23 +79,23 @@ def read_features(features: Any) -> Float[jax.Array | np.ndarray, "n d"]:
         return array.astype(array.dtype.newbyteorder("="), copy=False) if isinstance(array, np.ndarray) else array
     if isinstance(array, jax.Array):
         if not array.is_fully_addressable:
-            raise InputError(f"features have type {array.dtype} and lie on several hosts: give float32")
+            raise InputError(f"features have type {array.dtype} and are on several hosts: give float32")
         array = np.asarray(array)
     check_rounding(array)
-    with np.errstate(over="ignore"):  # what overflows is infinite, as the caller finds
+    with np.errstate(over="ignore"):  # overflow gives infinity, which callers check
         return array.astype(np.float32)
 
 
 def check_rounding(features: Shaped[np.ndarray, "n d"]) -> None:
-    """Checks that float32, in which everything is computed, holds what tells these wider numbers apart.
+    """Checks that casting to float32 keeps the differences between rows.
 
     Raises:
-        InputError: Rounding to float32 is more than a thousandth of their spread, under a large common offset; or
-            they are so small that their squares vanish.
+        InputError: Rounding exceeds a thousandth of the features' spread, because of a large common offset; or the
+            features are so small that their squares vanish.
     """
     if features.size == 0:
         return
-    with np.errstate(all="ignore"):  # what is not finite is the caller's to say
+    with np.errstate(all="ignore"):  # callers check for values that are not finite
         low, high = features.min(), features.max()
         if features.dtype.kind in "iu":
             largest = float(max(int(high), -int(low)))
@@ -108,7 +110,7 @@ def check_rounding(features: Shaped[np.ndarray, "n d"]) -> None:
             exact = features.astype(np.result_type(features.dtype.newbyteorder("="), np.float64), copy=False)
             largest = float(max(high, -low))
             spread = float(exact.std(axis=0).max())
-            # what rounding in their own type spreads is no spread: these rows are equal
+            # rows that differ by rounding in their own type are equal
             equal = spread <= 8 * float(np.finfo(exact.dtype).eps) * largest
         rounding = float(np.abs(exact - exact.astype(np.float32)).max())
     check_squares(largest)
@@ -122,47 +124,65 @@ def check_rounding(features: Shaped[np.ndarray, "n d"]) -> None:
 
 
 def check_squares(largest: float) -> None:
-    """Raises InputError where no value is larger in size than `largest`, and squares of such vanish in float32."""
+    """Raises InputError if squares of features vanish in float32, given the largest absolute value."""
     if 0 < largest < 1e-15:
         raise InputError(f"no feature is larger than {largest:.1g}, and squares vanish in float32: multiply them")
 
 
-def read_labels(labels: Any) -> Shaped[np.ndarray, "n"]:
-    """Labels on the host: int64 (uint64 where they take it), or names as NumPy's str or bytes.
+def check_lengths(features: Any, labels: Any) -> None:
+    """Raises InputError unless there is one label per row of features."""
+    if len(features) != len(labels):
+        raise InputError(f"{len(features)} rows of features but {len(labels)} labels: give one label a row")
 
-    Floats that are whole numbers are read as these numbers, and booleans as 0 and 1.
+
+def not_finite(features: Any) -> InputError:
+    """Returns the error for features [n, d] that are not finite in float32, or whose squares overflow."""
+    finite = np.isfinite(np.asarray(features).astype(np.float32))
+    bad = np.flatnonzero(~finite.all(axis=1))
+    if len(bad) == 0:
+        return InputError(OVERFLOW)
+    return InputError(
+        f"{(~finite).sum()} values of the features are not finite, in {len(bad)} of {len(finite)} rows, the "
+        f"first row {bad[0]}: leave those rows out, or look for where the network diverged"
+    )
+
+
+def read_labels(labels: Any) -> Shaped[np.ndarray, " n"]:
+    """Reads labels [n] to the host as int64, uint64 if needed, or names as NumPy's str or bytes.
+
+    Reads floats that are whole numbers as these numbers, and booleans as 0 and 1.
 
     Raises:
-        InputError: No vector; neither whole numbers nor names, or both; or floats so large that their type does not
-            tell neighbouring whole numbers apart.
+        InputError: Labels are not a vector of whole numbers or of names, or are floats so large that their type cannot
+            represent all whole numbers.
     """
     array = as_numpy("labels", labels)
     if array.ndim != 1:
         raise InputError(f"labels have shape {array.shape}: give one label a row, of shape [n]")
     if array.dtype.kind in "OT":
-        array = _of_objects(array)
+        array = _objects_to_numpy(array)
     if array.dtype.kind in "US":
         return array
     if array.dtype.kind in "biu":
         large = array.dtype.kind == "u" and array.max(initial=0) >= 2**63
         return array.astype(np.uint64 if large else np.int64, copy=False)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise _no_labels(array)
-    whole = array.astype(np.float64)
-    bad = np.flatnonzero(~(np.isfinite(whole) & (whole == np.floor(whole))))
+        raise _wrong_labels(array)
+    exact = array.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(exact) & (exact == np.floor(exact))))
     if len(bad):
         raise InputError(
-            f"{len(bad)} labels of type {array.dtype} are no whole numbers, the first {whole[bad[0]]} in row {bad[0]}: "
+            f"{len(bad)} labels of type {array.dtype} are no whole numbers, the first {exact[bad[0]]} in row {bad[0]}: "
             "give integers or names"
         )
-    most = 2.0 ** min(jnp.finfo(array.dtype).nmant + 1, 53)
-    if np.abs(whole).max(initial=0.0) > most:
-        raise InputError(f"{array.dtype} does not tell whole numbers beyond {most:.0f} apart: give integers as labels")
-    return whole.astype(np.int64)
+    limit = 2.0 ** min(jnp.finfo(array.dtype).nmant + 1, 53)
+    if np.abs(exact).max(initial=0.0) > limit:
+        raise InputError(f"{array.dtype} does not tell whole numbers beyond {limit:.0f} apart: give integers as labels")
+    return exact.astype(np.int64)
 
 
-def _of_objects(array: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
-    """Python objects as an array of names or of numbers, one kind for all."""
+def _objects_to_numpy(array: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """Converts Python objects to an array of names or of numbers; raises InputError for a mixture."""
     values = array.tolist()
     if all(isinstance(value, str) for value in values):
         return array.astype(np.str_)
@@ -172,20 +192,20 @@ def _of_objects(array: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
                 return array.astype(kind)
     if all(isinstance(value, int | float | np.integer | np.floating) for value in values):
         return array.astype(np.float64)
-    raise _no_labels(array)
+    raise _wrong_labels(array)
 
 
-def _no_labels(array: np.ndarray) -> InputError:
+def _wrong_labels(array: np.ndarray) -> InputError:
     return InputError(f"labels have type {array.dtype}: give integers or names, one kind for all")
 
 
 def encode_labels(
     labels: Any,
-) -> tuple[Shaped[np.ndarray, "k"], Int[np.ndarray, "n"], Int[np.ndarray, "k"]]:
-    """The distinct labels in order [k], each row's position among them, int32 [n], and the rows of each [k].
+) -> tuple[Shaped[np.ndarray, " k"], Int[np.ndarray, " n"], Int[np.ndarray, " k"]]:
+    """Returns the distinct labels, sorted [k], each row's position among them, int32 [n], and their counts [k].
 
     Raises:
-        InputError: As `read_labels`.
+        InputError: As in `read_labels`.
     """
     values = read_labels(labels)
     if len(values) and values.dtype.kind in "iu":

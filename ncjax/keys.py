@@ -1,8 +1,8 @@
-"""Every random number from (seed, the name of its stream, an index), so that a run can be replayed from anywhere.
+"""Derives every random number from (seed, stream name, index), so that a run can be replayed from anywhere.
 
-The generator is pinned here and nowhere else: the same seed gives the same bits whatever `jax_threefry_partitionable`,
-`jax_default_prng_impl`, `jax_random_seed_offset` and `jax_enable_x64` say. Draws of `jax.random` whose default type
-x64 widens (normal, randint, bernoulli, beta) name their type where they are made, for the numbers to be the same too.
+Only this module pins the generator: the same seed gives the same bits whatever `jax_threefry_partitionable`,
+`jax_default_prng_impl`, `jax_random_seed_offset` and `jax_enable_x64` are. Draws of `jax.random` whose default type
+x64 widens (normal, randint, bernoulli, beta) state their type, so that their numbers are the same too.
 """
 
 import math
@@ -13,9 +13,11 @@ import jax
 import jax.extend.random
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt32
+from jaxtyping import Array, Integer, Key, UInt32
 
 from ncjax.errors import InputError
+
+WholeNumber = int | np.integer | Integer[Array | np.ndarray, ""]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
@@ -23,26 +25,26 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 def _threefry(
     key: UInt32[Array, "2"], x0: UInt32[Array, "*s"], x1: UInt32[Array, "*s"]
 ) -> tuple[UInt32[Array, "*s"], UInt32[Array, "*s"]]:
-    """Threefry-2x32 of 20 rounds (Salmon, Moraes, Dror, Shaw 2011): both words of each counter (x0, x1).
+    """Computes both words of Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror, Shaw 2011) for counters (x0, x1).
 
-    The rounds are written out. On a CPU, JAX's own takes them in a loop, which compiles six times as long and runs
-    eight times as long (benchmarks/keys.py).
+    Unrolls the rounds: on a CPU, the loop of JAX's own implementation takes six times as long to compile and eight
+    times as long to run (benchmarks/keys.py).
     """
     schedule = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
     x0, x1 = x0 + schedule[0], x1 + schedule[1]
-    for four in range(5):
-        for rotation in _ROTATIONS[four % 2]:
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
             x0 = x0 + x1
             x1 = x0 ^ ((x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation)))
-        x0, x1 = x0 + schedule[(four + 1) % 3], x1 + schedule[(four + 2) % 3] + np.uint32(four + 1)
+        x0, x1 = x0 + schedule[(group + 1) % 3], x1 + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return x0, x1
 
 
 def _words(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> tuple[UInt32[Array, "*s"], UInt32[Array, "*s"]]:
-    """Both words of the counters 0, 1, 2, … in an array of this shape."""
+    """Computes both words for the counters 0, 1, 2, … in an array of this shape."""
     if math.prod(shape) > 2**32:
         raise InputError(f"{math.prod(shape)} random numbers at once: at most {2**32}")
-    # not a reshaped range, which would be gathered where the array is divided over devices
+    # not a reshaped range, which would be gathered if the array is divided over devices
     count = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = np.uint32(math.prod(shape[axis + 1 :]))
@@ -64,11 +66,11 @@ def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*s
 
 
 @partial(jax.jit, inline=True)
-def _fold_in(key: UInt32[Array, "2"], number: Int[Array, ""]) -> UInt32[Array, "2"]:
+def _fold_in(key: UInt32[Array, "2"], number: Integer[Array, ""]) -> UInt32[Array, "2"]:
     return jnp.stack(_threefry(key, jnp.uint32(0), number.astype(jnp.uint32)))
 
 
-def _seed(seed: Int[Array, ""]) -> UInt32[Array, "2"]:
+def _seed(seed: Integer[Array, ""]) -> UInt32[Array, "2"]:
     return jnp.stack([jnp.uint32(0), seed.astype(jnp.uint32)])
 
 
@@ -81,20 +83,20 @@ GENERATOR = jax.extend.random.define_prng_impl(
     name="ncjax_threefry2x32",
     tag="ncjax",
 )
-"""The numbers of JAX's default generator at its default settings. A key carries it to whatever draws from the key."""
+"""JAX's default generator at its default settings; keys carry it."""
 
 
-def root(seed: int | Int[Array, ""]) -> Key[Array, ""]:
-    """The key of `seed`, from 0 to 2**32 - 1; it may be traced."""
+def root(seed: WholeNumber) -> Key[Array, ""]:
+    """Returns the key of `seed`, 0 to 2**32 - 1, which may be traced."""
     # not jax.random.key, which adds jax_random_seed_offset
     return jax.random.wrap_key_data(jnp.stack([jnp.uint32(0), jnp.uint32(seed)]), impl=GENERATOR)
 
 
-def named(seed: int | Int[Array, ""], name: str) -> Key[Array, ""]:
-    """The key of the stream `name` under `seed`; its entry i is ``fold_in(key, i)``."""
+def named(seed: WholeNumber, name: str) -> Key[Array, ""]:
+    """Returns the key of the stream `name` under `seed`; its entry i is ``fold_in(key, i)``."""
     return jax.random.fold_in(root(seed), zlib.crc32(name.encode()))
 
 
-def stream(seed: int | Int[Array, ""], name: str, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:
-    """The key of entry `index` of the stream `name` under `seed`; `seed` and `index` may be traced."""
+def stream(seed: WholeNumber, name: str, index: WholeNumber = 0) -> Key[Array, ""]:
+    """Returns the key of entry `index` of the stream `name` under `seed`; both numbers may be traced."""
     return jax.random.fold_in(named(seed, name), index)

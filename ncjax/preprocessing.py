@@ -1,13 +1,12 @@
-"""What an encoder does to images before their pixels are centred and scaled: resize, crop, repeat grey.
+"""Resizes and crops images, and repeats grey channels, before pixels are centred and scaled.
 
-A resized image is two products with matrices of weights, which are made once in NumPy. JAX, torch and NumPy multiply
-the same matrices, so that an encoder sees the same pixels wherever it runs, with nothing but `matmul` asked of them.
-As in Pillow, which torchvision's and timm's transforms call, lines are resized first, then columns, and what overshoots
-0..255 is cut off after each; Pillow also rounds there, which is left out. (From version 13 on Pillow takes columns
-first where that is cheaper, as where heights shrink and widths grow.)
+Resizing is two products with matrices of weights, which NumPy computes once. JAX, torch and NumPy multiply by the same
+matrices, so that an encoder sees the same pixels in any of them. As in Pillow, which the transforms of torchvision and
+timm call, lines are resized first, then columns, and values are clipped to 0..255 after each; Pillow also rounds, and
+this does not. (Since version 13 Pillow resizes columns first if that is cheaper, as when heights shrink and widths
+grow.)
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ from ncjax.errors import InputError
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
-    """Keys' kernel with a = -1/2, as Pillow, torch (antialiased) and JAX have it."""
+    """Computes Keys' kernel with a = -1/2, as in Pillow, torch (antialiased) and JAX."""
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
@@ -36,9 +35,9 @@ INTERPOLATIONS = tuple(_KERNELS)
 
 
 def resizing_weights(size: int, new_size: int, interpolation: str) -> Float[np.ndarray, "N n"]:
-    """The matrix that resizes a line of `size` pixels to `new_size`, antialiased where that is smaller.
+    """Computes the matrix that resizes a line of `size` pixels to `new_size`, antialiased if it shrinks.
 
-    The kernel is stretched by size / new_size where that is above 1, and each row sums to 1, as in Pillow.
+    Stretches the kernel by size / new_size if that is above 1; each row sums to 1, as in Pillow.
     """
     radius, kernel = _KERNELS[interpolation]
     scale = size / new_size
@@ -54,15 +53,14 @@ def resizing_weights(size: int, new_size: int, interpolation: str) -> Float[np.n
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How raw images become what an encoder takes; hashable, so that it may be static under jit.
+    """How raw images become an encoder's input; hashable, so that it may be static under jit.
 
     Attributes:
-        image_size: (height, width) of what the encoder sees; None leaves images as they are.
-        resize: What images are resized to, before the centre of `image_size` is cut out of them: the length of their
-            shorter side, or (height, width), which changes their shape. None for `image_size` itself: the shorter side
-            that fills it.
+        image_size: (height, width) of the encoder's input; None keeps the size.
+        resize: Size before the centre of `image_size` is cropped: the length of the shorter side, or (height, width),
+            which may change the aspect ratio. None for the shorter side that just covers `image_size`.
         interpolation: "bicubic", "bilinear" or "lanczos", antialiased.
-        channels: 3 repeats the one channel of grey images; None leaves channels as they are.
+        channels: 3 repeats the channel of grey images; None keeps the channels.
     """
 
     image_size: tuple[int, int] | None = None
@@ -83,11 +81,11 @@ class Preprocessing:
         if self.interpolation not in _KERNELS:
             raise InputError(f"unknown interpolation {self.interpolation!r}; choose one of {', '.join(_KERNELS)}")
         if self.image_size is None and self.resize is not None:
-            raise InputError(f"resize={self.resize} needs image_size=, what is cut out of the resized image")
+            raise InputError(f"resize={self.resize} needs image_size=, the size of the crop")
         if self.image_size is not None and self.resize is not None:
             smaller = min(self.resize) if isinstance(self.resize, tuple) else self.resize
             if smaller < (min(self.image_size) if isinstance(self.resize, tuple) else max(self.image_size)):
-                raise InputError(f"resize={self.resize} leaves less than image_size={self.image_size}: give more")
+                raise InputError(f"resize={self.resize} is smaller than image_size={self.image_size}: increase resize")
 
     def __str__(self) -> str:
         if self.image_size is None:
@@ -103,12 +101,12 @@ class Preprocessing:
         return size if self.channels is None else f"{size}, {self.channels} channels"
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that images of that size are resized to, before the crop; their own where they are not."""
+        """Returns the (height, width) before the crop for images of that size."""
         if self.image_size is None:
             return height, width
         if isinstance(self.resize, tuple):
             return self.resize
-        if self.resize is None:  # the shorter side that fills the crop
+        if self.resize is None:  # the shorter side covers the crop
             ratio = max(self.image_size[0] / height, self.image_size[1] / width)
             rounded = [int(side * ratio + 1e-9) for side in (height, width)]
             return max(rounded[0], self.image_size[0]), max(rounded[1], self.image_size[1])
@@ -117,10 +115,10 @@ class Preprocessing:
         return int(self.resize * height / width), self.resize
 
     def shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """(height, width, channels) of what the encoder sees of images of that shape.
+        """Returns the (height, width, channels) of the encoder's input for images of that shape.
 
         Raises:
-            InputError: The images have another number of channels, and are not grey.
+            InputError: The images are not grey and have another number of channels.
         """
         height, width, channels = image_shape
         if self.channels is not None and channels not in (1, self.channels):
@@ -130,7 +128,7 @@ class Preprocessing:
     def weights(
         self, height: int, width: int
     ) -> tuple[Float[np.ndarray, "H h"] | None, Float[np.ndarray, "W w"] | None]:
-        """The matrices that resize and crop images of that size, for columns and lines; None where nothing changes."""
+        """Returns the matrices that resize and crop columns and lines of that size; None if nothing changes."""
         if self.image_size is None:
             return None, None
         new = self.resized(height, width)
@@ -141,7 +139,7 @@ class Preprocessing:
         return rows, columns
 
     def apply(self, images: UInt8[Array, "n h w c"]) -> Float[Array, "n H W C"] | UInt8[Array, "n H W C"]:
-        """The pixels that the encoder sees, 0..255; a pure function, for use inside jit and vmap."""
+        """Computes the encoder's pixels, 0..255, before centring. Pure: for use inside jit and vmap."""
         channels = self.shape(images.shape[1:])[2]
         rows, columns = self.weights(*images.shape[1:3])
         if columns is not None:
@@ -151,7 +149,7 @@ class Preprocessing:
         return images if images.shape[-1] == channels else jnp.repeat(images, channels, axis=-1)
 
     def apply_in_numpy(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n H W C"]:
-        """The same as `apply`, on the host and without JAX, as float32."""
+        """Computes `apply` in NumPy, as float32."""
         channels = self.shape(images.shape[1:])[2]
         rows, columns = self.weights(*images.shape[1:3])
         pixels = images.astype(np.float32)
@@ -169,7 +167,7 @@ def _resize(weights: Float[np.ndarray, "N n"], images: Array, axes: str) -> Floa
 
 @lru_cache(maxsize=64)
 def _cropped(size: int, resized: int, crop: int, interpolation: str) -> Float[np.ndarray, "N n"] | None:
-    """Rows of the resizing matrix for the centre `crop` of `resized` pixels; None where that changes nothing."""
+    """Returns the rows of the resizing matrix for the centre `crop` of `resized` pixels; None if nothing changes."""
     if size == resized == crop:
         return None
     weights = np.eye(size, dtype=np.float32) if size == resized else resizing_weights(size, resized, interpolation)
@@ -186,11 +184,11 @@ def make_preprocessing(
     mean: Any = 0.0,
     std: Any = 1.0,
 ) -> Preprocessing:
-    """A `Preprocessing` of what users give: sizes as one number or two; channels, if not given, those of mean and std.
+    """Makes a `Preprocessing` from sizes of one or two numbers; `channels` defaults to those of mean and std.
 
     Raises:
-        InputError: A size is no whole number above 0, the interpolation is unknown, or the crop is larger than what
-            it is cut from.
+        InputError: A size is not a whole number above 0, the interpolation is unknown, or the crop is larger than the
+            resized image.
     """
     if channels is None:
         lengths = [len(value) for value in map(np.asarray, (mean, std)) if value.ndim == 1]
@@ -204,10 +202,5 @@ def make_preprocessing(
 
 
 def _pair(size: Any) -> Any:
-    """A tuple of two, whatever sequence it was."""
+    """Converts a size to a tuple."""
     return None if size is None else (*size,)
-
-
-def crop_of(image_size: int, fraction: float) -> int:
-    """The shorter side of which a centre crop of `image_size` is that fraction, rounded down, as timm does."""
-    return math.floor(image_size / fraction)

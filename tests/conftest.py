@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import few_shot
 import jax
 import numpy as np
 import pytest
-import tiny
+import shape_checks
 from jax.sharding import AxisType, Mesh
 
-from ncjax import models
+shape_checks.install()
+
+import few_shot  # noqa: E402
+import tiny  # noqa: E402
+
+from ncjax import models  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

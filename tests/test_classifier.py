@@ -97,9 +97,9 @@ def test_an_encoder_that_does_not_pool() -> None:
             r"made an array of int.*; it must make .* floats \[4, d\]",
         ),
         (lambda variables, images: images.mean((1, 2)) > 0, "made an array of bool; it must make"),
-        (lambda variables, images: images.mean(), r"of shape \(\) of 4 images; it must make \[4, d\]"),
-        (lambda variables, images: images.mean((1, 2))[:3], r"of shape \(3, 1\) of 4 images"),
-        (lambda variables, images: images.mean((1, 2))[:, :0], r"of shape \(4, 0\) of 4 images"),
+        (lambda variables, images: images.mean(), r"of shape \(\) for 4 images; it must make \[4, d\]"),
+        (lambda variables, images: images.mean((1, 2))[:3], r"of shape \(3, 1\) for 4 images"),
+        (lambda variables, images: images.mean((1, 2))[:, :0], r"of shape \(4, 0\) for 4 images"),
     ],
 )
 def test_an_encoder_that_makes_no_features(encode: Callable, message: str) -> None:
@@ -129,7 +129,7 @@ def test_images_of_another_kind(params: ncjax.Classifier, images: np.ndarray, me
         (0.5, 0.0, "std is 0.0; give a scalar or one finite number a channel, above 0"),
         (np.nan, 1.0, "mean is nan; give a scalar or one finite number a channel"),
         (np.zeros((8, 8, 3)), 1.0, r"mean is of shape \(8, 8, 3\); give a scalar or one"),
-        (np.zeros(3), np.ones(3), "mean or std is of 3 channels, the images have 1"),
+        (np.zeros(3), np.ones(3), "mean or std has 3 channels, the images have 1"),
     ],
 )
 def test_pixel_statistics_of_another_kind(mean, std, message) -> None:

@@ -10,7 +10,7 @@ from oracles_collapse import clusters
 from scipy import stats
 
 from ncjax.collapse import intervals, measure
-from ncjax.collapse.intervals import _balanced_groups, _number_of_groups
+from ncjax.collapse.jackknife import _balanced_groups, _number_of_groups
 
 NAMES = (
     "cdnv",
@@ -49,7 +49,7 @@ def test_intervals_over_samples_are_those_by_hand(monkeypatch):
     part = np.empty_like(y)
     for c in range(6):
         part[y == c] = np.arange(8)
-    module = importlib.import_module("ncjax.collapse.intervals")
+    module = importlib.import_module("ncjax.collapse.jackknife")
     monkeypatch.setattr(module, "_balanced_groups", lambda *_: part.astype(np.int32))
     monkeypatch.setattr(module, "_MOST_DISTANCE_NOISE", {})
     for guard in ("_MOST_NC1_NOISE", "_MOST_LOG_ERROR", "_MOST_LEFT", "_MOST_OPTIMISM", "_MOST_UNCERTAIN"):

@@ -32,7 +32,7 @@ def test_labels_of_any_type_are_the_same_classes(dtype):
     assert float(VALUE(x, labels, K)) == pytest.approx(value, rel=1e-6)
     assert float(PENALTY(x, labels, K)) == pytest.approx(value, rel=1e-6)
     np.testing.assert_array_equal(UPDATE(ClassMoments.empty(K, D), x, labels).count, np.bincount(wide, minlength=K))
-    assert checked_labels(labels, K).counts.tolist() == np.bincount(wide).tolist()
+    assert checked_labels(x, labels, K).counts.tolist() == np.bincount(wide).tolist()
 
 
 @pytest.mark.parametrize(("dtype", "k"), [("uint8", 256), ("int8", 128), ("uint16", 2**16)])
@@ -61,4 +61,4 @@ def test_labels_that_int64_does_not_hold_are_classes_too():
     for found in (measure(x, labels), measure_stream([(x, labels)])):
         assert found.classes.tolist() == [2**63, 2**63 + 1]
         assert found.worst_pair == (2**63, 2**63 + 1)
-    assert checked_labels(labels - np.uint64(2**63 - 7), None).classes.tolist() == [7, 8]
+    assert checked_labels(x, labels - np.uint64(2**63 - 7), None).classes.tolist() == [7, 8]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from oracles_collapse import assert_matches, clusters
 
 from ncjax.collapse import cdnv, measure, measure_stream, theory
-from ncjax.collapse.cdnv import squared_distances
-from ncjax.collapse.measure import summary_of_samples
+from ncjax.collapse.metrics import summary_of_samples
+from ncjax.collapse.pairs import squared_distances
 from ncjax.errors import InputError
 
 # operations outside of jit compile one by one
@@ -166,7 +166,7 @@ def test_bad_input_is_named():
         (x, y, {"num_classes": 4}, r"labels lie outside 0\.\.3, the first 4 in row"),
         (x, y - 1, {"num_classes": 5}, r"labels lie outside 0\.\.4, the first -1 in row"),
         (x, np.zeros_like(y), {}, "only class 0 has samples"),
-        (x, np.where(np.arange(50) == 3, 77, y), {}, "one sample only of class 77"),
+        (x, np.where(np.arange(50) == 3, 77, y), {}, "only one sample of class 77"),
         (x[:0], y[:0], {}, "no samples"),
         (x, y, {"bias": b}, "a bias without weights"),
         (x, y, {"weights": w.T}, "Flax Dense kernel"),
@@ -202,7 +202,7 @@ def test_measuring_again_does_not_trace_again():
     tracing = chex.assert_max_traces(summary_of_samples, n=1)
     counted = jax.jit(tracing, static_argnames="num_classes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("ncjax.collapse.measure"), "_measured", counted)
+        patch.setattr(importlib.import_module("ncjax.collapse.metrics"), "_measured", counted)
         for seed in range(3):
             x, y, w, _ = clusters(5, 10, 6, seed=seed)
             measure(x, y + seed, weights=w)

@@ -34,9 +34,9 @@ def test_infinite_metrics_have_no_interval_and_say_why():
     assert got.cdnv is None
     assert "infinite" in got.reasons["cdnv"]
     alone = intervals(*clusters(4, 6, 5, sd=1e-3)[:2], over="classes")
-    assert "does not change" in alone.reasons["ncc_accuracy"]
+    assert "is the same" in alone.reasons["ncc_accuracy"]
     assert got.nc1_quotient is not None
-    assert "takes a head" in got.reasons["nc4"]
+    assert "needs a head" in got.reasons["nc4"]
     one = np.eye(5, dtype=np.float32)[np.arange(24) % 4]
     one[5] += 0.1  # without this sample, collapse is complete
     point = intervals(one, np.arange(24) % 4)
@@ -54,7 +54,7 @@ def test_bad_input_is_named():
             intervals(x, y, **kwargs)
     with pytest.raises(InputError, match="fewer than 4 samples of class 0, 1"):
         intervals(x[:9], np.arange(9) // 3 % 3)
-    with pytest.raises(InputError, match="2 classes: an interval over classes takes 3"):
+    with pytest.raises(InputError, match="2 classes: an interval over classes needs 3"):
         intervals(x, y % 2, over="classes")
     x[3] = np.nan
     with pytest.raises(InputError, match="not finite"):

@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from ncjax.collapse.population import covariance_products, population_estimates
 
-module = importlib.import_module("ncjax.collapse.intervals")
+module = importlib.import_module("ncjax.collapse.jackknife")
 PRODUCTS = jax.jit(covariance_products, static_argnums=(3, 4))
 ESTIMATES = jax.jit(population_estimates, static_argnums=3)
 

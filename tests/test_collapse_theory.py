@@ -9,8 +9,8 @@ from oracles_collapse import clusters
 
 from ncjax.collapse import ClassGeometry, theory
 from ncjax.collapse.bounds import luthra_2026
+from ncjax.collapse.few_shot_theory import _theory
 from ncjax.collapse.prediction import margins
-from ncjax.collapse.theory import _theory
 from ncjax.errors import InputError
 
 SHOTS = (1, 5, 10, 20)

@@ -27,7 +27,7 @@ def test_another_largest_class_does_not_compile_again():
 def test_confusion_of_many_classes_is_counted_on_the_host(monkeypatch, queries, on_devices):
     settings = {"ways": 3, "shots": 2, "queries": queries, "episodes": 30}
     on_device = feature_episodes(*labelled([7, 8, 9, 12, 9]), **settings)
-    monkeypatch.setattr(engine, "MOST_CLASSES_COUNTED_ON_DEVICES", 4)
+    monkeypatch.setattr(engine, "MAX_CLASSES_COUNTED_ON_DEVICES", 4)
     with jax.set_mesh(on_devices(4)):
         on_host = feature_episodes(*labelled([7, 8, 9, 12, 9]), **settings)
     np.testing.assert_array_equal(on_host.confusion, on_device.confusion)

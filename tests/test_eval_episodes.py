@@ -138,7 +138,7 @@ def test_a_curve_extracts_features_once(params, split, monkeypatch):
         calls.append(1)
         return ncjax.features(*given)
 
-    monkeypatch.setattr(sys.modules["ncjax.eval.episodes"], "extract_features", counted)
+    monkeypatch.setattr(sys.modules["ncjax.eval.image_episodes"], "extract_features", counted)
     steps = curve(params, split, over="ways", support_augmentations=0, **settings)
     assert steps.values == (2, 5)
     assert len(calls) == 1

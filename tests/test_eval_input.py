@@ -68,7 +68,7 @@ def test_a_plan_that_was_changed_is_refused(features):
         ({"shots": "3"}, "shots='3'"),
         ({"queries": True}, "queries=True"),
         ({"seed": 0.5}, "seed=0.5"),
-        ({"transform": "centered_l2", "center": "abc"}, "center is no array"),
+        ({"transform": "centered_l2", "center": "abc"}, "center is not an array"),
         ({"plan": "plan.npz"}, "plan is a str; give an EpisodePlan"),
     ],
 )
@@ -80,7 +80,7 @@ def test_bad_settings(features, change, words):
 def test_bad_features(features):
     broken = features.copy()
     broken[[5, 9], 3] = np.nan, np.inf
-    with pytest.raises(InputError, match=r"2 of 212 rows .*the first is row 5"):
+    with pytest.raises(InputError, match=r"in 2 of 212 rows, the first row 5"):
         feature_episodes(broken, LABELS, **SETTINGS)
     with pytest.raises(InputError, match="not finite"):
         feature_episodes(features.astype(np.float64) * 1e300, LABELS, **SETTINGS)

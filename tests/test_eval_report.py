@@ -48,7 +48,7 @@ def test_compare_is_paired(features):
     named = (np.char.add(word, LABELS.astype(str)) for word in ("apple ", "pear "))
     apples, pears = (feature_episodes(features, names, **SETTINGS) for names in named)
     assert apples.plan_hash == pears.plan_hash == a.plan_hash
-    with pytest.raises(InputError, match=r"of other classes .*'apple 0' and 'pear 0'"):
+    with pytest.raises(InputError, match=r"different classes .*'apple 0' and 'pear 0'"):
         apples.compare(pears)
     assert apples.compare(a).difference == pytest.approx(apples.accuracy - a.accuracy, abs=1e-9)
     assert "± –" in str(dataclasses.replace(paired, target_ci95=float("nan")))

@@ -1,7 +1,12 @@
-"""Importing ncjax is quick and leaves out what only some of it needs."""
+"""Importing ncjax is quick and leaves out what only some of it needs; its rooms import one way."""
 
+import ast
+import graphlib
+import importlib
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +16,62 @@ OPTIONAL = (
     "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "bokeh", "jinja2", "torch", "torchvision", "timm",
     "transformers", "equinox", "sklearn", "pyarrow", "pillow_heif",
 )  # fmt: skip
+
+# Each room and those below it that it may import, beside the root modules; a module that is not named belongs to the
+# room of its folder. `collapse`, the array part of `eval`, `data` and `models` stand on the root modules alone.
+ROOT = (
+    "checks", "devices", "equality", "errors", "files", "interval", "keys", "output", "preprocessing", "progress",
+)  # fmt: skip
+IMAGE_EPISODES = ("eval", "eval.few_shot", "eval.fixed_batches", "eval.image_episodes")
+ALLOWED = {
+    "root": set(),
+    "collapse": set(),
+    "eval arrays": set(),
+    "data": set(),
+    "models": set(),
+    "classifier": {"data", "models"},
+    "encoders": {"classifier", "models"},
+    "eval images": {"classifier", "data", "eval arrays", "models"},
+    "train": {"classifier", "collapse", "data", "eval arrays", "eval images", "models"},
+}
+ALLOWED["runs"] = ALLOWED["train"] | {"train"}
+ALLOWED["top"] = set(ALLOWED)
+PACKAGE = Path(ncjax.__file__).parent
+
+
+def module_names() -> dict[str, Path]:
+    """The file of every module by its name without "ncjax."; the package itself, which hands names on, is left out."""
+    paths = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del paths[""]
+    return paths
+
+
+def room_of(module: str) -> str:
+    folder = module.partition(".")[0]
+    if module in ROOT:
+        return "root"
+    if folder == "eval":
+        return "eval images" if module in IMAGE_EPISODES else "eval arrays"
+    return folder if folder in ALLOWED else "top"
+
+
+def imports_of(module: str, paths: dict[str, Path]) -> set[str]:
+    """The modules that a file imports, at its top or inside of functions."""
+    imported = set()
+    for node in ast.walk(ast.parse(paths[module].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import in line {node.lineno}"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name.removeprefix("ncjax.") in paths else node.module or "" for name in names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        imported |= {name.removeprefix("ncjax.") for name in names if name.startswith("ncjax.")}
+    return imported - {module}
 
 
 def test_importing_leaves_out_what_is_optional_or_slow() -> None:
@@ -27,3 +88,35 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'ncjax' has no attribute 'mesure'"):
         _ = ncjax.mesure  # type: ignore[attr-defined]
     assert set(ncjax.__all__) <= set(dir(ncjax))
+
+
+def test_rooms_import_only_those_below_them() -> None:
+    paths = module_names()
+    wrong = [
+        f"{module} imports {other}: {room_of(module)} may not import {room_of(other)}"
+        for module in paths
+        for other in sorted(imports_of(module, paths))
+        if room_of(other) not in ALLOWED[room_of(module)] | {"root", room_of(module)}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    paths = module_names()
+    graphlib.TopologicalSorter({module: imports_of(module, paths) for module in paths}).prepare()
+
+
+def test_no_function_bears_the_name_of_its_module() -> None:
+    """An import such as `ncjax.collapse.measure` would mean the module in one place and the function in another."""
+    shadowed = []
+    packages = [ncjax, *(importlib.import_module(f"ncjax.{name}") for name in module_names() if _is_package(name))]
+    for package in packages:
+        for found in pkgutil.iter_modules(package.__path__):
+            member = getattr(package, found.name, None)
+            if member is not None and getattr(member, "__name__", "") != f"{package.__name__}.{found.name}":
+                shadowed.append(f"{package.__name__}.{found.name}")
+    assert not shadowed
+
+
+def _is_package(module: str) -> bool:
+    return (PACKAGE / module.replace(".", "/") / "__init__.py").is_file()

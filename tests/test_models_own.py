@@ -14,7 +14,7 @@ from flax import nnx
 import ncjax
 from ncjax import keys, models
 from ncjax.errors import InputError
-from ncjax.models import Encoded
+from ncjax.models import EncoderOutput
 
 pytestmark = pytest.mark.cheap_compilation
 
@@ -23,12 +23,12 @@ class Linen(nn.Module):
     """Convolution, batch norm and dropout; its stages are the convolution's."""
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> Encoded:
+    def __call__(self, images: jax.Array, train: bool = False) -> EncoderOutput:
         x = nn.Conv(8, (3, 3), strides=2)(images)
         stage = x.mean((1, 2))
         x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
         x = nn.Dropout(0.2, deterministic=not train)(x)
-        return Encoded(x.mean((1, 2)), (stage,))
+        return EncoderOutput(x.mean((1, 2)), (stage,))
 
 
 class Nnx(nnx.Module):

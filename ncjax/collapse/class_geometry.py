@@ -1,9 +1,9 @@
-"""The moments of classes and of pairs of them that bounds and prediction of few-shot error are made of."""
+"""Moments of classes and of pairs of classes, from which few-shot error is bounded and predicted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ncjax.collapse.cdnv import squared_distances
-from ncjax.collapse.inputs import checked_features, checked_labels, not_finite
+from ncjax.checks import not_finite, read_features
+from ncjax.collapse.inputs import checked_labels
 from ncjax.collapse.moments import HIGHEST, moments_of_batch
+from ncjax.collapse.pairs import squared_distances
 
 _einsum = partial(jnp.einsum, precision=HIGHEST)
 _Sums = TypeVar("_Sums")
@@ -23,13 +24,13 @@ _CUBE_SAMPLES = 256
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Covariances:
-    """Means and covariances of classes, known."""
+    """Known means and covariances of classes."""
 
     mean: Float[Array, "k d"]
     covariance: Float[Array, "k d d"]
 
-    def along(self, i: Int[ArrayLike, ""], others: Int[Array, "w"]) -> Float[Array, "w w"]:
-        """δ_ijᵀ Σ_i δ_il for the classes j and l of `others`."""
+    def along(self, i: Int[ArrayLike, ""], others: Int[Array, " w"]) -> Float[Array, "w w"]:
+        """Computes δ_ijᵀ Σ_i δ_il for the classes j and l of `others`."""
         delta = self.mean[i] - self.mean[others]
         return _einsum("ja,ab,lb->jl", delta, self.covariance[i], delta)
 
@@ -37,29 +38,28 @@ class Covariances:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Samples:
-    """Samples of classes, class after class, as they are: without a copy that fills up the smaller classes.
+    """Samples sorted by class, without padding of the smaller classes.
 
     Attributes:
-        mean: sample means, about their mean.
-        residuals: each sample less its class's mean; then at least `tile` rows that do not count.
-        start: the first row of each class.
-        count: its samples, n.
-        excess: s_ij, and
-        own_excess: t_ij, by which δ_ijᵀ S_i δ_il of the samples is too large: s_ij + s_il, and t_ij too where
-            j = l.
-        tile: rows that are read at a time; static.
+        mean: Sample means about their mean.
+        residuals: Each sample minus its class mean, followed by at least `tile` rows that do not count.
+        start: The first row of each class.
+        count: The number of samples of each class, n.
+        excess: s_ij. The sample value δ_ijᵀ S_i δ_il has the bias s_ij + s_il, and t_ij more if j = l.
+        own_excess: t_ij.
+        tile: Rows that are read at a time; static.
     """
 
     mean: Float[Array, "k d"]
     residuals: Float[Array, "m d"]
-    start: Int[Array, "k"]
-    count: Int[Array, "k"]
+    start: Int[Array, " k"]
+    count: Int[Array, " k"]
     excess: Float[Array, "k k"]
     own_excess: Float[Array, "k k"]
     tile: int = field(metadata={"static": True})
 
-    def along(self, i: Int[ArrayLike, ""], others: Int[Array, "w"]) -> Float[Array, "w w"]:
-        """The unbiased estimate of δ_ijᵀ Σ_i δ_il for the classes j and l of `others`."""
+    def along(self, i: Int[ArrayLike, ""], others: Int[Array, " w"]) -> Float[Array, "w w"]:
+        """Estimates δ_ijᵀ Σ_i δ_il without bias, for the classes j and l of `others`."""
         delta = self.mean[i] - self.mean[others]
 
         def scatter(rows: Float[Array, "t d"]) -> Float[Array, "w w"]:
@@ -74,7 +74,7 @@ class Samples:
         return jnp.where(pair[:, None] & pair, value, 0.0)
 
     def sum_over(self, i: Int[ArrayLike, ""], of_rows: Callable[[Float[Array, "t d"]], _Sums]) -> _Sums:
-        """Σ `of_rows` over the tiles of class i; rows of 0 must add nothing to it."""
+        """Sums `of_rows` over the tiles of class i; rows of zeros must add nothing."""
         start, count = self.start[i], self.count[i]
 
         def add(step: Int[Array, ""], total: _Sums) -> _Sums:
@@ -91,10 +91,10 @@ class Samples:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ClassGeometry:
-    """The moments of k classes that bounds and prediction are made of.
+    """The moments of k classes that the bounds and the prediction need.
 
-    Class means μ_i, δ_ij = μ_i − μ_j, class covariances Σ_i, all of the population: known, or estimated from
-    samples without bias, so that an estimate of few samples may be negative where its moment cannot be.
+    Class means μ_i, δ_ij = μ_i − μ_j and class covariances Σ_i are those of the population: known, or estimated from
+    samples without bias, so that estimates may be negative even if the moment cannot be.
 
     Attributes:
         variance: Var_i = tr Σ_i.
@@ -103,16 +103,16 @@ class ClassGeometry:
         product: tr(Σ_i Σ_j).
         leading: tr Σ_i³/tr Σ_i², a mean of the eigenvalues of Σ_i, weighted by their squares.
         fourth: E‖f − μ_i‖⁴.
-        source: what δ_ijᵀ Σ_i δ_il is computed from.
+        source: Covariances or samples, from which δ_ijᵀ Σ_i δ_il is computed.
         dim: d; static.
     """
 
-    variance: Float[Array, "k"]
+    variance: Float[Array, " k"]
     squared_distance: Float[Array, "k k"]
     along_pair: Float[Array, "k k"]
     product: Float[Array, "k k"]
-    leading: Float[Array, "k"]
-    fourth: Float[Array, "k"]
+    leading: Float[Array, " k"]
+    fourth: Float[Array, " k"]
     source: Covariances | Samples
     dim: int = field(metadata={"static": True})
 
@@ -121,9 +121,9 @@ class ClassGeometry:
         cls,
         means: Float[Array, "k d"],
         covariances: Float[Array, "k d d"],
-        fourth: Float[Array, "k"] | None = None,
+        fourth: Float[Array, " k"] | None = None,
     ) -> "ClassGeometry":
-        """Of classes with known moments; without `fourth` that of Gaussian features, Var² + 2 tr Σ²."""
+        """Computes the geometry of classes with known moments; `fourth` defaults to Gaussian, Var² + 2 tr Σ²."""
         delta = means[:, None, :] - means
         variance = jnp.trace(covariances, axis1=1, axis2=2)
         product = _einsum("iab,jab->ij", covariances, covariances)
@@ -142,15 +142,13 @@ class ClassGeometry:
         )
 
     @classmethod
-    def of_features(
-        cls, features: Float[ArrayLike, "n d"], labels: Int[ArrayLike, "n"], *, num_classes: int | None = None
-    ) -> "ClassGeometry":
-        """Of the classes that these samples are draws from: a front door, checked and compiled as `measure` is.
+    def of_features(cls, features: Any, labels: Any, *, num_classes: int | None = None) -> "ClassGeometry":
+        """Estimates the geometry of the classes of these samples, checked and compiled as in `measure`.
 
-        Every moment is the unbiased estimate from the samples, whatever the classes' distribution: the mean over
-        all choices of distinct samples. Those of the margin of an episode are so the ones of episodes whose
-        queries are not among their support. With S_i, m_i of n samples, S_i divided by n − 1, r residuals,
-        v = tr S_i, the k-statistics (Fisher 1930; McCullagh, "Tensor Methods in Statistics", 1987, chapter 4)
+        Estimates every moment without bias for any distribution, as the mean over all choices of distinct samples.
+        The moments of an episode's margin are thus those of episodes whose queries are not in the support. With mean
+        m_i and covariance S_i (divided by n − 1) of n samples, residuals r and v = tr S_i, uses the k-statistics
+        (Fisher 1930; McCullagh, "Tensor Methods in Statistics", 1987, chapter 4),
         contracted over dimensions:
 
             κ    = [n²(n+1)/(n−1)·mean ‖r‖⁴ − (n−1)²(v² + 2 tr S_i²)]/((n−2)(n−3))     E‖f−μ‖⁴ − Var² − 2 tr Σ²
@@ -160,18 +158,23 @@ class ClassGeometry:
             δ_ijᵀΣ_iδ_il = (m_i−m_j)ᵀS_i(m_i−m_l) − tr Σ_i²/n_i − [j=l]·tr Σ_iΣ_j/n_j
                            − Σ ‖r‖² rᵀ(2m_i−m_j−m_l)/((n_i−1)(n_i−2)) + κ_i/n_i²,
 
-        the last line being what the mean and covariance of skewed samples have in common. They take four samples;
-        of a class with fewer, all but variance and distances are NaN. `leading` is from 256 samples of a class at
-        most, and its tr Σ³ without bias for Gaussian classes alone (see `_cube`).
+        where the last line corrects for the correlation of mean and covariance of skewed samples. These estimates need
+        four samples; for a class with fewer, all but variance and distances are NaN. `leading` uses at most 256 samples
+        of a class, and its tr Σ³ is unbiased for Gaussian classes only (see `_cube`).
 
-        Costs n·d·(k + d) + k²·d² multiplications. Holds the features twice while it computes, once after, and k²
-        numbers; 64 MiB of rows of all Σ at a time.
+        Costs n·d·(k + d) + k²·d² multiplications. Memory: twice the features during the computation, once afterwards,
+        k² numbers, and 64 MiB for rows of all Σ.
+
+        Args:
+            features: [n, d], as in `ncjax.collapse.measure`.
+            labels: [n], as in `ncjax.collapse.measure`.
+            num_classes: As in `ncjax.collapse.measure`.
 
         Raises:
-            InputError: as `ncjax.collapse.measure` does.
+            InputError: As in `ncjax.collapse.measure`.
         """
-        array = checked_features(features)
-        known = checked_labels(labels, num_classes, array.shape[0])
+        array = read_features(features)
+        known = checked_labels(array, labels, num_classes)
         order = np.argsort(known.position, kind="stable")
         tile = int(np.clip(len(order) // len(known.counts), 16, 1024))
         geometry = _of_samples(
@@ -187,12 +190,12 @@ class ClassGeometry:
 
     @property
     def num_classes(self) -> int:
-        """k."""
+        """The number of classes, k."""
         return self.variance.shape[0]
 
     @property
     def along(self) -> Float[Array, "k k k"]:
-        """δ_ijᵀ Σ_i δ_il, at [i, j, l]: k³ numbers, computed when asked for."""
+        """δ_ijᵀ Σ_i δ_il at [i, j, l]: k³ numbers, computed on each access."""
         classes = jnp.arange(self.num_classes)
         return jax.lax.map(lambda i: self.source.along(i, classes), classes)
 
@@ -200,12 +203,12 @@ class ClassGeometry:
 @partial(jax.jit, static_argnames="tile")
 def _of_samples(
     features: Float[Array, "n d"],
-    position: Int[Array, "n"],
-    start: Int[Array, "k"],
-    count: Int[Array, "k"],
+    position: Int[Array, " n"],
+    start: Int[Array, " k"],
+    count: Int[Array, " k"],
     tile: int,
 ) -> ClassGeometry:
-    """See `ClassGeometry.of_features`; the samples class after class, every class with two or more."""
+    """Computes `ClassGeometry.of_features` for samples sorted by class, at least two of every class."""
     k, d = count.shape[0], features.shape[1]
     moments, residuals = moments_of_batch(features, position, k)
     some = min(features.shape[0], _CUBE_SAMPLES)
@@ -215,8 +218,8 @@ def _of_samples(
     samples = Samples(mean, residuals, start, count, unknown, unknown, tile)
     classes = jnp.arange(k)
 
-    def means(i: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, "k"], Float[Array, "k"]]:
-        def of_rows(rows: Float[Array, "t d"]) -> tuple[Float[Array, ""], Float[Array, "k"], Float[Array, "k"]]:
+    def means(i: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, " k"], Float[Array, " k"]]:
+        def of_rows(rows: Float[Array, "t d"]) -> tuple[Float[Array, ""], Float[Array, " k"], Float[Array, " k"]]:
             square = jnp.sum(rows**2, axis=-1)
             towards = _einsum("td,jd->tj", rows, mean[i] - mean)
             share = square / n[i]
@@ -224,11 +227,11 @@ def _of_samples(
 
         return samples.sum_over(i, of_rows)
 
-    # tr(S_i S_j) from some rows of all S at a time, for all of them are k·d² numbers.
+    # tr(S_i S_j) from some rows of all S at a time, since all rows are k·d² numbers.
     width = max(1, min(d, 2**24 // (k * d)))
 
     def product_of(first: Int[Array, ""]) -> Float[Array, "k k"]:
-        # The last columns again, the ones that were there before as zeros, where `width` does not divide d.
+        # If `width` does not divide d, the last tile overlaps the one before; its earlier columns are set to zero.
         at = jnp.minimum(first, d - width)
         new = at + jnp.arange(width) >= first
 
@@ -242,7 +245,7 @@ def _of_samples(
         return _einsum("iwd,jwd->ij", rows, rows)
 
     def cube(i: Int[Array, ""]) -> Float[Array, ""]:
-        # evenly from the whole class, for samples may be in an order
+        # evenly from the whole class, since samples may be sorted
         j = jnp.arange(some, dtype=jnp.int32)
         rows = residuals[start[i] + j * jnp.maximum(count[i] // some, 1)]
         return _cube(jnp.where((j < count[i])[:, None], rows, 0.0), jnp.minimum(count[i], some))
@@ -280,7 +283,7 @@ def _of_samples(
 
 
 def _cube(rows: Float[Array, "m d"], count: Int[Array, ""]) -> Float[Array, ""]:
-    """tr Σ³/(tr Σ)² of Gaussian samples, the first `count` rows, 0 after them: tr Σ³ without bias, over (tr S)².
+    """Estimates tr Σ³/(tr Σ)² of Gaussian samples, the first `count` rows, as unbiased tr Σ³ over (tr S)².
 
     With ν = count − 1, ν⁴/((ν−1)(ν−2)(ν+2)(ν+4))·[tr S³ − 3 tr S·tr S²/ν + 2 (tr S)³/ν²], from the moments of
     the Wishart distribution: E tr S³ = (1+3/ν+4/ν²)c + 3(1/ν+1/ν²)ab + a³/ν², E tr S·tr S² = (1+1/ν+4/ν²)ab + a³/ν
@@ -297,10 +300,11 @@ def _cube(rows: Float[Array, "m d"], count: Int[Array, ""]) -> Float[Array, ""]:
 
 
 def _over(top: Array, bottom: Array) -> Array:
+    """Divides; 0 where `bottom` is not positive."""
     return jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1.0), 0.0)
 
 
 def mean_of_pairs(values: Float[Array, "k k"]) -> Float[Array, ""]:
-    """Over ordered pairs i ≠ j."""
+    """Computes the mean over ordered pairs i ≠ j."""
     k = values.shape[0]
     return jnp.sum(jnp.where(jnp.eye(k, dtype=bool), 0.0, values)) / (k * (k - 1))

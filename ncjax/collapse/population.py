@@ -1,28 +1,28 @@
-"""The measures of collapse that infinitely many samples of these classes would give, estimated from few.
+"""Estimates of the metrics that infinitely many samples of these classes would give.
 
-The distance of two means of n samples exceeds that of the true means by the variance of both, and so with every
-product of class means. Where Var/n is of the size of the squared distances, a measure of the samples says more
-about their number than about the classes. Here what the drawing of samples adds is subtracted before ratios are
-taken, from unbiased variances and unbiased products of covariances.
+The squared distance of two sample means exceeds that of the true means by the variance of both, and so does every
+product of class means. If Var/n is of the size of the squared distances, a plain metric depends more on the number of
+samples than on the classes. These estimates subtract that bias, from unbiased variances and unbiased products of
+covariances, before they take ratios.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ncjax.collapse.cdnv import debiased_cdnv_pairs
 from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
+from ncjax.collapse.pairs import debiased_cdnv_pairs
 from ncjax.collapse.residuals import Frame, mean_along, residual_sums
 
 
 def covariance_products(
-    features: Float[Array, "n d"], position: Int[Array, "n"], group: Int[Array, "n"], num_classes: int, groups: int
+    features: Float[Array, "n d"], position: Int[Array, " n"], group: Int[Array, " n"], num_classes: int, groups: int
 ) -> Float[Array, "k k"]:
-    """Unbiased estimates of tr(Σ_i Σ_j), from the means of the groups of samples of each class.
+    """Estimates tr(Σ_i Σ_j) without bias, from the means of groups of samples of each class.
 
-    Off the diagonal the product of two independent unbiased estimates; on it the estimate of Himeno, Yamada
+    Off the diagonal: the product of two independent unbiased estimates. On it: the estimate of Himeno, Yamada
     ("Estimations for some functions of covariance matrix in high dimension under non-normality", 2014), unbiased for
-    every distribution, which takes four groups or more. Costs (k·groups)²·d.
+    every distribution, which needs at least four groups. Costs (k·groups)²·d multiplications.
     """
     counts = (position >= 0) & (position < num_classes)
     cell = jnp.where(counts, position * groups + group, num_classes * groups)
@@ -31,10 +31,10 @@ def covariance_products(
     share = weight / jnp.sum(weight, axis=1, keepdims=True)
     anchor, offset = (x.reshape(num_classes, groups, -1) for x in (moments.anchor, moments.offset))
     mean = (anchor - anchor[:, :1]) + offset
-    # each of them with the covariance of the class
+    # each deviation has the covariance of the class
     deviation = jnp.sqrt(weight) * (mean - jnp.sum(share * mean, axis=1, keepdims=True))
 
-    def of_class(own: Float[Array, "g d"]) -> Float[Array, "k"]:
+    def of_class(own: Float[Array, "g d"]) -> Float[Array, " k"]:
         return jnp.sum(jnp.matmul(deviation, own.T, precision=HIGHEST) ** 2, axis=(1, 2))
 
     free = groups - 1.0
@@ -47,23 +47,23 @@ def covariance_products(
 
 
 def population_estimates(
-    features: Float[Array, "n d"], position: Int[Array, "n"], products: Float[Array, "k k"], num_classes: int
+    features: Float[Array, "n d"], position: Int[Array, " n"], products: Float[Array, "k k"], num_classes: int
 ) -> dict[str, Array]:
-    """Estimates from the samples whose position is below `num_classes`, two or more of every class.
+    """Estimates the metrics from the samples whose position is below `num_classes`, at least two of every class.
 
     Args:
-        features: the samples.
-        position: 0..k-1.
+        features: The samples.
+        position: 0..k-1; other rows do not count.
         products: tr(Σ_i Σ_j), see `covariance_products`.
         num_classes: k.
 
     Returns:
-        `cdnv`, `directional_cdnv`, `nc1`; `separation`, tr Σ_B/tr Σ_W, the inverse of `nc1_quotient`: 0 or less where
-        noise hides the class means, not finite where the classes have no variance; `squared_norms` ‖μ_c − μ_G‖² [k]
-        and, of the pairs i<j, `cosines` of μ_i − μ_G and μ_j − μ_G [k(k−1)/2]; `distance_noise`, the largest relative
-        standard error of a squared distance of two class means; `quadratic_share`, the mean over pairs of the share
-        of its variance that is quadratic in the noise; `nc1_noise`, the share of the drawing of samples in the
-        direction of NC1 where it is largest.
+        `cdnv`, `directional_cdnv`, `nc1`; `separation`, tr Σ_B/tr Σ_W, the inverse of `nc1_quotient`, at most 0 if
+        noise hides the class means, not finite if the classes have no variance; `squared_norms` ‖μ_c − μ_G‖² [k];
+        `cosines` of μ_i − μ_G and μ_j − μ_G for pairs i<j [k(k−1)/2]; `distance_noise`, the largest relative standard
+        error of a squared distance of two class means; `quadratic_share`, the mean over pairs of the share of its
+        variance that is quadratic in the noise; and `nc1_noise`, the largest share of sampling noise in a direction of
+        NC1.
     """
     moments, residuals = moments_of_batch(features, position, num_classes)
     frame, segment = Frame.of(moments), segments(position, num_classes)
@@ -109,9 +109,9 @@ def _mean(pairs: Float[Array, "k k"], pair: Array) -> Float[Array, ""]:
 
 
 def _inner_products(
-    centred_mean: Float[Array, "k d"], noise: Float[Array, "k"]
-) -> tuple[Float[Array, "k"], Float[Array, "k k"]]:
-    """‖μ_c − μ_G‖² and (μ_i − μ_G)·(μ_j − μ_G), less what the noise of the class means adds."""
+    centred_mean: Float[Array, "k d"], noise: Float[Array, " k"]
+) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
+    """Computes ‖μ_c − μ_G‖² and (μ_i − μ_G)·(μ_j − μ_G) without the bias from the noise of the class means."""
     k = noise.shape[0]
     mean = jnp.mean(noise) / k
     norms = jnp.sum(centred_mean**2, axis=-1) - noise * (1.0 - 2.0 / k) - mean
@@ -121,32 +121,32 @@ def _inner_products(
 
 def _nc1(
     residuals: Float[Array, "n d"],
-    segment: Int[Array, "n"],
+    segment: Int[Array, " n"],
     frame: Frame,
-    noise: Float[Array, "k"],
-    noise_within: Float[Array, "k"],
+    noise: Float[Array, " k"],
+    noise_within: Float[Array, " k"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """tr(Σ_W Σ_B⁺)/k and the largest share of noise in the directions inverted.
+    """Computes tr(Σ_W Σ_B⁺)/k and the largest share of noise in an inverted direction.
 
     With M = U S Vᵀ the centred class means, tr(Σ_W Σ_B⁺)/k = tr((M Σ_W Mᵀ)(M Mᵀ)⁺²) where k − 1 ≤ d, and the noise of
     M Mᵀ is diag(Var_c/n_c) between the classes, that of M Σ_W Mᵀ diag(tr(Σ_W Σ_c)/n_c). With more classes than
     dimensions it is tr(Σ_W (MᵀM)⁻¹), and the noise of MᵀM is (1 − 1/k) Σ_c Σ_c/n_c.
 
     Args:
-        residuals: each sample less the anchor of its class.
-        segment: classes 0..k-1; rows with k do not count.
-        frame: of all samples.
+        residuals: Each sample minus the anchor of its class.
+        segment: Classes 0..k-1; rows with k do not count.
+        frame: The frame of all samples.
         noise: Var_c/n_c.
         noise_within: tr(Σ_W Σ_c)/n_c.
     """
     moments, basis = frame.moments, frame.nc1_basis  # V/s
     k, d = frame.centred_mean.shape
     n = moments.count.astype(jnp.float32)
-    inverse = jnp.linalg.norm(basis, axis=0)  # 1/s, and 0 where a direction is not used
+    inverse = jnp.linalg.norm(basis, axis=0)  # 1/s; 0 for a direction that is not used
     row = jnp.minimum(segment, k - 1)
     inverted = jnp.matmul(residuals - moments.offset[row], basis, precision=HIGHEST)
 
-    def scatter(weight: Float[Array, "k"]) -> Float[Array, "r r"]:
+    def scatter(weight: Float[Array, " k"]) -> Float[Array, "r r"]:
         rows = inverted * jnp.sqrt(jnp.where(segment < k, weight[row], 0.0))[:, None]
         return jnp.matmul(rows.T, rows, precision=HIGHEST)
 
@@ -157,7 +157,7 @@ def _nc1(
     else:
         u = jnp.matmul(frame.centred_mean, basis, precision=HIGHEST)
 
-        def between(diagonal: Float[Array, "k"]) -> Float[Array, "r r"]:
+        def between(diagonal: Float[Array, " k"]) -> Float[Array, "r r"]:
             return jnp.matmul(u.T * diagonal, u, precision=HIGHEST) * inverse[:, None] * inverse
 
         share = between(noise)

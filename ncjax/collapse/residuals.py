@@ -1,4 +1,4 @@
-"""What needs every sample a second time, when the class means are known: sums over within-class residuals."""
+"""Sums over within-class residuals, for metrics that need a second pass when the class means are known."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,50 +7,50 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ncjax.collapse.cdnv import squared_distances
-from ncjax.collapse.geometry import nc1_directions
 from ncjax.collapse.moments import HIGHEST, ClassMoments, class_sums
+from ncjax.collapse.nc import nc1_directions
+from ncjax.collapse.pairs import squared_distances
 
 _matmul = partial(jnp.matmul, precision=HIGHEST)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Head:
+class LinearHead:
     """A linear classifier's weights [k, d] and bias [k]."""
 
     weights: Float[Array, "k d"]
-    bias: Float[Array, "k"]
+    bias: Float[Array, " k"]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Frame:
-    """The class means, and everything of them that the pass over the samples needs.
+    """The class means, and what the pass over the samples needs of them.
 
     Attributes:
-        moments: of k classes that all have samples.
+        moments: Moments of k classes that all have samples.
         centred_mean: μ_c − μ_G.
         squared_distance: ‖μ_i − μ_j‖².
-        drift: offset_i·(μ_j − μ_i), by which projections of residuals about the anchor are off.
+        drift: offset_i·(μ_j − μ_i), the error of projected residuals about the anchor.
         nc1_drift: ‖(V/s)ᵀ offset_i‖².
-        nc1_basis: see `nc1_directions`.
-        nc1_rank: the number of directions in it that are used.
-        head: the classifier, or None.
+        nc1_basis: See `nc1_directions`.
+        nc1_rank: The number of directions that are used.
+        head: The linear classifier, or None.
     """
 
     moments: ClassMoments
     centred_mean: Float[Array, "k d"]
     squared_distance: Float[Array, "k k"]
     drift: Float[Array, "k k"]
-    nc1_drift: Float[Array, "k"]
+    nc1_drift: Float[Array, " k"]
     nc1_basis: Float[Array, "d r"]
     nc1_rank: Int[Array, ""]
-    head: Head | None
+    head: LinearHead | None
 
     @classmethod
-    def of(cls, moments: ClassMoments, head: Head | None = None) -> "Frame":
-        """The frame of the moments of all samples."""
+    def of(cls, moments: ClassMoments, head: LinearHead | None = None) -> "Frame":
+        """Computes the frame from the moments of all samples."""
         centred = moments.centred_mean
         drift = _matmul(moments.offset, centred.T)
         basis, rank = nc1_directions(moments)
@@ -69,32 +69,31 @@ class Frame:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ResidualSums:
-    """Sums over the samples of each class, of residuals r about its anchor; those of batches are added.
+    """Sums over the samples of each class, with residuals r about its anchor; sums of batches add up.
 
     Attributes:
-        along: Σ (r·(μ_j − μ_i))², the sum over the samples of class i.
+        along: Σ (r·(μ_j − μ_i))² over the samples of class i.
         nc1: Σ ‖(V/s)ᵀr‖².
-        nearest: samples whose nearest class mean is their own.
-        agree: samples whose nearest class mean is the head's choice; None without a head.
+        nearest: Number of samples whose nearest class mean is their own.
+        agree: Number of samples whose nearest class mean is the head's choice; None without a head.
     """
 
     along: Float[Array, "k k"]
-    nc1: Float[Array, "k"]
-    nearest: Int[Array, "k"]
-    agree: Int[Array, "k"] | None
+    nc1: Float[Array, " k"]
+    nearest: Int[Array, " k"]
+    agree: Int[Array, " k"] | None
 
 
 def residual_sums(
-    residuals: Float[Array, "n d"], segment: Int[Array, "n"], frame: Frame, *, leave_one_out: bool = False
+    residuals: Float[Array, "n d"], segment: Int[Array, " n"], frame: Frame, *, leave_one_out: bool = False
 ) -> ResidualSums:
-    """The sums over one batch.
+    """Computes the sums over one batch.
 
     Args:
-        residuals: each sample less the anchor of its class, as `moments_of_batch` returns.
-        segment: classes 0..k-1; rows with k do not count.
-        frame: of all samples.
-        leave_one_out: the nearest class mean is looked for among means of which that of the sample's own class is
-            taken without the sample.
+        residuals: Each sample minus the anchor of its class, as `moments_of_batch` returns.
+        segment: Classes 0..k-1; rows with k do not count.
+        frame: The frame of all samples.
+        leave_one_out: Whether to leave each sample out of the mean of its own class.
     """
     k = frame.centred_mean.shape[0]
     row = jnp.minimum(segment, k - 1)
@@ -104,9 +103,11 @@ def residual_sums(
     # term is small where the difference of the distances is, so nothing cancels at collapse.
     projected = _matmul(residuals, frame.centred_mean.T)
     towards = projected - jnp.take_along_axis(projected, row[:, None], axis=1)
-    farther = (frame.squared_distance + 2.0 * frame.drift)[row] - 2.0 * towards  # than the own mean, squared
+    farther = (frame.squared_distance + 2.0 * frame.drift)[
+        row
+    ] - 2.0 * towards  # squared distance minus that of the own mean
     if leave_one_out:
-        # without the sample its class mean is n/(n − 1) times as far
+        # without the sample its class mean is n/(n − 1) times as far away
         count = frame.moments.count.astype(jnp.float32)[row]
         own = jnp.sum((residuals - frame.moments.offset[row]) ** 2, axis=-1) * ((count / (count - 1.0)) ** 2 - 1.0)
         farther += jax.nn.one_hot(row, k, dtype=jnp.float32) * own[:, None]
@@ -127,14 +128,14 @@ def residual_sums(
 
 
 def mean_along(sums: ResidualSums, frame: Frame) -> Float[Array, "k k"]:
-    """(μ_j − μ_i)ᵀ Σ_i (μ_j − μ_i), from the sums over all samples."""
-    # The mean square about the anchor exceeds that about the mean by the squared drift.
+    """Computes (μ_j − μ_i)ᵀ Σ_i (μ_j − μ_i) from the sums over all samples."""
+    # The mean square about the anchor exceeds the mean square about the mean by the squared drift.
     count = frame.moments.count.astype(jnp.float32)
     return jnp.maximum(sums.along / count[:, None] - frame.drift**2, 0.0)
 
 
 def nc1(sums: ResidualSums, frame: Frame) -> Float[Array, ""]:
-    """tr(Σ_W Σ_B⁺)/k, from the sums over all samples; inf where no direction of Σ_B can be told from rounding."""
+    """Computes tr(Σ_W Σ_B⁺)/k from the sums over all samples; inf if Σ_B is nothing but rounding."""
     count = frame.moments.count.astype(jnp.float32)
     value = jnp.mean(jnp.maximum(sums.nc1 / count - frame.nc1_drift, 0.0))
     return jnp.where(frame.nc1_rank > 0, value, jnp.inf)

@@ -1,7 +1,8 @@
-"""`measure` for more samples than memory holds: batches in one pass, or two for what needs the means."""
+"""`measure` for more samples than fit into memory: one pass over batches, and a second for metrics of residuals."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,23 +10,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
 
-from ncjax.checks import as_numpy, read_labels
-from ncjax.collapse.inputs import (
-    OVERFLOW,
-    Labels,
-    check_range,
-    checked_counts,
-    checked_features,
-    checked_head,
-    on_mesh,
-)
-from ncjax.collapse.measure import Collapse, collapse_of, summary
+from ncjax.checks import OVERFLOW, as_numpy, read_features, read_labels
+from ncjax.collapse.inputs import Labels, check_counts, check_range, checked_head, on_mesh
+from ncjax.collapse.metrics import Collapse, collapse_of, summary
 from ncjax.collapse.moments import ClassMoments
 from ncjax.collapse.residuals import Frame, ResidualSums, residual_sums
+from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
 
 # (features [n, d], labels [n]) or (features, labels, mask [n])
-Batch = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
+FeatureBatch = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
 
 _PADDING = -1
 _ONE_PASS = (
@@ -33,31 +27,32 @@ _ONE_PASS = (
     "be iterated twice, or a function that returns a fresh iterator"
 )
 _OTHER_SAMPLES = (
-    "the second pass over the batches brought other samples than the first: give a list, or a function that "
+    "the second pass over the batches gave other samples than the first: give a list, or a function that "
     "returns a fresh iterator over the same batches"
 )
 
 
+@on_data_mesh
 def measure_stream(
-    batches: Iterable[Batch] | Callable[[], Iterable[Batch]],
+    batches: Iterable[FeatureBatch] | Callable[[], Iterable[FeatureBatch]],
     *,
     num_classes: int | None = None,
-    weights: Float[ArrayLike, "k d"] | None = None,
-    bias: Float[ArrayLike, "k"] | None = None,
+    weights: Any = None,
+    bias: Any = None,
 ) -> Collapse:
-    """`measure` of samples that come in batches of any sizes: the same numbers in memory of k·(d + k).
+    """Computes `measure` of samples in batches of any sizes: the same numbers with k·(d + k) floats of memory.
 
     Args:
-        batches: (features [n, d], labels [n]) or (features, labels, mask [n]), rows that the mask leaves out
-            being padding; or a function that returns an iterator over such. Directional CDNV, NC1, NC4 and
-            NCC accuracy need a second pass, in which the same batches come again; from an iterator, which
-            can be gone through once only, they are None, and `missing` says so.
-        num_classes: as in `measure`.
-        weights: as in `measure`.
-        bias: as in `measure`.
+        batches: (features [n, d], labels [n]) or (features, labels, mask [n]), where rows outside the mask are
+            padding; or a function that returns an iterator over such batches. Directional CDNV, NC1, NC4 and NCC
+            accuracy need a second pass over the same batches; for an iterator, which allows one pass only, they are
+            None, and `missing` says so.
+        num_classes: As in `measure`.
+        weights: As in `measure`.
+        bias: As in `measure`.
 
     Raises:
-        InputError: as in `measure`; also if the second pass brings other samples than the first.
+        InputError: As in `measure`; or the second pass gives other samples than the first.
     """
     one_shot = not callable(batches) and iter(batches) is batches
     moments, labels = _first_pass(batches() if callable(batches) else batches, num_classes)
@@ -74,10 +69,9 @@ _frame = jax.jit(Frame.of)
 _summary = jax.jit(summary)
 
 
-def _first_pass(batches: Iterable[Batch], num_classes: int | None) -> tuple[ClassMoments, Labels]:
-    """The moments of the classes present, in the order of their labels."""
-    # The labels whose moments are kept, in the order of the rows of `moments`: that of arrival where the
-    # classes are not known beforehand.
+def _first_pass(batches: Iterable[FeatureBatch], num_classes: int | None) -> tuple[ClassMoments, Labels]:
+    """Returns the moments of the classes present, in the order of their labels."""
+    # The labels of the rows of `moments`, in the order of arrival if `num_classes` is unknown.
     known: np.ndarray = np.arange(num_classes or 0)
     moments: ClassMoments | None = None
     fault = (jnp.int32(0), jnp.int32(0))
@@ -105,12 +99,12 @@ def _first_pass(batches: Iterable[Batch], num_classes: int | None) -> tuple[Clas
     present = np.flatnonzero(samples)
     present = present[np.argsort(known[present])]
     classes, samples = known[present], samples[present]
-    checked_counts(classes, samples)
+    check_counts(classes, samples)
     labels = Labels(np.array([], np.int32), classes, samples, np.setdiff1d(known, classes), num_classes)
     return jax.tree.map(lambda x: x[present], moments), labels
 
 
-def _second_pass(batches: Iterable[Batch], frame: Frame, labels: Labels) -> ResidualSums:
+def _second_pass(batches: Iterable[FeatureBatch], frame: Frame, labels: Labels) -> ResidualSums:
     sums = _no_residuals(frame)
     seen = np.zeros(len(labels.classes), np.int64)
     for features, values, counts, _ in _checked(batches, None):
@@ -125,18 +119,18 @@ def _second_pass(batches: Iterable[Batch], frame: Frame, labels: Labels) -> Resi
 
 
 def _checked(
-    batches: Iterable[Batch], num_classes: int | None
-) -> Iterator[tuple[jax.Array | np.ndarray, Shaped[np.ndarray, "m"], np.ndarray, int]]:
-    """Features, labels, mask and number of rows of each batch; one smaller than one before is padded to m rows."""
+    batches: Iterable[FeatureBatch], num_classes: int | None
+) -> Iterator[tuple[jax.Array | np.ndarray, Shaped[np.ndarray, " m"], np.ndarray, int]]:
+    """Yields features, labels, mask and number of rows of each batch, padded to m rows, the largest batch so far."""
     largest, width, kind = 0, None, None
     for number, batch in enumerate(batches):
-        features = checked_features(batch[0])
+        features = read_features(batch[0])
         n = features.shape[0]
         width = features.shape[1] if width is None else width
         if features.shape[1] != width:
             raise InputError(
-                f"batch {number} has features of {features.shape[1]} dimensions, those before of {width}: give batches "
-                "of one encoder"
+                f"batch {number} has features of {features.shape[1]} dimensions, earlier batches of {width}: give "
+                "batches of one encoder"
             )
         mask = np.ones(n, bool) if len(batch) == 2 else as_numpy("the mask's values", batch[2]).astype(bool)
         values = read_labels(batch[1])
@@ -149,7 +143,7 @@ def _checked(
             check_range(values[mask], num_classes)
         kind = values.dtype.kind if kind is None else kind
         if values.dtype.kind != kind:
-            raise InputError(f"batch {number} has labels of type {values.dtype}, unlike those before: give one kind")
+            raise InputError(f"batch {number} has labels of type {values.dtype}, unlike earlier batches: give one kind")
         largest = max(largest, n)
         pad = jnp.pad if isinstance(features, jax.Array) else np.pad
         features = features if n == largest else pad(features, ((0, largest - n), (0, 0)))
@@ -158,9 +152,9 @@ def _checked(
 
 
 def _positions(
-    values: Shaped[np.ndarray, "n"], counts: np.ndarray, known: Shaped[np.ndarray, "k"]
-) -> Int[np.ndarray, "n"]:
-    """Where in `known` each label is; `_PADDING` for rows that do not count."""
+    values: Shaped[np.ndarray, " n"], counts: np.ndarray, known: Shaped[np.ndarray, " k"]
+) -> Int[np.ndarray, " n"]:
+    """Returns the position of each label in `known`; `_PADDING` for rows that do not count."""
     order = np.argsort(known)
     position = np.full(len(values), _PADDING, np.int32)
     position[counts] = order[np.searchsorted(known, values[counts], sorter=order)]
@@ -172,10 +166,10 @@ def _add(
     moments: ClassMoments,
     fault: tuple[Int[Array, ""], Int[Array, ""]],
     features: Float[Array, "n d"],
-    position: Int[Array, "n"],
+    position: Int[Array, " n"],
     row: Int[Array, ""],
 ) -> tuple[ClassMoments, tuple[Int[Array, ""], Int[Array, ""]]]:
-    """With a batch added; `fault` is how many values are not finite, and the first row with one."""
+    """Adds a batch; `fault` is the number of values that are not finite, and the first row that has any."""
     values, first = fault
     bad = jnp.where(position >= 0, jnp.sum(~jnp.isfinite(features), axis=1, dtype=jnp.int32), 0)
     first = jnp.where((values == 0) & jnp.any(bad > 0), row + jnp.argmax(bad > 0).astype(jnp.int32), first)
@@ -184,7 +178,7 @@ def _add(
 
 @jax.jit
 def _doubled(moments: ClassMoments) -> ClassMoments:
-    """With as many classes again, without samples."""
+    """Doubles the number of classes by adding empty ones."""
     return jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), moments)
 
 
@@ -198,7 +192,7 @@ def _no_residuals(frame: Frame) -> ResidualSums:
 
 @partial(jax.jit, donate_argnums=0)
 def _add_residuals(
-    sums: ResidualSums, frame: Frame, features: Float[Array, "n d"], position: Int[Array, "n"]
+    sums: ResidualSums, frame: Frame, features: Float[Array, "n d"], position: Int[Array, " n"]
 ) -> ResidualSums:
     k = frame.centred_mean.shape[0]
     counts = position >= 0

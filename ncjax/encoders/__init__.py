@@ -1,6 +1,6 @@
-"""Classifiers made of models from elsewhere: PyTorch, Flax NNX, Equinox, plain functions, pretrained models by name.
+"""Classifiers from other libraries: PyTorch, Flax NNX, Equinox, plain functions, and pretrained models by name.
 
-Importing this imports none of these libraries; torch, timm and transformers are extras of the package.
+Imports none of these libraries until it needs them; torch, timm and transformers are extras of the package.
 """
 
 from ncjax.encoders.equinox_model import from_equinox

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ncjax.classifier import Classifier, pixel_statistics
 from ncjax.encoders.traced import encoded, stage_names, step_into
 from ncjax.errors import InputError
-from ncjax.models.encoder import Encoded, TracedEncoder, explained
+from ncjax.models.encoder import EncoderOutput, TracedEncoder, explained
 from ncjax.preprocessing import make_preprocessing
 
 
@@ -28,28 +28,28 @@ def from_equinox(
     interpolation: str = "bicubic",
     channels: int | None = None,
 ) -> Classifier:
-    """An Equinox model as an encoder: traced by JAX, in inference mode, with no state changed.
+    """Wraps an Equinox model as an encoder, which JAX traces, in inference mode, without changes of state.
 
     Args:
-        model: Called on one image float32 [c, h, w], as Equinox's layers take them, pixels in 0..1 less `mean`, over
-            `std`; mapped over images. Returns features [d], or [d, h, w], which is averaged over space.
-        state: Of `equinox.nn.make_with_state`, where the model has one; it is then called as `model(image, state)`, and
-            the state that it returns is dropped.
-        image_size: As of `from_function`.
-        mean: As of `from_function`.
-        std: As of `from_function`.
-        forward: `forward(model, image)` in the place of the call, for one image [c, h, w]; it is mapped over images.
-        stages: As of `from_nnx`.
-        resize: As of `from_function`.
-        interpolation: As of `from_function`.
-        channels: As of `from_function`.
+        model: Called on an image float32 [c, h, w], as Equinox's layers are, pixels in 0..1 minus `mean`, over `std`;
+            mapped over images. Returns features [d], or [d, h, w], which are averaged over space.
+        state: The state of `equinox.nn.make_with_state`, if the model has one: it is then called as
+            `model(image, state)`, and the state that it returns is dropped.
+        image_size: As in `from_function`.
+        mean: As in `from_function`.
+        std: As in `from_function`.
+        forward: `forward(model, image)` instead of the call, for an image [c, h, w]; mapped over images.
+        stages: As in `from_nnx`.
+        resize: As in `from_function`.
+        interpolation: As in `from_function`.
+        channels: As in `from_function`.
 
     Returns:
         A Classifier that has features but no logits; its `variables` are the model's arrays.
 
     Raises:
-        InputError: Equinox is not installed, `model` is none of its modules, an inner module is not there, or a size,
-            mean or std is none.
+        InputError: Equinox is not installed, `model` is not an Equinox module, an inner module does not exist, or a
+            size, mean or std is invalid.
     """
     try:
         import equinox as eqx
@@ -65,7 +65,7 @@ def from_equinox(
         _inner(model, stage)
 
     class Recorder(eqx.Module):
-        """Calls an inner module, and puts what it returns on a list."""
+        """Calls an inner module, and appends its result to a list."""
 
         inner: Any
         returned: list[Any] = eqx.field(static=True)
@@ -77,27 +77,27 @@ def from_equinox(
 
     arrays, rest = eqx.partition((eqx.nn.inference_mode(model), state), eqx.is_array)
 
-    def of_one(variables: Any, image: Array) -> tuple[Any, list[Any]]:
+    def encode_image(variables: Any, image: Array) -> tuple[Any, list[Any]]:
         live, state = eqx.combine(variables, rest)
         returned: list[list[Any]] = [[] for _ in stages]
-        for stage, found in zip(stages, returned, strict=True):
-            live = eqx.tree_at(partial(_inner, stage=stage), live, replace_fn=partial(Recorder, returned=found))
+        for stage, results in zip(stages, returned, strict=True):
+            live = eqx.tree_at(partial(_inner, stage=stage), live, replace_fn=partial(Recorder, returned=results))
         if forward is not None:
             features = forward(live, image)
         elif state is not None:
             features, _ = live(image, state)
         else:
             features = live(image)
-        for stage, found in zip(stages, returned, strict=True):
-            if not found:
+        for stage, results in zip(stages, returned, strict=True):
+            if not results:
                 raise InputError(f"stages: the model does not call its inner module {stage!r}")
-        last = [found[-1][0] if isinstance(found[-1], tuple) else found[-1] for found in returned]
+        last = [results[-1][0] if isinstance(results[-1], tuple) else results[-1] for results in returned]
         return features, last
 
-    def encode(variables: Any, images: Array) -> Encoded:
+    def encode(variables: Any, images: Array) -> EncoderOutput:
         with explained(images.shape[1:]):
             planes = jnp.moveaxis(images, -1, 1)
-            features, returned = jax.vmap(of_one, in_axes=(None, 0))(variables, planes)
+            features, returned = jax.vmap(encode_image, in_axes=(None, 0))(variables, planes)
         return encoded(features, returned, channels_first=True)
 
     return Classifier(

@@ -1,4 +1,4 @@
-"""Encoders that are plain functions from NumPy to NumPy."""
+"""Encoders that are NumPy functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ncjax.classifier import Classifier, pixel_statistics
-from ncjax.models.encoder import EagerEncoder, Encoded
+from ncjax.models.encoder import EagerEncoder, EncoderOutput
 from ncjax.preprocessing import Preprocessing, make_preprocessing
 
 
@@ -22,28 +22,28 @@ def from_function(
     channels: int | None = None,
     name: str | None = None,
 ) -> Classifier:
-    """An encoder that is any function of NumPy arrays: ONNX Runtime, TensorFlow, a web service.
+    """Wraps any function of NumPy arrays as an encoder, such as ONNX Runtime, TensorFlow or a web service.
 
-    It is run batch by batch, as it is. Inside a compiled call, as of augmented support, JAX calls it back. A function
-    that JAX can trace is faster through `Classifier.from_callable`.
+    Runs it batch by batch, without compilation. Within a compiled call, as for augmented support, JAX calls it back. A
+    function that JAX can trace is faster with `Classifier.from_callable`.
 
     Args:
-        fn: `fn(images) -> features`; images float32 [n, h, w, c], pixels in 0..1 less `mean`, over `std`; features one
-            array of floats [n, d], also of half precision, returned as float32.
-        image_size: What images are resized to, one number or (height, width): the shorter side, antialiased, then the
-            centre; None leaves them as they are.
-        mean: Of the pixels in 0..1, a scalar or one number a channel.
-        std: Likewise.
-        resize: What images are resized to before the centre of `image_size` is cut out, where that is not the same.
+        fn: `fn(images) -> features`; images float32 [n, h, w, c], pixels in 0..1 minus `mean`, over `std`; features an
+            array of floats [n, d] of any precision, converted to float32.
+        image_size: The size of the encoder's images, one number or (height, width): resizes the shorter side,
+            antialiased, then crops the centre; None keeps the size.
+        mean: Mean of pixels in 0..1, a scalar or one number per channel.
+        std: Standard deviation of pixels in 0..1, a scalar or one number per channel.
+        resize: The size before the centre of `image_size` is cropped, if it differs.
         interpolation: "bicubic", "bilinear" or "lanczos".
-        channels: 3 repeats grey images; by default what `mean` and `std` have.
-        name: For tables; the function's by default.
+        channels: 3 repeats grey images; defaults to the channels of `mean` and `std`.
+        name: Name for tables; defaults to the name of the function.
 
     Returns:
         A Classifier that has features but no logits.
 
     Raises:
-        InputError: A size, mean or std that is none.
+        InputError: A size, mean or std is invalid.
     """
     preprocessing = make_preprocessing(
         image_size=image_size, resize=resize, interpolation=interpolation, channels=channels, mean=mean, std=std
@@ -51,9 +51,9 @@ def from_function(
 
     def run(
         images: UInt8[np.ndarray, "n h w c"], preprocessing: Preprocessing, mean: np.ndarray, std: np.ndarray
-    ) -> Encoded:
+    ) -> EncoderOutput:
         pixels = preprocessing.apply_in_numpy(images)
-        return Encoded(np.asarray(fn(((pixels / 255 - mean) / std).astype(np.float32, copy=False))))
+        return EncoderOutput(np.asarray(fn(((pixels / 255 - mean) / std).astype(np.float32, copy=False))))
 
     encoder = EagerEncoder(run, name or str(getattr(fn, "__name__", type(fn).__name__)))
     return Classifier({}, *pixel_statistics(mean, std), network=encoder, preprocessing=preprocessing)

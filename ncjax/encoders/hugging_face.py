@@ -1,4 +1,4 @@
-"""Vision models of Hugging Face's transformers with the preprocessing of their image processor."""
+"""Loads vision models of Hugging Face's transformers with the preprocessing of their image processor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ncjax.encoders.pretrained import (
     Loaded,
-    Request,
+    ModelRequest,
     check_interpolation,
     import_library,
     weights_from,
@@ -19,19 +19,19 @@ from ncjax.progress import remark
 _RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
-def load(name: str, request: Request) -> Loaded:
-    """The model of that name or in that folder; of models of images and text, the image tower.
+def load(name: str, request: ModelRequest) -> Loaded:
+    """Loads the model of that name or in that folder; for models of images and text, the image tower.
 
     Raises:
-        InputError: transformers is not installed, there is no such model, it is none of images, or its files are
-            neither here nor to be downloaded.
+        InputError: transformers is not installed, there is no such model, it does not take images, or its files are
+            neither here nor can be downloaded.
     """
     transformers = import_library("transformers", "hf")
     with without_waiting_for_a_network():
         return _load(transformers, name, request)
 
 
-def _load(transformers: Any, name: str, request: Request) -> Loaded:
+def _load(transformers: Any, name: str, request: ModelRequest) -> Loaded:
     spec = f"hf:{name}"
     place = None if Path(name).is_dir() else f"https://huggingface.co/{name}"
     try:
@@ -42,7 +42,7 @@ def _load(transformers: Any, name: str, request: Request) -> Loaded:
         raise InputError(
             f"{spec} has no configuration or no image processor here ({first_line(error)[:160]}): {where}"
         ) from error
-    # masked autoencoders hide patches at random, also in evaluation mode
+    # masked autoencoders hide random patches, even in evaluation mode
     changes = {"mask_ratio": 0.0} if hasattr(config, "mask_ratio") else {}
     if request.random_weights:
         for key, value in changes.items():
@@ -54,16 +54,14 @@ def _load(transformers: Any, name: str, request: Request) -> Loaded:
         missing = sorted(info["missing_keys"])
     if hasattr(config, "vision_config"):
         if not hasattr(module, "vision_model"):
-            raise InputError(
-                f"{spec} is a {type(module).__name__} without a vision_model: load the tower of images alone"
-            )
+            raise InputError(f"{spec} is a {type(module).__name__} without a vision_model: load only the image tower")
         module = module.vision_model
         missing = [key.removeprefix("vision_model.") for key in missing if key.startswith("vision_model.")]
     settings = preprocessing(processor, request, spec)
     settings["channels"] = getattr(getattr(config, "vision_config", config), "num_channels", 3)
     pooler = [key for key in missing if key.startswith("pooler.")]
     if pooler:
-        remark(f"{spec}: its pooler has no weights in the files; the class token is taken for features")
+        remark(f"{spec}: its pooler has no weights in the files; features are the class token")
         settings["output"] = _class_token
     if len(missing) > len(pooler):
         others = [key for key in missing if key not in pooler]
@@ -75,11 +73,11 @@ def _class_token(returned: Any) -> Any:
     return returned.last_hidden_state[:, 0]
 
 
-def preprocessing(processor: Any, request: Request, spec: str) -> dict[str, Any]:
-    """What an image processor does, as arguments of `from_torch`.
+def preprocessing(processor: Any, request: ModelRequest, spec: str) -> dict[str, Any]:
+    """Converts an image processor to arguments of `from_torch`.
 
     Raises:
-        InputError: It does something that ncjax does not have.
+        InputError: ncjax does not support one of its steps.
     """
     image_size, resize = _sizes(processor, spec)
     if request.image_size and image_size is not None:
@@ -89,7 +87,7 @@ def preprocessing(processor: Any, request: Request, spec: str) -> dict[str, Any]
         else:
             resize = resize * whole // image_size[0]
         image_size = (whole, whole)
-    # (x f - mean) / std of pixels x in 0..255, written for x / 255
+    # (x f - mean) / std for pixels x in 0..255, rewritten for x / 255
     factor = 255 * (processor.rescale_factor if processor.do_rescale else 1.0)
     mean = processor.image_mean if processor.do_normalize else 0.0
     std = processor.image_std if processor.do_normalize else 1.0
@@ -105,21 +103,21 @@ def preprocessing(processor: Any, request: Request, spec: str) -> dict[str, Any]
 
 def _over(value: Any, factor: float) -> Any:
     if isinstance(value, list | tuple):
-        return tuple(float(one) / factor for one in value)
+        return tuple(float(entry) / factor for entry in value)
     return float(value) / factor
 
 
 def _sizes(processor: Any, spec: str) -> tuple[tuple[int, int] | None, Any]:
-    """What the encoder sees, and what images are resized to before the crop.
+    """Returns the size of the encoder's images, and the size before the crop.
 
     Raises:
-        InputError: The processor knows another way.
+        InputError: The processor resizes or crops in an unsupported way.
     """
     crop = _side_lengths(processor.crop_size) if getattr(processor, "do_center_crop", False) else {}
     centre = (crop["height"], crop["width"]) if crop else None
     if not processor.do_resize:
         if centre is not None:
-            raise InputError(f"{spec} crops images without resizing them, which ncjax does not have")
+            raise InputError(f"{spec} crops images without resizing them, which ncjax does not support")
         return None, None
     size = _side_lengths(processor.size)
     if {"height", "width"} <= size.keys():
@@ -131,7 +129,7 @@ def _sizes(processor: Any, spec: str) -> tuple[tuple[int, int] | None, Any]:
     if centre is not None:
         return centre, edge
     part = getattr(processor, "crop_pct", None)
-    if part is not None and edge >= 384:  # ConvNeXt's, which squeezes large images
+    if part is not None and edge >= 384:  # as ConvNeXt's processor, which squeezes large images
         return (edge, edge), (edge, edge)
     return (edge, edge), edge if part is None else int(edge / part)
 

@@ -9,12 +9,12 @@ from jaxtyping import Array
 from ncjax.classifier import Classifier, pixel_statistics
 from ncjax.encoders.traced import check_stages, encoded, step_into
 from ncjax.errors import InputError
-from ncjax.models.encoder import Encoded, TracedEncoder, explained
+from ncjax.models.encoder import EncoderOutput, TracedEncoder, explained
 from ncjax.preprocessing import make_preprocessing
 
 
 class _Recorder(nnx.Module):
-    """Calls an inner module, and puts what it returns on a list."""
+    """Calls an inner module, and appends its result to a list."""
 
     def __init__(self, inner: nnx.Module, returned: list[Any]):
         self.inner = inner
@@ -41,29 +41,29 @@ def from_nnx(
     interpolation: str = "bicubic",
     channels: int | None = None,
 ) -> Classifier:
-    """A Flax NNX model as an encoder: traced by JAX, in evaluation mode, with no state changed.
+    """Wraps a Flax NNX model as an encoder, which JAX traces, in evaluation mode, without changes of state.
 
-    The model is copied as it is now, its weights not: batch norm takes its running statistics, dropout drops nothing,
-    and the model itself stays in its mode. Weights that change later are not seen.
+    Copies the model, but shares its weights: batch norm uses running statistics, dropout is off, and the given model
+    stays in its mode. Later changes of the model's weights have no effect.
 
     Args:
-        model: Called on images float32 [n, h, w, c], pixels in 0..1 less `mean`, over `std`. Returns features [n, d],
-            or [n, h, w, d], which is averaged over space.
-        image_size: As of `from_function`.
-        mean: As of `from_function`.
-        std: As of `from_function`.
-        forward: `forward(model, images)`, where features are not what the model returns; the copy is handed to it.
+        model: Called on images float32 [n, h, w, c], pixels in 0..1 minus `mean`, over `std`. Returns features [n, d],
+            or [n, h, w, d], which are averaged over space.
+        image_size: As in `from_function`.
+        mean: As in `from_function`.
+        std: As in `from_function`.
+        forward: `forward(model, images)` with the copy, if the model does not return features.
         stages: Names of inner modules, such as "layer1" or "blocks.3", whose outputs, averaged over space or tokens,
-            become `Output.stages`, for collapse through the layers. The features are the last of these by themselves.
-        resize: As of `from_function`.
-        interpolation: As of `from_function`.
-        channels: As of `from_function`.
+            become `Output.stages`, for collapse through the layers. The features are added as the last stage.
+        resize: As in `from_function`.
+        interpolation: As in `from_function`.
+        channels: As in `from_function`.
 
     Returns:
         A Classifier that has features but no logits; its `variables` are the model's state.
 
     Raises:
-        InputError: `model` is no NNX model, an inner module is not there, or a size, mean or std is none.
+        InputError: `model` is not an NNX model, an inner module does not exist, or a size, mean or std is invalid.
     """
     if not isinstance(model, nnx.Module):
         raise InputError(f"model is a {type(model).__name__}, not a flax.nnx.Module; see ncjax.encoders for others")
@@ -76,15 +76,15 @@ def from_nnx(
     stages = check_stages(stages, names)
     graph, state = nnx.split(copy)
 
-    def encode(variables: Any, images: Array) -> Encoded:
+    def encode(variables: Any, images: Array) -> EncoderOutput:
         with explained(images.shape[1:]):
             live = nnx.merge(graph, variables)
             returned = [_record(live, stage) for stage in stages]
             features = live(images) if forward is None else forward(live, images)
-            for stage, found in zip(stages, returned, strict=True):
-                if not found:
+            for stage, results in zip(stages, returned, strict=True):
+                if not results:
                     raise InputError(f"stages: the model does not call its inner module {stage!r}")
-            return encoded(features, (found[-1] for found in returned), channels_first=False)
+            return encoded(features, (results[-1] for results in returned), channels_first=False)
 
     return Classifier(
         state,
@@ -95,7 +95,7 @@ def from_nnx(
 
 
 def _record(model: Any, stage: str) -> list[Any]:
-    """Puts a recorder in the place of an inner module; what it will have returned goes on the list."""
+    """Replaces an inner module by a recorder, and returns the list of its results."""
     *above, last = stage.split(".")
     parent = model
     for part in above:

@@ -1,4 +1,4 @@
-"""What the loaders of pretrained models share."""
+"""Helpers of the loaders of pretrained models."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of a model; see `ncjax.encoders.load`."""
+class ModelRequest:
+    """Settings of a model to load; see `ncjax.encoders.load`."""
 
     random_weights: bool = False
     image_size: int | None = None
@@ -31,17 +31,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module, and what `from_torch` is told of it: preprocessing and output."""
+    """A module, and arguments of `from_torch` for its preprocessing and output."""
 
     module: torch.nn.Module
     settings: dict[str, Any]
 
 
 def import_library(name: str, extra: str) -> Any:
-    """A library of an extra of the package.
+    """Imports a library that belongs to an extra of the package.
 
     Raises:
-        InputError: It is not installed, or does not fit what else is.
+        InputError: It is not installed, or is incompatible with other libraries.
     """
     try:
         return importlib.import_module(name)
@@ -51,16 +51,16 @@ def import_library(name: str, extra: str) -> Any:
         raise InputError(f"{name} cannot be imported: {first_line(error)}") from error
     except Exception as error:
         raise InputError(
-            f"{name} cannot be imported ({first_line(error)}); where torchvision is named, it was built for another "
-            "torch: install the two together"
+            f"{name} cannot be imported ({first_line(error)}); if this names torchvision, it was built for another "
+            "torch: install both together"
         ) from error
 
 
 @contextmanager
 def without_waiting_for_a_network() -> Iterator[None]:
-    """Tells Hugging Face's hub to look on the disk alone, where its address is not known here.
+    """Sets Hugging Face's hub offline if its host name cannot be resolved.
 
-    Without a network it would try again for a minute and a half.
+    Without a network, the hub would retry for a minute and a half.
     """
     from huggingface_hub import constants
 
@@ -73,7 +73,7 @@ def without_waiting_for_a_network() -> Iterator[None]:
 
 
 def _is_known(host: str | None) -> bool:
-    """Whether the name of a host leads to an address; a proxy may know more than this machine."""
+    """Whether a host name can be resolved, here or perhaps by a proxy."""
     if host is None or getproxies():
         return True
     try:
@@ -84,10 +84,10 @@ def _is_known(host: str | None) -> bool:
 
 @contextmanager
 def weights_from(spec: str, place: str | None) -> Iterator[None]:
-    """Turns the many errors of a download into one line that says what to download, and where from.
+    """Turns any error of a download into an InputError that says what to download from where.
 
     Raises:
-        InputError: Anything was raised inside.
+        InputError: The body raised an exception.
     """
     try:
         yield
@@ -102,16 +102,16 @@ def weights_from(spec: str, place: str | None) -> Iterator[None]:
 
 
 def unknown(spec: str, name: str, known: Iterable[str]) -> InputError:
-    """An error that names models of similar names."""
+    """Returns an error that suggests models with similar names."""
     near = difflib.get_close_matches(name, list(known), 3, 0.5)
     return InputError(f"there is no model {spec}" + (f"; did you mean {', '.join(near)}?" if near else ""))
 
 
 def check_interpolation(spec: str, interpolation: str) -> str:
-    """The name of an interpolation that ncjax has.
+    """Returns the interpolation.
 
     Raises:
-        InputError: It has not.
+        InputError: ncjax does not support it.
     """
     if interpolation not in INTERPOLATIONS:
         raise InputError(f"{spec} resizes by {interpolation!r}; ncjax has {', '.join(INTERPOLATIONS)}")

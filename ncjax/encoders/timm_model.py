@@ -1,4 +1,4 @@
-"""Models of timm (PyTorch Image Models) with the preprocessing of their `pretrained_cfg`."""
+"""Loads models of timm (PyTorch Image Models) with the preprocessing of their `pretrained_cfg`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ncjax.encoders.pretrained import (
     Loaded,
-    Request,
+    ModelRequest,
     check_interpolation,
     import_library,
     unknown,
@@ -17,11 +17,11 @@ from ncjax.encoders.pretrained import (
 from ncjax.errors import InputError
 
 
-def load(name: str, request: Request) -> Loaded:
-    """The model of that name without its classifier; what it returns is its own pooling.
+def load(name: str, request: ModelRequest) -> Loaded:
+    """Loads the model of that name without its classifier; it returns pooled features.
 
     Raises:
-        InputError: timm is not installed, has no such model or weights, or they cannot be downloaded.
+        InputError: timm is not installed or has no such model or weights, or they cannot be downloaded.
     """
     timm = import_library("timm", "timm")
     spec = f"timm:{name}"
@@ -41,7 +41,7 @@ def load(name: str, request: Request) -> Loaded:
 
 
 def _place(config: Any, name: str) -> str | None:
-    """The address of the weights; None where there are none."""
+    """Returns the address of the weights; None if there are none."""
     if config is None:
         return f"https://huggingface.co/{name.rpartition(':')[2]}"
     if config.hf_hub_id:
@@ -49,11 +49,11 @@ def _place(config: Any, name: str) -> str | None:
     return config.url or None
 
 
-def preprocessing(config: dict[str, Any], request: Request, spec: str) -> dict[str, Any]:
-    """What timm's evaluation transform does, as arguments of `from_torch`.
+def preprocessing(config: dict[str, Any], request: ModelRequest, spec: str) -> dict[str, Any]:
+    """Converts timm's evaluation transform to arguments of `from_torch`.
 
     Raises:
-        InputError: It does something else.
+        InputError: ncjax does not support its crop or interpolation.
     """
     channels, *size = config["input_size"]
     size = [request.image_size] * 2 if request.image_size else size

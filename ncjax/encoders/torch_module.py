@@ -1,4 +1,4 @@
-"""PyTorch modules as encoders: they run in PyTorch, and their features come back as arrays."""
+"""PyTorch modules as encoders: they run in PyTorch and return arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from ncjax.classifier import Classifier, pixel_statistics
 from ncjax.encoders.traced import check_stages
 from ncjax.errors import InputError
-from ncjax.models.encoder import EagerEncoder, Encoded
+from ncjax.models.encoder import EagerEncoder, EncoderOutput
 from ncjax.preprocessing import Preprocessing, make_preprocessing
 from ncjax.progress import remark
 
@@ -36,34 +36,34 @@ def from_torch(
     precision: Literal["float32", "bfloat16"] = "float32",
     name: str | None = None,
 ) -> Classifier:
-    """A PyTorch module as an encoder. It runs in PyTorch, on its own device, in evaluation and inference mode.
+    """Wraps a PyTorch module as an encoder. It runs in PyTorch, on its own device, in evaluation and inference mode.
 
     Raw images go to its device as bytes, and are resized, centred and scaled there. The module is called on
-    [n, c, h, w] of the type of its weights; batches bound the memory. Submodules that are in training mode are set to
-    evaluation and back. Inside a compiled call, as of augmented support, JAX calls it back.
+    [n, c, h, w] of the type of its weights, in batches. Submodules in training mode are set to evaluation mode and
+    back. Within a compiled call, as for augmented support, JAX calls it back.
 
     Args:
-        module: Returns features [n, d]; or [n, d, h, w], which is averaged over space; or what Hugging Face's models
-            return, of which the `pooler_output` is taken, or the class token where there is none. What is taken is said
-            once, where it is not simply [n, d].
-        image_size: As of `from_function`.
-        mean: As of `from_function`.
-        std: As of `from_function`.
-        output: `output(returned) -> features` [n, d] or [n, d, h, w], of anything else that the module returns.
+        module: Returns features [n, d]; or [n, d, h, w], which are averaged over space; or the output of a Hugging Face
+            model, whose `pooler_output` is used, or else its class token. A remark says once what is used, unless it is
+            [n, d].
+        image_size: As in `from_function`.
+        mean: As in `from_function`.
+        std: As in `from_function`.
+        output: `output(returned) -> features` [n, d] or [n, d, h, w], for other return values of the module.
         stages: Names of inner modules, as of `module.named_modules()`, whose outputs, averaged over space or tokens,
-            become `Output.stages`, for collapse through the layers. The features are the last of these by themselves.
-        resize: As of `from_function`.
-        interpolation: As of `from_function`.
-        channels: 3 repeats grey images; by default what `mean` and `std` have, or the module's first convolution takes.
+            become `Output.stages`, for collapse through the layers. The features are added as the last stage.
+        resize: As in `from_function`.
+        interpolation: As in `from_function`.
+        channels: 3 repeats grey images; defaults to those of `mean` and `std`, or of the module's first convolution.
         precision: "bfloat16" runs the module under torch's autocast.
-        name: For tables; the class of the module by default.
+        name: Name for tables; defaults to the class of the module.
 
     Returns:
         A Classifier that has features but no logits, and no arrays: the weights stay in the module.
 
     Raises:
         InputError: torch is not installed, `module` is no module of it, or has no such inner modules; a size, mean or
-            std is none.
+            std is invalid.
     """
     torch = import_torch()
     if not isinstance(module, torch.nn.Module):
@@ -83,7 +83,7 @@ def from_torch(
 
 
 def import_torch() -> Any:
-    """The module torch.
+    """Imports torch.
 
     Raises:
         InputError: It is not installed.
@@ -96,14 +96,14 @@ def import_torch() -> Any:
 
 
 def _input_channels(torch: Any, module: torch.nn.Module) -> int | None:
-    """What the first convolution takes, in the order of the module's definition; None where there is none."""
+    """Returns the input channels of the first convolution in the module's definition; None without one."""
     first = next((inner for inner in module.modules() if isinstance(inner, torch.nn.Conv2d)), None)
     return None if first is None else first.in_channels
 
 
 @dataclass(eq=False)
 class _Runner:
-    """Runs the module on raw images; one thread at a time."""
+    """Runs the module on raw images, in one thread at a time."""
 
     module: torch.nn.Module
     output: Callable[[Any], torch.Tensor] | None
@@ -114,7 +114,7 @@ class _Runner:
 
     def __call__(
         self, images: UInt8[np.ndarray, "n h w c"], preprocessing: Preprocessing, mean: np.ndarray, std: np.ndarray
-    ) -> Encoded:
+    ) -> EncoderOutput:
         torch = import_torch()
         device, dtype = self._device_and_dtype(torch)
         with ExitStack() as modes:
@@ -135,10 +135,10 @@ class _Runner:
             ):
                 self._say(f"its features are {str(features.dtype).removeprefix('torch.')}, and are kept as float32")
             stages = tuple(self._stage(torch, name, returned) for name in self.stages)
-            return Encoded(_as_numpy(features), tuple(map(_as_numpy, stages)))
+            return EncoderOutput(_as_numpy(features), tuple(map(_as_numpy, stages)))
 
     def _device_and_dtype(self, torch: Any) -> tuple[Any, Any]:
-        """Those of the first weights of a floating type; the CPU and float32 where there are none."""
+        """Returns those of the first floating-point weights; the CPU and float32 without weights."""
         weights = [*self.module.parameters(), *self.module.buffers()]
         floating = next((tensor for tensor in weights if tensor.is_floating_point()), None)
         if floating is None:
@@ -149,7 +149,7 @@ class _Runner:
 
     @contextmanager
     def _evaluation(self) -> Iterator[None]:
-        """Sets the module to evaluation mode, and back what was in training mode."""
+        """Sets the module to evaluation mode, then restores training mode."""
         training = [inner for inner in self.module.modules() if inner.training]
         if not training:
             yield
@@ -164,7 +164,7 @@ class _Runner:
 
     @contextmanager
     def _recorded(self, returned: dict[str, Any]) -> Iterator[None]:
-        """Keeps what the modules of the stages return, by their names."""
+        """Stores the outputs of the stages' modules by name."""
 
         def keep(name: str) -> Callable[..., None]:
             return lambda module, arguments, result: returned.__setitem__(name, result)
@@ -177,7 +177,7 @@ class _Runner:
                 handle.remove()
 
     def _features(self, result: Any) -> torch.Tensor:
-        """Of what the module returned; [n, d], where it can be known what that is."""
+        """Returns the features [n, d] in the module's result."""
         if self.output is not None:
             return self._over_space(self.output(result), "what output= returned")
         if (pooled := getattr(result, "pooler_output", None)) is not None:
@@ -196,16 +196,17 @@ class _Runner:
             return hidden[:, 0]
         return self._over_space(hidden, "its last_hidden_state")
 
-    def _over_space(self, value: Any, what: str) -> Any:
+    def _over_space(self, value: Any, source: str) -> Any:
+        """Averages [n, d, h, w] over space, and checks [n, d]; `source` names the value in messages."""
         if getattr(value, "ndim", 0) == 4:
             if value.shape[2:] != (1, 1):
-                self._say(f"{what}, {list(value.shape[1:])} an image, is averaged over space")
+                self._say(f"{source}, {list(value.shape[1:])} an image, is averaged over space")
             return value.float().mean((2, 3))
         if hasattr(value, "ndim") and hasattr(value, "detach") and value.ndim == 2:
             return value
-        found = f"a tensor of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+        actual = f"a tensor of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"a {type(value).__name__}"
         raise InputError(
-            f"{what} is {found}, and features are [n, d]; give output=, a function of what the module returns"
+            f"{source} is {actual}, and features are [n, d]; give output=, a function of what the module returns"
         )
 
     def _has_class_token(self) -> bool:
@@ -213,7 +214,7 @@ class _Runner:
         return any("cls" in name or "class_embedding" in name for name in names)
 
     def _stage(self, torch: Any, name: str, returned: dict[str, Any]) -> torch.Tensor:
-        """What an inner module returned, averaged over space or tokens."""
+        """Returns the output of an inner module, averaged over space or tokens."""
         if name not in returned:
             raise InputError(f"stages: the module does not call its inner module {name!r}")
         value = returned[name]
@@ -221,14 +222,14 @@ class _Runner:
             value = value[0]
         value = getattr(value, "last_hidden_state", value)
         if not isinstance(value, torch.Tensor) or value.ndim not in (2, 3, 4):
-            found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            raise InputError(f"stages: {name!r} returns {found}; it must be [n, d], [n, t, d] or [n, d, h, w]")
+            actual = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise InputError(f"stages: {name!r} returns {actual}; it must be [n, d], [n, t, d] or [n, d, h, w]")
         if value.ndim == 2:
             return value
         if value.ndim == 3:
             self._say(f"stage {name!r} is the mean of {value.shape[1]} tokens")
             return value.float().mean(1)
-        # Swin and its like keep channels last, which shows where space is square
+        # models such as Swin have channels last, which is visible if space is square
         last = value.shape[1] == value.shape[2] != value.shape[3]
         return value.float().mean((1, 2) if last else (2, 3))
 
@@ -246,10 +247,10 @@ def _pixels(
     std: np.ndarray,
     device: Any,
 ) -> torch.Tensor:
-    """`Preprocessing.apply`, centred and scaled, in torch on `device`: float32 [n, c, h, w]."""
+    """Computes `Preprocessing.apply`, centred and scaled, in torch on `device`: float32 [n, c, h, w]."""
     channels = preprocessing.shape(images.shape[1:])[2]
     rows, columns = preprocessing.weights(*images.shape[1:3])
-    writable = np.require(images, requirements=["C", "W"])  # torch warns of others
+    writable = np.require(images, requirements=["C", "W"])  # torch warns about other arrays
     pixels = torch.from_numpy(writable).to(device).permute(0, 3, 1, 2).to(torch.float32)
     with torch.autocast(device.type, enabled=False):
         if columns is not None:
@@ -258,11 +259,11 @@ def _pixels(
             pixels = torch.matmul(torch.from_numpy(rows).to(device), pixels).clamp_(0, 255)
         centre, scale = (torch.from_numpy(np.array(x, np.float32).reshape(-1, 1, 1)).to(device) for x in (mean, std))
         pixels = ((pixels / 255 - centre) / scale).expand(-1, channels, -1, -1)
-        # as images lie in memory; on a CPU the convolutions of EfficientNet-Lite0 are twice as fast so
+        # the memory layout of images, with which the convolutions of EfficientNet-Lite0 are twice as fast on a CPU
         return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _as_numpy(tensor: torch.Tensor) -> Float[np.ndarray, "n d"]:
-    """On the host, in float32."""
+    """Copies a tensor to the host as float32."""
     array: np.ndarray = tensor.detach().float().cpu().numpy()
     return array

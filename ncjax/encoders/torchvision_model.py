@@ -1,15 +1,15 @@
-"""Classifiers of torchvision without their last layer, with the transforms of their default weights."""
+"""Loads torchvision's classifiers without their last layer, with the transforms of their default weights."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ncjax.encoders.pretrained import Loaded, Request, check_interpolation, import_library, unknown, weights_from
+from ncjax.encoders.pretrained import Loaded, ModelRequest, check_interpolation, import_library, unknown, weights_from
 from ncjax.errors import InputError
 
 
-def load(name: str, request: Request) -> Loaded:
-    """The model of that name; what it returns is what its last linear layer takes.
+def load(name: str, request: ModelRequest) -> Loaded:
+    """Loads the model of that name; it returns the input of its last linear layer.
 
     Raises:
         InputError: torchvision is not installed, has no such classifier, or its weights cannot be downloaded.
@@ -41,7 +41,7 @@ def load(name: str, request: Request) -> Loaded:
 
 
 def _cut_off_classifier(module: Any, categories: int, spec: str) -> None:
-    """Puts the identity in the place of the last linear layer.
+    """Replaces the last linear layer by the identity.
 
     Raises:
         InputError: The model does not end with a linear layer of that many outputs.
@@ -49,6 +49,6 @@ def _cut_off_classifier(module: Any, categories: int, spec: str) -> None:
     torch = import_library("torch", "timm")
     linear = [name for name, inner in module.named_modules() if isinstance(inner, torch.nn.Linear)]
     if not linear or module.get_submodule(linear[-1]).out_features != categories:
-        raise InputError(f"{spec} does not end with a linear layer; load it yourself, and give it to from_torch")
+        raise InputError(f"{spec} does not end with a linear layer; load it yourself and use from_torch")
     parent, _, last = linear[-1].rpartition(".")
     setattr(module.get_submodule(parent), last, torch.nn.Identity())

@@ -1,4 +1,4 @@
-"""What encoders that JAX traces have in common: inner modules that are recorded, and pooling."""
+"""Helpers of encoders that JAX traces: recorded inner modules, and pooling."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,20 +8,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ncjax.errors import InputError
-from ncjax.models.encoder import Encoded
+from ncjax.models.encoder import EncoderOutput
 from ncjax.models.layers import at_least_float32
 
 
 def stage_names(stages: str | Iterable[str]) -> tuple[str, ...]:
-    """The names of stages; one name may be given by itself."""
+    """Returns the names of stages as a tuple; a single name may be a string."""
     return (stages,) if isinstance(stages, str) else tuple(stages)
 
 
 def step_into(node: Any, part: str) -> Any:
-    """The inner module of that name, or of that index in a sequence.
+    """Returns the inner module of that name, or of that index in a sequence.
 
     Raises:
-        InputError: There is none.
+        InputError: It does not exist.
     """
     try:
         return node[int(part)] if part.isdigit() else getattr(node, part)
@@ -30,10 +30,10 @@ def step_into(node: Any, part: str) -> Any:
 
 
 def check_stages(stages: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """The names of inner modules, as a tuple.
+    """Returns the names of inner modules as a tuple.
 
     Raises:
-        InputError: One is none of `names`.
+        InputError: A name is not among `names`.
     """
     chosen, known = stage_names(stages), list(names)
     for stage in chosen:
@@ -43,26 +43,28 @@ def check_stages(stages: Iterable[str], names: Iterable[str]) -> tuple[str, ...]
     return chosen
 
 
-def encoded(features: Any, stages: Iterable[Any], *, channels_first: bool) -> Encoded:
-    """Features and stages, those that have places in space averaged over them."""
-    return Encoded(_features(features, channels_first), tuple(pooled(stage, channels_first) for stage in stages))
+def encoded(features: Any, stages: Iterable[Any], *, channels_first: bool) -> EncoderOutput:
+    """Returns features and stages, averaged over space or tokens."""
+    return EncoderOutput(
+        _features(features, channels_first), tuple(pool_stage(stage, channels_first) for stage in stages)
+    )
 
 
 def _features(value: Any, channels_first: bool) -> Any:
-    return pooled(value, channels_first) if getattr(value, "ndim", 0) == 4 else value
+    return pool_stage(value, channels_first) if getattr(value, "ndim", 0) == 4 else value
 
 
-def pooled(value: Any, channels_first: bool) -> Float[Array, "n d"]:
-    """The mean over space of [n, c, h, w] or [n, h, w, c], over tokens of [n, t, d]; [n, d] as it is.
+def pool_stage(value: Any, channels_first: bool) -> Float[Array, "n d"]:
+    """Averages [n, c, h, w] or [n, h, w, c] over space, [n, t, d] over tokens; returns [n, d] unchanged.
 
     Raises:
-        InputError: It is none of these.
+        InputError: The value has another shape.
     """
     value = value[0] if isinstance(value, tuple) and value else value
     ndim = getattr(value, "ndim", 0)
     if ndim not in (2, 3, 4):
-        found = f"shape {value.shape}" if ndim else f"type {type(value).__name__}"
-        raise InputError(f"a stage's output has {found}; it must be [n, d], tokens [n, t, d], or an image of features")
+        actual = f"shape {value.shape}" if ndim else f"type {type(value).__name__}"
+        raise InputError(f"a stage's output has {actual}; it must be [n, d], tokens [n, t, d], or an image of features")
     axes = {2: (), 3: (1,), 4: (2, 3) if channels_first else (1, 2)}[ndim]
     mean: Array = jnp.mean(value.astype(at_least_float32(value.dtype)), axis=axes) if axes else value
     return mean

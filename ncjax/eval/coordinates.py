@@ -1,4 +1,4 @@
-"""Two coordinate systems for weights in the span of the support, as logistic regression needs them.
+"""Two coordinate systems for the weights of logistic regression, which lie in the span of the support.
 
 Weights w [W,d] that minimise a loss of the scores w x' plus ½‖w‖² lie in the span of the rows of x [N,d]. In
 coordinates v [W,m] of that span, m at most N, the cost of an iteration does not grow with d.
@@ -14,8 +14,8 @@ from ncjax.eval.linear import product, solve_positive
 
 _EPS = float(jnp.finfo(jnp.float32).eps)
 _INVERSE_BLOCK = 32
-_MOST_INVERTED = 2**40
-"""Numbers in the matrices of the preconditioner; above, one for all ways."""
+_MAX_INVERTED = 2**40
+"""Numbers in the preconditioner's matrices; above, one matrix serves all ways."""
 
 
 class Coordinates(Protocol):
@@ -25,30 +25,30 @@ class Coordinates(Protocol):
         """Computes w x'."""
 
     def combine(self, h: Float[Array, "W N"]) -> Float[Array, "W m"]:
-        """Computes the coordinates of h x, without what the loss cannot change."""
+        """Computes the coordinates of h x, without the components that the loss cannot change."""
 
     def inner(self, v: Float[Array, "W m"], other: Float[Array, "W m"], scores: Float[Array, "W N"]) -> Array:
-        """Computes <w, w'>, where `scores` are those of `other`."""
+        """Computes <w, w'>; `scores` are the scores of `other`."""
 
     def inverse(self, s: Float[Array, "W N"]) -> Float[Array, "P m m"] | None:
-        """Computes (I + x' diag(s) x)⁻¹ for each way, or one for all; None stands for the identity."""
+        """Computes (I + x' diag(s) x)⁻¹ for each way, or one for all; None for the identity."""
 
     def outside(self, h: Float[Array, "W N"]) -> Float[Array, ""]:
-        """Computes the norm of the part of h x that these coordinates do not hold."""
+        """Computes the norm of the part of h x outside of these coordinates."""
 
     def weights(self, v: Float[Array, "W m"]) -> Float[Array, "W d"]:
         """Computes w."""
 
 
 class SampleCoordinates(NamedTuple):
-    """w = v x with v [W,N]: cheap, with as many null directions as the samples are dependent."""
+    """w = v x with v [W,N]: cheap, with null directions if samples are linearly dependent."""
 
     x: Float[Array, "N d"]
     gram: Float[Array, "N N"]
 
     @classmethod
     def of(cls, x: Float[Array, "N d"]) -> "SampleCoordinates":
-        """Coordinates for the centred support x."""
+        """Makes coordinates for the centred support x."""
         return cls(x, product(x, x.T))
 
     def scores(self, v: Float[Array, "W N"]) -> Float[Array, "W N"]:
@@ -56,7 +56,7 @@ class SampleCoordinates(NamedTuple):
         return product(v, self.gram)
 
     def combine(self, h: Float[Array, "W N"]) -> Float[Array, "W N"]:
-        """Returns h without its mean: the Gram matrix has the null vector 1, along which rounding would grow unseen."""
+        """Returns h minus its mean, since rounding would grow along the Gram matrix's null vector 1."""
         return h - h.mean(axis=1, keepdims=True)
 
     def inner(self, v: Float[Array, "W N"], other: Float[Array, "W N"], scores: Float[Array, "W N"]) -> Array:
@@ -64,11 +64,11 @@ class SampleCoordinates(NamedTuple):
         return jnp.sum(v * scores)
 
     def inverse(self, s: Float[Array, "W N"]) -> None:
-        """No preconditioner."""
+        """Returns None: no preconditioner."""
         return
 
     def outside(self, h: Float[Array, "W N"]) -> Float[Array, ""]:
-        """Nothing is outside."""
+        """Returns 0: these coordinates span all of h x."""
         return jnp.zeros(())
 
     def weights(self, v: Float[Array, "W N"]) -> Float[Array, "W d"]:
@@ -85,7 +85,7 @@ class DirectionCoordinates(NamedTuple):
 
     @classmethod
     def of(cls, x: Float[Array, "N d"]) -> "DirectionCoordinates":
-        """Coordinates for the centred support x, by `orthogonal`."""
+        """Makes coordinates for the centred support x with `orthogonal`."""
         return cls(*orthogonal(x))
 
     def scores(self, v: Float[Array, "W m"]) -> Float[Array, "W N"]:
@@ -93,7 +93,7 @@ class DirectionCoordinates(NamedTuple):
         return product(v, self.z.T)
 
     def combine(self, h: Float[Array, "W N"]) -> Float[Array, "W m"]:
-        """Computes h Z, less its sum over the ways, which the scores do not feel and rounding would grow."""
+        """Computes h Z minus its mean over the ways, which does not change the loss, so that rounding would grow."""
         v = product(h, self.z)
         return v - v.mean(axis=0)
 
@@ -102,13 +102,13 @@ class DirectionCoordinates(NamedTuple):
         return jnp.sum(v * other)
 
     def inverse(self, s: Float[Array, "W N"]) -> Float[Array, "P m m"]:
-        """Computes (I + Z' diag(s) Z)⁻¹ for each way, or for their mean where those would be too large."""
-        if len(s) * self.z.shape[1] ** 2 > _MOST_INVERTED:
+        """Computes (I + Z' diag(s) Z)⁻¹ for each way, or for their mean if those would be too large."""
+        if len(s) * self.z.shape[1] ** 2 > _MAX_INVERTED:
             s = s.mean(axis=0, keepdims=True) * (len(s) / max(len(s) - 1, 1))
 
-        def invert(s: Float[Array, "N"]) -> Float[Array, "m m"]:
+        def invert(s: Float[Array, " N"]) -> Float[Array, "m m"]:
             scatter = product(self.z.T * s, self.z)
-            # Rounding is relative to the diagonal; adding as much keeps the inverse positive.
+            # Adding the size of the rounding, which is relative to the diagonal, keeps the inverse positive.
             scatter = scatter + jnp.diag(1.0 + len(scatter) * _EPS * jnp.diagonal(scatter))
             return invert_positive(scatter)
 
@@ -124,20 +124,20 @@ class DirectionCoordinates(NamedTuple):
 
 
 class _Orthogonal(NamedTuple):
-    """State of `orthogonal`: `found` counts the directions; `size` holds the squared norms of the rows of `rest`."""
+    """State of `orthogonal`: `rank` counts the directions; `size` holds the squared norms of the rows of `rest`."""
 
-    found: Int[Array, ""]
+    rank: Int[Array, ""]
     rest: Float[Array, "N d"]
     z: Float[Array, "N m"]
     directions: Float[Array, "m d"]
-    size: Float[Array, "N"]
+    size: Float[Array, " N"]
 
 
 def orthogonal(x: Float[Array, "N d"]) -> tuple[Float[Array, "N m"], Float[Array, "m d"], Float[Array, "N d"]]:
     """Factors x = Z Q + E with orthonormal rows of Q, m = min(N, d); Z and Q are zero beyond the rank of x.
 
-    E is what rounding leaves outside of the rows of Q, nothing where there are d of them. Gram-Schmidt, each time with
-    the largest remaining row; on x itself, since the Gram matrix has lost what is smaller than √eps of the largest.
+    E is the rounding error outside of the rows of Q, 0 if there are d of them. Uses Gram-Schmidt with the largest
+    remaining row, on x itself, since the Gram matrix loses everything below √eps of its largest entry.
     """
     rows, width = x.shape
     rank = min(rows, width)
@@ -148,20 +148,22 @@ def orthogonal(x: Float[Array, "N d"]) -> tuple[Float[Array, "N m"], Float[Array
     smallest = (4 * _EPS) ** 2 * jnp.max(squares(x))
 
     def unfinished(state: _Orthogonal) -> Array:
-        return (state.found < rank) & (jnp.max(state.size) > smallest)
+        return (state.rank < rank) & (jnp.max(state.size) > smallest)
 
     def extend(state: _Orthogonal) -> _Orthogonal:
         q = state.rest[jnp.argmax(state.size)]
         q = q / jnp.linalg.norm(q)
-        q = q - product(product(state.directions, q), state.directions)  # what rounding left along earlier ones
+        q = q - product(
+            product(state.directions, q), state.directions
+        )  # removes rounding errors along earlier directions
         q = q / jnp.linalg.norm(q)
         along = product(state.rest, q)
         rest = state.rest - along[:, None] * q
         return _Orthogonal(
-            state.found + 1,
+            state.rank + 1,
             rest,
-            state.z.at[:, state.found].set(along),
-            state.directions.at[state.found].set(q),
+            state.z.at[:, state.rank].set(along),
+            state.directions.at[state.rank].set(q),
             squares(rest),
         )
 
@@ -170,11 +172,11 @@ def orthogonal(x: Float[Array, "N d"]) -> tuple[Float[Array, "N m"], Float[Array
     )
     end = jax.lax.while_loop(unfinished, extend, start)
     rest = end.rest - product(product(end.rest, end.directions.T), end.directions)
-    return end.z, end.directions, jnp.where(end.found < width, rest, 0.0)
+    return end.z, end.directions, jnp.where(end.rank < width, rest, 0.0)
 
 
 def invert_positive(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
-    """Inverts a symmetric positive definite matrix: `solve_positive` by blocks, in matrix products."""
+    """Inverts a symmetric positive definite matrix, as `solve_positive` but in blocks, with matrix products."""
     size = matrix.shape[0]
     block = min(size, _INVERSE_BLOCK)
     padded = -(-size // block) * block

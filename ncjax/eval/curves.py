@@ -1,4 +1,4 @@
-"""Accuracy against the number of shots or of ways."""
+"""Accuracy as a function of the number of shots or ways."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,12 +7,13 @@ from typing import Any, Literal
 import numpy as np
 
 from ncjax.checks import encode_labels, whole_number
+from ncjax.devices import on_data_mesh
 from ncjax.equality import EqualByValue
 from ncjax.errors import InputError
 from ncjax.eval.arrays import feature_episodes
 from ncjax.eval.intervals import COVERS
 from ncjax.eval.report import EpisodeReport, percent
-from ncjax.eval.sampling import settle_queries
+from ncjax.eval.sampling import normalize_queries
 
 Over = Literal["shots", "ways"]
 SHOTS = (1, 2, 5, 10, 20, 50)
@@ -21,12 +22,12 @@ WAYS = (2, 5, 10, 20, "all")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AccuracyCurve(EqualByValue):
-    """Reports at several numbers of shots or ways; what a plot of them needs.
+    """Reports at several numbers of shots or ways.
 
     Attributes:
         over: "shots" or "ways".
         values: The numbers, ascending.
-        reports: One for each value.
+        reports: The report at each value.
     """
 
     over: Over
@@ -35,21 +36,21 @@ class AccuracyCurve(EqualByValue):
 
     @property
     def accuracy(self) -> np.ndarray:
-        """[v], fractions."""
+        """The accuracies [v], fractions."""
         return np.array([report.accuracy for report in self.reports])
 
     def interval(self, name: str) -> np.ndarray:
-        """[v], half widths of "ci95", "same_classes_ci95" or "target_ci95"."""
+        """Returns the half widths [v] of "ci95", "same_classes_ci95" or "target_ci95"."""
         return np.array([getattr(report, name) for report in self.reports])
 
     def ends(self, name: str) -> np.ndarray:
-        """[v,2], lower and upper ends of the same, within 0 to 1; NaN where there is none."""
-        found = [report.intervals[name] for report in self.reports]
-        return np.array([(np.nan, np.nan) if one is None else (one.low, one.high) for one in found])
+        """Returns the lower and upper ends [v,2] of an interval, within 0 to 1; NaN where there is none."""
+        intervals = [report.intervals[name] for report in self.reports]
+        return np.array([(np.nan, np.nan) if ends is None else (ends.low, ends.high) for ends in intervals])
 
     def __str__(self) -> str:
-        """A line for each value with its intervals, under a line that says what they cover."""
-        covers = [f"± {name}: {what}" for name, what in COVERS.items()]
+        """Lists accuracy and intervals for each value, below lines that say what the intervals cover."""
+        covers = [f"± {name}: {covered}" for name, covered in COVERS.items()]
         columns = "  ".join(f"{'± ' + name:>19}" for name in COVERS)
         lines = [*covers, f"{self.over:>5}  {'accuracy':>9}  {columns}"]
         for value, report in zip(self.values, self.reports, strict=True):
@@ -61,52 +62,53 @@ class AccuracyCurve(EqualByValue):
 def trace_curve(
     evaluate: Callable[..., EpisodeReport], labels: Any, over: Over, values: Sequence[int | str] | None, settings: dict
 ) -> AccuracyCurve:
-    """`evaluate` at each value; without `values`, at those of the usual ones that the labels have images for."""
+    """Evaluates at each value; `values` defaults to the common values that the labels have enough images for."""
     if over not in ("shots", "ways"):
-        raise InputError(f'over={over!r}: accuracy goes against "shots" or "ways"')
+        raise InputError(f'over={over!r}: give "shots" or "ways"')
     if over in settings:
-        raise InputError(f"{over}= is what the curve goes over; give values= instead")
+        raise InputError(f"{over}= is set by the curve; give values= instead")
     if settings.get("plan") is not None:
-        raise InputError("a plan has one number of ways and of shots, a curve several: leave plan= out")
+        raise InputError("a plan has one number of ways and shots, a curve has several: leave plan= out")
     _, _, size = encode_labels(labels)
     if not len(size):
         raise InputError("there are no labels: a curve needs images")
-    queries = settle_queries(settings.get("queries", 15))
-    most = len(size) if over == "ways" else int(size.min()) - (1 if queries == "all" else queries)
+    queries = normalize_queries(settings.get("queries", 15))
+    largest = len(size) if over == "ways" else int(size.min()) - (1 if queries == "all" else queries)
     chosen = values if values is not None else (SHOTS if over == "shots" else WAYS)
     if isinstance(chosen, str) or not np.ndim(chosen) or not len(chosen):
         raise InputError(f"values={chosen!r}: give a list of numbers of {over}")
-    if values is not None and "all" in list(map(str, chosen)) and most < (2 if over == "ways" else 1):
+    if values is not None and "all" in list(map(str, chosen)) and largest < (2 if over == "ways" else 1):
         raise InputError(
             f'"all" {over} are too few: there is one class'
             if over == "ways"
             else f'"all" shots are too few: the smallest class has {size.min()} images, and {queries} are queries'
         )
-    numbers = sorted({most if isinstance(v, str) and v == "all" else whole_number(over, v) for v in chosen})
+    numbers = sorted({largest if isinstance(v, str) and v == "all" else whole_number(over, v) for v in chosen})
     if values is None:
-        # The smallest stays, so that data too small for any of them gives evaluate's own error.
-        numbers = [number for number in numbers if number <= most] or numbers[:1]
+        # Keeps the smallest, so that `evaluate` raises its own error if there are too few images for any.
+        numbers = [number for number in numbers if number <= largest] or numbers[:1]
     return AccuracyCurve(over, tuple(numbers), tuple(evaluate(**{over: number}, **settings) for number in numbers))
 
 
+@on_data_mesh
 def feature_curve(
     features: Any, labels: Any, *, over: Over = "shots", values: Sequence[int | str] | None = None, **settings: Any
 ) -> AccuracyCurve:
-    """Accuracy of features from anywhere against shots or ways.
+    """Evaluates the accuracy of features at several numbers of shots or ways.
 
-    Against shots, the classes and queries of episode e are the same at every value, and the support grows; with
-    ``queries="all"`` the queries are what each support leaves.
+    Over shots, the classes and queries of episode e are the same at every value, and the support grows; with
+    ``queries="all"`` the queries are the rows outside each support.
 
     Args:
         features: [n,d].
         labels: [n].
         over: "shots" or "ways".
-        values: Numbers of shots or ways; "all" is as many as there are. By default 1, 2, 5, 10, 20, 50 shots or
-            2, 5, 10, 20, all ways, of these as many as the labels have images for.
-        **settings: As of `feature_episodes`.
+        values: Numbers of shots or ways; "all" is the largest possible number. Defaults to those of 1, 2, 5, 10, 20, 50
+            shots or 2, 5, 10, 20, all ways that the labels have enough images for.
+        **settings: As in `feature_episodes`.
 
     Raises:
-        InputError: As `feature_episodes`; or `over` is neither.
+        InputError: As in `feature_episodes`; or `over` is neither "shots" nor "ways".
     """
 
     def evaluate(**settings: Any) -> EpisodeReport:

@@ -1,8 +1,8 @@
-"""Few-shot heads: from a labelled support set to scores of the queries, each a pure function of one episode.
+"""Few-shot heads: pure functions that score an episode's queries from its labelled support.
 
 A head is called as ``head(support [N,d], labels [N], query [M,d], ways) -> (logits [M,W], info)`` with labels in
-0..W-1, and can be vmapped and jitted. `info` is a pytree of diagnostics, empty where there is nothing to tell.
-Any pytree with that signature is a head; `Head` makes one of a function.
+0..W-1, and can be vmapped and jitted. `info` is a pytree of diagnostics, which may be empty. Any pytree with that
+signature is a head; `Head` wraps a function as a head.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer, Real
 
 from ncjax.errors import InputError
 from ncjax.eval.linear import Linear, fit_ridge, product
@@ -43,7 +43,7 @@ __all__ = [
 class Head:
     """A named head: ``solve(support, labels, query, ways, **hyperparameters) -> (logits, info)``.
 
-    A pytree whose leaves are the hyperparameters, so that another value of one does not compile again.
+    A pytree whose leaves are the hyperparameters, so that other values do not compile again.
     """
 
     name: str
@@ -51,20 +51,24 @@ class Head:
     hyperparameters: Mapping[str, float | Array] = dataclasses.field(default_factory=dict)
 
     def __call__(
-        self, support: Float[Array, "N d"], labels: Int[Array, "N"], query: Float[Array, "M d"], ways: int
+        self,
+        support: Real[Array | np.ndarray, "N d"],
+        labels: Integer[Array | np.ndarray, " N"],
+        query: Real[Array | np.ndarray, "M d"],
+        ways: int,
     ) -> tuple[Float[Array, "M W"], Any]:
-        """Scores [M,W] of the queries, and diagnostics; computed in float32 whatever the features' type."""
+        """Computes scores [M,W] of the queries, and diagnostics, in float32 for features of any type."""
         support, query = jnp.asarray(support, jnp.float32), jnp.asarray(query, jnp.float32)
         return self.solve(support, labels, query, ways, **self.hyperparameters)
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={_shown(value)}" for name, value in self.hyperparameters.items())
+        values = ", ".join(f"{name}={_format(value)}" for name, value in self.hyperparameters.items())
         return f"{self.name}({values})" if values else self.name
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fitting:
-    """A `Head.solve` in two parts: ``fit(support, labels, ways, **hyperparameters) -> (scorer, info)``, then scores."""
+    """A `Head.solve` that first fits: ``fit(support, labels, ways, **hyperparameters) -> (scorer, info)``."""
 
     fit: Callable[..., tuple[Any, Any]]
 
@@ -78,7 +82,7 @@ class _Fitting:
 @partial(jax.tree_util.register_dataclass, data_fields=("head", "support", "labels"), meta_fields=("ways",))
 @dataclasses.dataclass(frozen=True)
 class Unfitted:
-    """The scorer of a head that is one function: it sees the support again with every batch of queries."""
+    """The scorer of a head without a separate fit, which reads the support again for every batch of queries."""
 
     head: Callable[..., Any]
     support: Array
@@ -86,36 +90,39 @@ class Unfitted:
     ways: int
 
     def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
-        """The head's scores of `features`."""
+        """Computes the head's scores of `features`."""
         logits: Array = self.head(self.support, self.labels, features, self.ways)[0]
         return logits
 
 
 def fit(
-    head: Callable[..., Any], support: Float[Array, "N d"], labels: Int[Array | np.ndarray, "N"], ways: int
+    head: Callable[..., Any],
+    support: Real[Array | np.ndarray, "N d"],
+    labels: Integer[Array | np.ndarray, " N"],
+    ways: int,
 ) -> tuple[Any, Any]:
     """Fits a head to one support, once for any number of queries.
 
     Returns:
-        A scorer, a pytree called as ``scorer(query [M,d]) -> logits [M,W]`` (for ncjax's own heads `Centres`,
-        `Directions` or `Linear`; for others it calls the head again), and diagnostics.
+        A scorer, a pytree that is called as ``scorer(query [M,d]) -> logits [M,W]``, and diagnostics. The scorer is
+        `Centres`, `Directions` or `Linear` for ncjax's heads; for other heads it calls the head again.
     """
     if isinstance(head, Head) and isinstance(head.solve, _Fitting):
         return head.solve.fit(jnp.asarray(support, jnp.float32), labels, ways, **head.hyperparameters)
     return Unfitted(head, jnp.asarray(support), jnp.asarray(labels), ways), {}
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{float(value):g}" if np.ndim(value) == 0 else f"array{list(np.shape(value))}"
 
 
 def _positive(name: str, value: Any) -> Any:
-    """`value`, if it is a positive number, or an array of them; what is being traced is not looked at."""
+    """Returns a positive number or array of such; raises InputError for others. Tracers are not checked."""
     if isinstance(value, jax.core.Tracer):
         return value
     given = np.asarray(value)
     if given.dtype.kind in "iuf":
-        with np.errstate(over="ignore"):  # what overflows is told below
+        with np.errstate(over="ignore"):  # overflow gives infinity, an error below
             array = given.astype(np.float32)
         if (np.isfinite(array) & (array > 0)).all():
             return value
@@ -131,7 +138,7 @@ def ncc() -> Head:
 
 
 def cosine() -> Head:
-    """Nearest class centre by cosine: logits = cos(q, μ_w), in -1..1, and 0 where either has no direction."""
+    """Nearest class centre by cosine: logits = cos(q, μ_w), in -1..1; 0 if either vector is zero."""
     return Head("cosine", _SOLVE["cosine"])
 
 
@@ -157,9 +164,9 @@ HEADS: Mapping[str, Callable[[], Head]] = {"ncc": ncc, "cosine": cosine, "ridge"
 
 
 def get(head: str | Callable[..., Any]) -> Callable[..., Any]:
-    """The head of that name with its default hyperparameters; a head is returned as it is.
+    """Returns the head of that name with default hyperparameters, or the given head.
 
-    A bare function with the signature of a head becomes a `Head`.
+    Wraps a function with the signature of a head in a `Head`.
 
     Raises:
         InputError: No head has that name.
@@ -170,18 +177,20 @@ def get(head: str | Callable[..., Any]) -> Callable[..., Any]:
         return HEADS[head]()
     if not callable(head):
         raise InputError(f"head is a {type(head).__name__}; give a name ({', '.join(HEADS)}) or a callable pytree")
-    if any(head is make for make in HEADS.values()):  # ncjax.eval.heads.ridge in the place of …ridge()
+    if any(head is make for make in HEADS.values()):  # ncjax.eval.heads.ridge instead of ncjax.eval.heads.ridge()
         return head()
     if jax.tree_util.all_leaves([head]):  # a plain function, which cannot itself be an argument of jit
         return Head(getattr(head, "__name__", "head"), head)
     return head
 
 
-def class_means(features: Float[Array, "N d"], labels: Int[Array | np.ndarray, "N"], ways: int) -> Float[Array, "W d"]:
-    """The mean of each class; of a class without rows, 0."""
+def class_means(
+    features: Float[Array, "N d"], labels: Integer[Array | np.ndarray, " N"], ways: int
+) -> Float[Array, "W d"]:
+    """Computes the mean of each class; 0 for a class without rows."""
     rows, width = features.shape
     in_order = np.repeat(np.arange(ways), rows // ways)
-    # Labels that are known while tracing, and in the engine's order: a plain mean, which is faster.
+    # The engine's labels are known while tracing and in order, which allows a plain mean: faster.
     if isinstance(labels, np.ndarray) and np.array_equal(labels, in_order):
         return features.reshape(ways, rows // ways, width).mean(axis=1)
     member = jax.nn.one_hot(labels, ways, axis=0, dtype=features.dtype)
@@ -190,25 +199,25 @@ def class_means(features: Float[Array, "N d"], labels: Int[Array | np.ndarray, "
 
 
 class Centres(NamedTuple):
-    """Scores by distance to the means of the classes."""
+    """Scores by distance to the class means."""
 
     means: Float[Array, "W d"]
 
     def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
-        """Minus the squared distances of `features`."""
-        # Differences, not ‖q‖² + ‖μ‖² - 2q·μ, which loses everything when the classes have collapsed.
+        """Computes minus the squared distances of `features`."""
+        # Differences, since ‖q‖² + ‖μ‖² - 2q·μ loses all digits when the classes have collapsed.
         difference = features[:, None, :] - self.means
         return -jnp.sum(difference * difference, axis=-1)
 
 
 class Directions(NamedTuple):
-    """Scores by the cosine with the means of the classes; `means` are of unit norm, or 0."""
+    """Scores by the cosine with the class means; `means` have unit norm, or are 0."""
 
     means: Float[Array, "W d"]
 
     def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
-        """The cosines of `features`."""
-        # 1 - ½‖q/‖q‖ - μ/‖μ‖‖² is the cosine, and keeps its digits where all directions are nearly one.
+        """Computes the cosines of `features`."""
+        # 1 - ½‖q/‖q‖ - μ/‖μ‖‖² is the cosine, and keeps its digits if all directions are nearly equal.
         query = unit_norm(features)
         difference = query[:, None, :] - self.means
         directed = jnp.any(query != 0, axis=-1)[:, None] & jnp.any(self.means != 0, axis=-1)
@@ -225,13 +234,13 @@ def _fit_cosine(support: Array, labels: Array, ways: int) -> tuple[Directions, I
 
 def _fit_ridge(support: Array, labels: Array, ways: int, *, alpha: Array) -> tuple[Linear, Info]:
     fitted = fit_ridge(support, labels, ways, alpha)
-    # Only differences of scores count here, and an offset that all ways share would swallow those of small features.
+    # Only differences of scores matter here, and an offset common to all ways would absorb those of small features.
     # The mean target is 2 count / N - 1; differences of counts are exact.
     counts = jnp.sum(jax.nn.one_hot(labels, ways, dtype=fitted.offset.dtype), axis=0)
     return fitted._replace(offset=2.0 * (counts - counts[0]) / len(labels)), {}
 
 
-# One object a head: compiled programs are looked up by it.
+# One object for each head, since it is part of the key of compiled programs.
 _SOLVE = {
     "ncc": _Fitting(_fit_ncc),
     "cosine": _Fitting(_fit_cosine),

@@ -1,4 +1,4 @@
-"""95 % intervals of few-shot accuracy, each named by what it covers. NumPy, float64, on the host."""
+"""95 % intervals of few-shot accuracy, each named by what it covers. float64 in NumPy, on the host."""
 
 import math
 from collections.abc import Callable
@@ -25,12 +25,12 @@ WITHOUT = {
 
 
 def t_quantile(df: int) -> float:
-    """The 97.5 % quantile of Student's t with `df` degrees of freedom; NaN below 1."""
+    """Returns the 97.5 % quantile of Student's t with `df` degrees of freedom; NaN below 1."""
     return float(stdtrit(df, 0.975)) if df >= 1 else math.nan
 
 
 def mean_interval(values: np.ndarray) -> float:
-    """Half width of the t interval of a mean of independent values [E]; NaN for one value."""
+    """Computes the half width of the t interval of the mean of independent values [E]; NaN for one value."""
     count = len(values)
     if count < 2:
         return math.nan
@@ -38,38 +38,38 @@ def mean_interval(values: np.ndarray) -> float:
 
 
 def around(value: float, half_width: float, low: float = 0.0, high: float = 1.0) -> Interval | None:
-    """The interval of that half width, within `low` to `high`; None for a half width of NaN."""
+    """Returns the interval of that half width, clipped to `low` and `high`; None for a half width of NaN."""
     if math.isnan(half_width):
         return None
     return Interval(max(value - half_width, low), min(value + half_width, high), value)
 
 
 def target_interval(per_episode: np.ndarray, classes: np.ndarray, num_classes: int) -> Interval | None:
-    """Of an accuracy, for new classes and new images from the population that these classes are a sample of.
+    """Computes the interval of an accuracy for new classes and images from the population of these classes.
 
-    Few-shot accuracy is a U-statistic over classes, and over images within them. Its variance by the
-    delete-one-class jackknife (Arvesen 1969), with t(k-1): the replicate without class c is the mean of those
-    episodes that do not hold c, so that one set of episodes gives them all. Images belong to classes, so that what
-    they add is in it already; so is, k-1 times over and more, the drawing of episodes: few episodes widen it.
+    Few-shot accuracy is a U-statistic over classes, and over images within classes. Its variance is estimated by the
+    delete-one-class jackknife (Arvesen 1969), with t(k-1): the replicate without class c is the mean of the episodes
+    that do not hold c, so that one set of episodes gives all replicates. This includes the variance of the images of a
+    class, and k-1 times or more the variance of drawing episodes: few episodes widen the interval.
 
-    Jackknife and t interval are on the scale of log odds, where the accuracy of few classes is less skewed, around the
-    jackknife estimate there (Tukey 1958); half a query is added to the right and to the wrong ones, since a replicate
-    may have none wrong.
+    Jackknife and t interval use the scale of log odds, where the accuracy of few classes is less skewed, around the
+    jackknife estimate on that scale (Tukey 1958). Half a query is added to the correct and to the wrong queries, since
+    a replicate may have no wrong query.
 
     In simulations of 5-way episodes of 15 queries a class (accuracies 0.3 to 0.995; 6, 7, 8, 12 and 20 classes; 160
-    draws of classes for each setting, whose coverage so has a standard error of 2 %) with 1,000 episodes it covered in
-    91 to 99 % of the draws that gave one where every class has an accuracy of its own from a beta distribution of
-    a + b = 30 or 200, or every pair of classes log-normal confusions: on average 96 %, and 97 % at 0.995, where the
-    drawing of the episodes is much of what is measured. Of a distribution of a + b = 5, whose classes are nearly all
-    without errors near 100 %, it covered in 91 to 98 %, but at 0.98 in 87 to 96 %, and at 0.995 up to 30 % of draws
-    gave none: few classes do not show what is rare among classes. With 10,000 episodes (80 draws, a standard error of
-    3 %) it covered in 88 to 100 %, on average in 94 %; of a + b = 5 at 0.98 in 85 to 89 %.
+    draws of classes for each setting, a standard error of 2 %) with 1,000 episodes it covered in 91 to 99 % of the
+    draws that gave an interval, if every class has an accuracy of its own from a beta distribution with a + b = 30 or
+    200, or every pair of classes log-normal confusions: on average 96 %, and 97 % at 0.995, where drawing episodes is
+    much of the variance. With a + b = 5, where nearly all classes near 100 % are without errors, it covered in 91 to
+    98 %, but at 0.98 in 87 to 96 %, and at 0.995 up to 30 % of draws gave none: few classes do not show what is rare
+    among classes. With 10,000 episodes (80 draws, a standard error of 3 %) it covered in 88 to 100 %, on average in
+    94 %; with a + b = 5 at 0.98 in 85 to 89 %.
 
-    In simulations of 5-way 1-shot NCC (Gaussian classes in 16 dimensions, of one variance or of log-normal ones; 6 or 8
+    In simulations of 5-way 1-shot NCC (Gaussian classes in 16 dimensions with equal or log-normal variances; 6 or 8
     classes of 30 images, accuracies 0.32 to 0.997; 300 draws of classes for each) it covered in 92 to 99 % of the draws
-    that gave one with 2,000 episodes, and in 94 to 100 % with 400. It covers less often where most draws of so few
-    classes hold none of what makes errors: of classes from 30 groups, alike within a group and far apart otherwise, 6
-    and 8 at 94 % covered in 92 and 87 % of draws.
+    that gave an interval with 2,000 episodes, and in 94 to 100 % with 400. It covers less if most draws of few classes
+    lack the cause of errors: for 6 and 8 classes from 30 groups, alike within a group and otherwise far apart, at 94 %
+    accuracy, it covered in 92 and 87 % of draws.
 
     Args:
         per_episode: Accuracies [E].
@@ -77,8 +77,8 @@ def target_interval(per_episode: np.ndarray, classes: np.ndarray, num_classes: i
         num_classes: k.
 
     Returns:
-        The interval, which holds the accuracy itself; None where no episode leaves some class out (as many ways as
-        classes), or where nothing varies with the class left out, as at 100 %.
+        The interval, which contains the accuracy; None if some class is in every episode (as many ways as classes), or
+        if accuracy is the same whichever class is left out, as at 100 %.
     """
     values = np.asarray(per_episode, np.float64)
     shares = np.concatenate([values, 1 - values])
@@ -91,15 +91,16 @@ def target_interval(per_episode: np.ndarray, classes: np.ndarray, num_classes: i
 
 
 def difference_interval(differences: np.ndarray, classes: np.ndarray, num_classes: int) -> Interval | None:
-    """`target_interval` of a difference of accuracies, from paired differences [E].
+    """Computes `target_interval` for a difference of accuracies, from paired differences [E].
 
-    The scale is asinh(difference/c), c three quarters of the mean size of an episode's difference: a straight line for
-    differences of either sign, and a logarithm where nearly all have one sign, as of heads near 100 %, and are skewed.
-    In simulations as of `target_interval` (NCC on all dimensions and on three quarters of them, 400 episodes, 150 draws
-    of 6 or 8 classes, accuracies 0.80 to 0.997) it covered in 94 to 98 % of draws, the plain t interval in 78 to 96 %.
+    The scale is asinh(difference/c), c three quarters of the mean absolute difference of an episode: linear for
+    differences of both signs, logarithmic if nearly all have one sign and are skewed, as for heads near 100 %. In
+    simulations like those of `target_interval` (NCC on all dimensions and on three quarters of them, 400 episodes, 150
+    draws of 6 or 8 classes, accuracies 0.80 to 0.997) it covered in 94 to 98 % of draws, the plain t interval in 78 to
+    96 %.
 
     Returns:
-        The interval, within -1 to 1; None as of `target_interval`.
+        The interval, within -1 to 1; None as in `target_interval`.
     """
     values = np.asarray(differences, np.float64)
     unit = 0.75 * float(np.abs(values).mean())
@@ -114,7 +115,7 @@ def difference_interval(differences: np.ndarray, classes: np.ndarray, num_classe
 
 
 def longer_side(interval: Interval | None) -> float:
-    """From the estimate to the end that is further away; NaN without an interval."""
+    """Returns the distance from the estimate to the farther end; NaN without an interval."""
     return math.nan if interval is None else max(interval.estimate - interval.low, interval.high - interval.estimate)
 
 
@@ -125,23 +126,25 @@ def _jackknife_interval(
     scale: Callable[[np.ndarray], np.ndarray],
     inverse: Callable[[float], float],
 ) -> Interval | None:
-    """The t interval of the mean of values [E] by leaving out each class, made on a scale."""
+    """Computes the t interval of the mean of values [E] on a scale, by leaving out each class."""
     replicates = _without_each_class(values, classes, num_classes)
     if replicates is None:
         return None
-    whole, left = float(scale(values.mean())), scale(replicates)
-    centre = num_classes * whole - (num_classes - 1) * float(left.mean())
-    reach = t_quantile(num_classes - 1) * _jackknife_error(left)
+    whole, left_out = float(scale(values.mean())), scale(replicates)
+    centre = num_classes * whole - (num_classes - 1) * float(left_out.mean())
+    half_width = t_quantile(num_classes - 1) * _jackknife_error(left_out)
     mean = float(values.mean())
-    return Interval(min(float(inverse(centre - reach)), mean), max(float(inverse(centre + reach)), mean), mean)
+    return Interval(
+        min(float(inverse(centre - half_width)), mean), max(float(inverse(centre + half_width)), mean), mean
+    )
 
 
 def _without_each_class(values: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray | None:
-    """The mean of the episodes that do not hold class c, for each c [k]; None where one has none, or all are equal."""
+    """Computes the mean of the episodes without class c, for each c [k]; None if some c has none, or all are equal."""
     count = len(values) - np.bincount(classes.ravel(), minlength=num_classes)
     if count.min() == 0:
         return None
-    # Deviations from the mean are summed, since total less class sum would cancel.
+    # sums deviations from the mean, since the total minus the sum of a class would cancel
     deviation = values - values.mean()
     held = np.bincount(classes.ravel(), np.repeat(deviation, classes.shape[1]), minlength=num_classes)
     replicates = values.mean() - held / count
@@ -149,19 +152,19 @@ def _without_each_class(values: np.ndarray, classes: np.ndarray, num_classes: in
 
 
 def _jackknife_error(replicates: np.ndarray) -> float:
-    """The standard error from the values [k] with one part of k left out in turn."""
+    """Computes the standard error from the k values with each of k parts left out."""
     k = len(replicates)
     return math.sqrt((k - 1) / k * float(np.sum((replicates - replicates.mean()) ** 2)))
 
 
 class ImageSums(NamedTuple):
-    """Sums over the episodes in which image i served.
+    """Sums over the episodes that use image i.
 
     Attributes:
-        support_accuracy: [n], of the accuracies of the episodes with i in the support.
-        support_count: [n], their number.
-        query_correct: [n], how often i was classified rightly as a query.
-        query_count: [n], how often it was a query.
+        support_accuracy: [n], sum of the accuracies of the episodes with i in the support.
+        support_count: [n], number of these episodes.
+        query_correct: [n], how often i was a query that was classified correctly.
+        query_count: [n], how often i was a query.
     """
 
     support_accuracy: np.ndarray
@@ -178,25 +181,26 @@ def same_classes_interval(
     num_classes: int,
     shots: int,
 ) -> float:
-    """Half width for new images of the same classes.
+    """Computes the half width of the interval for new images of the same classes.
 
     The accuracy over all episodes is a U-statistic over the n_c images of each class c. To first order (Hoeffding
     1948) its variance is Σ_c n_c Var(ψ_i), with the influence of one image
 
         n_c ψ_i = (q_i - q_c) / k  +  (W S / k) (s_i - s_c),
 
-    q_i the share of times that i is classified rightly as a query, s_i the mean accuracy of the episodes with i in
-    the support, q_c and s_c their means over the class. Variances of q_i and s_i are estimated from pairs of
-    different episodes with the same image, so that the noise of few episodes an image does not enter; the variance
-    of drawing the episodes is then added once. The differences are too small by the factor 1 - S / n_c, to first
-    order, for which the variance is corrected: an image in the support is missing from the other places of the
-    support, and one that is a query cannot be in the support.
+    q_i the share of queries of i that are classified correctly, s_i the mean accuracy of the episodes with i in the
+    support, q_c and s_c their means over the class. Variances of q_i and s_i are estimated from pairs of different
+    episodes with the same image, which excludes the noise of few episodes for an image; the variance of drawing the
+    episodes is then added once. To first order, the differences are too small by the factor 1 - S / n_c, for which the
+    variance is corrected: an image in the support is missing from the other places of the support, and a query cannot
+    be in the support.
 
-    With few episodes for the number of shots, the part of the images is lost in the noise of the episodes, and may be
-    estimated as 0 or less: there is no interval then, and more episodes give one. In simulation (20 classes, 5-way, 15
-    queries, 200 draws) it covered in 92-98 % of draws with 4,000 episodes, for 1 shot of 20 and of 100 images, 5 of 8
-    (3 queries), 20 and 100, 10 and 20 of 40. With 200 to 2,000 episodes it covered in 91-98 % of draws that gave one:
-    all of 120 for 1 shot of 100 images and 5 of 20 and 100, 93 % for 20 of 40, 54 and 78 % for 50 of 150.
+    If episodes are few for the number of shots, the variance of the images is lost in the noise of the episodes, and
+    its estimate may be 0 or less: then there is no interval, and more episodes give one. In simulation (20 classes,
+    5-way, 15 queries, 200 draws) it covered in 92-98 % of draws with 4,000 episodes, for 1 shot of 20 and of 100
+    images, 5 of 8 (3 queries), 20 and 100, 10 and 20 of 40. With 200 to 2,000 episodes it covered in 91-98 % of draws
+    that gave an interval: all of 120 draws for 1 shot of 100 images and 5 of 20 and 100, 93 % for 20 of 40, 54 and 78 %
+    for 50 of 150.
 
     Args:
         per_episode: Accuracies [E].
@@ -207,8 +211,8 @@ def same_classes_interval(
         shots: S.
 
     Returns:
-        The half width; NaN for one episode, where no image served twice, or where the part of the images is not
-        estimated as positive.
+        The half width; NaN for one episode, if no image is used twice, or if the estimated variance of the images is
+        not positive.
     """
     episodes, ways = classes.shape
     if episodes < 2:
@@ -231,7 +235,7 @@ def same_classes_interval(
     support_mean = ratio(by_class(support_sum), by_class(support_count))
     query_sum = query_correct - query_mean[codes] * query_count
     support_sum = support_sum - support_mean[codes] * support_count
-    # The sum over one image's pairs of episodes: the square of its sum, less the squares of its terms.
+    # The sum over an image's pairs of episodes is the square of its sum minus the squares of its terms.
     query_squares = by_class(query_count) * query_mean * (1 - query_mean)
     deviation = (values - mean)[:, None] - support_mean[classes]
     support_squares = shots * np.bincount(classes.ravel(), (deviation**2).ravel(), minlength=num_classes)
@@ -241,14 +245,14 @@ def same_classes_interval(
         return math.nan
     query_variance = ratio(by_class(query_sum**2) - query_squares, query_pairs)
     support_variance = ratio(by_class(support_sum**2) - support_squares, support_pairs)
-    # The class mean comes from the same episodes, which takes their variance over their number off every pair.
+    # The class mean comes from the same episodes, which lowers every pair by their variance over their number.
     held = np.bincount(classes.ravel(), minlength=num_classes)
     support_variance += ratio(support_squares / shots, held * (held - 1.0))
     covariance = ratio(by_class(query_sum * support_sum), by_class(query_count * support_count))
 
     weight = ways * shots
     influence = (query_variance + weight**2 * support_variance + 2 * weight * covariance) / num_classes**2
-    influence /= (1 - shots / size) ** 2  # a class has at least one image more than shots
+    influence /= (1 - shots / size) ** 2  # a class has more images than shots
     of_images, of_episodes = float(np.sum(influence / size)), float(values.var(ddof=1)) / episodes
     if of_images <= 0:
         return math.nan

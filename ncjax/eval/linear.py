@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Integer, Real
 
 from ncjax.errors import InputError
 
@@ -14,31 +15,36 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 class Linear(NamedTuple):
     """Scores ``(x - centre) @ weights.T + offset``.
 
-    Kept about a centre, since ``x @ weights.T + bias`` loses the digits that a large common offset takes.
+    Stores a centre, since ``x @ weights.T + bias`` loses digits to a large common offset.
     """
 
     weights: Float[Array, "W d"]
-    offset: Float[Array, "W"]
-    centre: Float[Array, "d"]
+    offset: Float[Array, " W"]
+    centre: Float[Array, " d"]
 
     def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
-        """The scores of `features`."""
+        """Computes the scores of `features`."""
         return product(features - self.centre, self.weights.T) + self.offset
 
     @property
-    def bias(self) -> Float[Array, "W"]:
+    def bias(self) -> Float[Array, "*batch W"]:
         """The intercept of the uncentred form, ``x @ weights.T + bias``."""
         return self.offset - jnp.einsum("...wd,...d->...w", self.weights, self.centre, precision=_HIGHEST)
 
 
-def fit_ridge(support: Float[Array, "N d"], labels: Int[Array, "N"], ways: int, alpha: float | Array = 1.0) -> Linear:
+def fit_ridge(
+    support: Real[Array | np.ndarray, "N d"],
+    labels: Integer[Array | np.ndarray, " N"],
+    ways: int,
+    alpha: float | Array = 1.0,
+) -> Linear:
     """Computes the weights and intercepts that minimise Σ_n ‖W x_n + b - y_n‖² + α‖W‖², y one-hot in ±1.
 
-    The same as scikit-learn's ``RidgeClassifier(alpha=α)`` (with two ways its one row is row 1 here). Solves the
+    Equals scikit-learn's ``RidgeClassifier(alpha=α)`` (with two ways, its single row is row 1 here). Solves the
     smaller of two systems: with centred X [N,d] and Y [N,W], W' = X'(XX' + αI)⁻¹Y (dual, N < d) = (X'X + αI)⁻¹X'Y.
 
-    In float32: where the largest eigenvalue of XX' is about 10⁵ times α or more, as with raw features that nearly
-    share one direction, predictions near a tie differ from those in float64. A larger α, or the transform "l2", helps.
+    In float32, predictions near a tie differ from those in float64 if the largest eigenvalue of XX' is about 10⁵ times
+    α or more, as for raw features that nearly share a direction. Increase α or use the "l2" transform.
     """
     check_one_number("alpha", alpha)
     support = jnp.asarray(support, jnp.float32)
@@ -60,8 +66,8 @@ def fit_ridge(support: Float[Array, "N d"], labels: Int[Array, "N"], ways: int, 
 def solve_positive(matrix: Float[Array, "m m"], right: Float[Array, "m c"]) -> Float[Array, "m c"]:
     """Solves a symmetric positive definite system by Gauss-Jordan elimination, stable without pivoting there.
 
-    For the few dozen unknowns of an episode this is as fast as batched LAPACK on one CPU device, and it does not
-    wait for a shared thread pool, where batched LAPACK stalls with several CPU devices.
+    For the few dozen unknowns of an episode, this is as fast as batched LAPACK on one CPU device. With several CPU
+    devices, batched LAPACK stalls on a shared thread pool, and this does not.
     """
     size = matrix.shape[0]
     row_number = jnp.arange(size)[:, None]
@@ -76,11 +82,11 @@ def solve_positive(matrix: Float[Array, "m m"], right: Float[Array, "m c"]) -> F
 
 
 def product(a: Array, b: Array) -> Array:
-    """The matrix product in full float32, on every device."""
+    """Computes the matrix product in full float32 on every device."""
     return jnp.matmul(a, b, precision=_HIGHEST)
 
 
 def check_one_number(name: str, value: Any) -> None:
-    """Raises if a penalty is an array of several."""
+    """Raises InputError if a penalty is an array of several numbers."""
     if jnp.ndim(value):
         raise InputError(f"{name} is an array {list(jnp.shape(value))}: one head takes one number; make one of each")

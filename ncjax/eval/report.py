@@ -1,4 +1,4 @@
-"""The outcome of an evaluation: accuracies, intervals named by what they cover, and the settings behind them."""
+"""The result of an evaluation: accuracies, intervals named by what they cover, and settings."""
 
 import dataclasses
 from typing import Any
@@ -21,13 +21,13 @@ from ncjax.interval import Interval
 
 
 def percent(half_width: float, digits: int) -> str:
-    """Half the width of an interval for a table; NaN, where there is no interval, as a dash."""
+    """Formats the half width of an interval for a table; NaN, for no interval, as a dash."""
     return f"{'–':>{digits}}  " if np.isnan(half_width) else f"{100 * half_width:{digits}.2f} %"
 
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeSettings:
-    """What was evaluated; see `ncjax.eval.episodes` for the meaning of each field."""
+    """The settings of an evaluation; `ncjax.eval.episodes` documents each field."""
 
     ways: int
     shots: int
@@ -41,15 +41,15 @@ class EpisodeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PairedDifference:
-    """The accuracy of one report less that of another on the same episodes.
+    """The accuracy of one report minus that of another on the same episodes.
 
     Attributes:
         difference: Mean of the paired differences, a fraction.
         ci95: Half width of the t interval over the paired episodes.
-        target_ci95: For new classes and images, the longer side of `target_interval`. NaN, in text a dash, without it.
+        target_ci95: For new classes and images, the longer side of `target_interval`; NaN, in text a dash, without it.
         episodes: The number of pairs.
-        target_interval: See `ncjax.eval.intervals.difference_interval`; None where every episode holds every class, or
-            nothing varies with the class left out.
+        target_interval: See `ncjax.eval.intervals.difference_interval`; None if every episode holds every class, or the
+            difference is the same whichever class is left out.
     """
 
     difference: float
@@ -60,7 +60,7 @@ class PairedDifference:
 
     @property
     def intervals(self) -> dict[str, Interval | None]:
-        """The ends of "ci95" and "target_ci95", within -1 to 1; None where there is none."""
+        """The intervals "ci95" and "target_ci95", within -1 to 1; None for no interval."""
         return {"ci95": around(self.difference, self.ci95, low=-1.0), "target_ci95": self.target_interval}
 
     def __str__(self) -> str:
@@ -72,26 +72,25 @@ class PairedDifference:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EpisodeReport(EqualByValue):
-    """Few-shot accuracy and what can be said about it. Accuracies and half widths are fractions.
+    """Few-shot accuracy with its intervals. Accuracies and half widths are fractions.
 
     Attributes:
-        accuracy: Mean over episodes; an episode's accuracy is the mean over its ways of the share of their queries
-            classified rightly.
-        ci95: Half width of the t interval over episodes. It covers the drawing of other episodes from these same
-            images, and nothing else: it shrinks to zero with more episodes.
+        accuracy: Mean over episodes; an episode's accuracy is the mean over its ways of the share of correct queries.
+        ci95: Half width of the t interval over episodes. It covers only the drawing of other episodes from these same
+            images: it shrinks to zero with more episodes.
         same_classes_ci95: Half width for new images of these same classes; see
-            `ncjax.eval.intervals.same_classes_interval`. NaN, in tables a dash, where episodes are too few for it.
-        target_ci95: For new classes and new images from the same population, the longer side of an interval that is
-            not symmetric, whose ends `intervals` gives; see `ncjax.eval.intervals.target_interval`. NaN, in tables a
-            dash, where every episode holds every class, or nothing varies with the class left out, as at 100 %.
-        per_episode: float32 [E].
+            `ncjax.eval.intervals.same_classes_interval`. NaN, in tables a dash, if episodes are too few.
+        target_ci95: For new classes and new images from the same population, the longer side of an asymmetric interval,
+            whose ends are in `intervals`; see `ncjax.eval.intervals.target_interval`. NaN, in tables a dash, if every
+            episode holds every class, or accuracy is the same whichever class is left out, as at 100 %.
+        per_episode: float32 [E], the accuracy of each episode.
         classes: int32 [E,W], the classes of each episode, as rows of `class_names`.
-        per_class: [k], the share of a class's queries classified rightly; NaN for a class never drawn.
-        confusion: int64 [k,k], queries of class i taken for class j (in episodes that hold both); 800 MB on the host
-            for 10,000 classes.
+        per_class: [k], the share of correct queries of each class; NaN for a class that was never drawn.
+        confusion: int64 [k,k], the number of queries of class i predicted as class j, in episodes that hold both; 800
+            MB on the host for 10,000 classes.
         class_names: The k labels, in the order of `per_class` and `confusion`.
         info: The head's diagnostics, each with a leading axis [E].
-        settings: What was evaluated.
+        settings: The settings of the evaluation.
         plan_hash: Equal for two reports if their episodes hold the same rows of the same labels, 0 to k-1.
     """
 
@@ -121,7 +120,7 @@ class EpisodeReport(EqualByValue):
 
     @property
     def intervals(self) -> dict[str, Interval | None]:
-        """The ends of each interval by its name, within 0 to 1; None where there is none."""
+        """Each interval by its name, within 0 to 1; None for no interval."""
         return {
             "ci95": around(self.accuracy, self.ci95),
             "same_classes_ci95": around(self.accuracy, self.same_classes_ci95),
@@ -130,7 +129,7 @@ class EpisodeReport(EqualByValue):
 
     @property
     def not_converged(self) -> int:
-        """Episodes whose head says that it did not converge."""
+        """The number of episodes in which the head did not converge."""
         converged = self.info.get("converged") if isinstance(self.info, dict) else None
         if converged is None:
             return 0
@@ -138,12 +137,12 @@ class EpisodeReport(EqualByValue):
 
     @property
     def largest_gradient_norm(self) -> float:
-        """Of the iterative head's episodes, the largest relative gradient it ended with; NaN for other heads."""
+        """The largest final relative gradient over episodes of an iterative head; NaN for other heads."""
         norms = self.info.get("gradient_norm") if isinstance(self.info, dict) else None
         return float("nan") if norms is None else float(np.max(norms))
 
     def summary(self) -> str:
-        """The accuracy with its three intervals, each beside what it covers; several lines."""
+        """Returns several lines: the accuracy, and its three intervals with what they cover."""
         rows = []
         for name, covers in COVERS.items():
             half = getattr(self, name)
@@ -154,23 +153,23 @@ class EpisodeReport(EqualByValue):
         return "\n".join([str(self), *rows])
 
     def compare(self, other: "EpisodeReport") -> PairedDifference:
-        """This accuracy less `other`'s, paired by episode.
+        """Computes this accuracy minus that of `other`, paired by episode.
 
         Raises:
-            InputError: The two were not evaluated on the same episodes, or on classes of other names.
+            InputError: The reports hold different episodes or classes.
         """
         if self.plan_hash != other.plan_hash:
             raise InputError(
                 f"the reports hold different episodes (plans {self.plan_hash} and {other.plan_hash}): evaluate both "
                 "on the same labels with the same ways, shots, queries, episodes and seed"
             )
-        # the plan knows classes by number; a split names them where arrays often have numbers alone
+        # the hash knows classes by number; splits have class names, while arrays often have numbers only
         named = [any(isinstance(name, str) for name in report.class_names) for report in (self, other)]
         if named[0] == named[1] and self.class_names != other.class_names:
             theirs = next(pair for pair in zip(self.class_names, other.class_names, strict=True) if pair[0] != pair[1])
             raise InputError(
-                f"the reports are of other classes ({theirs[0]!r} and {theirs[1]!r} in one place): their episodes are "
-                "no pairs; compare the accuracies themselves"
+                f"the reports hold different classes ({theirs[0]!r} and {theirs[1]!r} in one place): their episodes "
+                "are not pairs; compare the accuracies themselves"
             )
         difference = self.per_episode.astype(np.float64) - other.per_episode
         target = difference_interval(difference, self.classes, len(self.class_names))

@@ -1,4 +1,4 @@
-"""Which images an episode holds: a pure function of the labels, the settings, the seed and the episode's number."""
+"""Draws the images of episodes: a pure function of labels, settings, seed and episode number."""
 
 import dataclasses
 import hashlib
@@ -17,37 +17,37 @@ from ncjax.errors import UNREADABLE_NPZ, InputError
 from ncjax.files import expand
 
 SAMPLER_VERSION = 1
-"""Part of every plan's hash; raised by any change after which a seed draws other episodes."""
+"""Part of every plan's hash; increased by every change that makes a seed draw other episodes."""
 
 Queries = int | Literal["all"]
 
 
 class ClassTable(NamedTuple):
-    """The rows of each class: those of class c are ``order[start[c] : start[c] + size[c]]``."""
+    """The rows of each class: class c has ``order[start[c] : start[c] + size[c]]``."""
 
-    order: Int[Array | np.ndarray, "n"]
-    start: Int[Array | np.ndarray, "k"]
-    size: Int[Array | np.ndarray, "k"]
+    order: Int[Array | np.ndarray, " n"]
+    start: Int[Array | np.ndarray, " k"]
+    size: Int[Array | np.ndarray, " k"]
 
 
 def class_table(codes: np.ndarray, num_classes: int) -> ClassTable:
-    """The table of labels 0..k-1 [n], on the host."""
+    """Makes the table of labels 0..k-1 [n], on the host."""
     size = np.bincount(codes, minlength=num_classes).astype(np.int32)
     start = (np.cumsum(size) - size).astype(np.int32)
     return ClassTable(np.argsort(codes, kind="stable").astype(np.int32), start, size)
 
 
 def largest_class(table: ClassTable, queries: Queries) -> int:
-    """Images of the largest class where shapes depend on it, which is with ``queries="all"``; else 0."""
+    """Returns the size of the largest class with ``queries="all"``, where shapes depend on it; else 0."""
     return int(np.max(table.size)) if queries == "all" else 0
 
 
 def check_settings(
     names: np.ndarray, size: np.ndarray | Array, *, ways: int, shots: int, queries: Queries, episodes: int, seed: int
 ) -> None:
-    """Raises InputError where the classes (`size` images each) cannot give the episodes asked for.
+    """Raises InputError if classes of `size` images cannot give these episodes.
 
-    The settings are those that `settle` returned.
+    The settings must come from `normalize_settings`.
     """
     if ways < 2:
         raise InputError(f"ways={ways}: an episode needs at least 2 classes")
@@ -72,46 +72,50 @@ def check_settings(
         raise InputError(f"episodes={episodes}: a class's count of queries would overflow 32 bits; ask for fewer")
 
 
-def settle(ways: Any, shots: Any, queries: Any, episodes: Any, seed: Any) -> tuple[int, int, Queries, int, int]:
-    """The settings as ints, in this order.
+def normalize_settings(
+    ways: Any, shots: Any, queries: Any, episodes: Any, seed: Any
+) -> tuple[int, int, Queries, int, int]:
+    """Returns the settings as ints, in this order.
 
     Raises:
-        InputError: One is no whole number, or there are no queries.
+        InputError: A setting is not a whole number, or `queries` is below 1.
     """
     named = {"ways": ways, "shots": shots, "episodes": episodes, "seed": seed}
     ways, shots, episodes, seed = (whole_number(name, value) for name, value in named.items())
-    return ways, shots, settle_queries(queries), episodes, seed
+    return ways, shots, normalize_queries(queries), episodes, seed
 
 
-def settle_queries(queries: Any) -> Queries:
-    """ "all", or the number as an int.
+def normalize_queries(queries: Any) -> Queries:
+    """Returns "all", or the number as an int.
 
     Raises:
-        InputError: It is neither, or below 1.
+        InputError: It is neither, or is below 1.
     """
     if isinstance(queries, str) and queries == "all":
         return "all"
     number = 0 if isinstance(queries, str) else whole_number("queries", queries)
     if number < 1:
-        raise InputError(f'queries={queries!r}: give a number of at least 1, or "all" for every image left')
+        raise InputError(
+            f'queries={queries!r}: give a number of at least 1, or "all" for every image outside the support'
+        )
     return number
 
 
 def episode_key(seed: int, stream: str) -> Key[Array, ""]:
-    """The key of a named stream of random numbers; episode e uses ``fold_in(key, e)``."""
+    """Returns the key of a named stream of random numbers; episode e uses ``fold_in(key, e)``."""
     return keys.named(seed, stream)
 
 
 def _draw(bits: UInt32[Array, "... t"], size: Int[Array, "..."]) -> Int[Array, "... t"]:
-    """The first t elements of a uniformly random order of 0..size-1, one order for each leading index.
+    """Draws the first t elements of a uniformly random order of 0..size-1, an order for each leading index.
 
-    Decodes a random Lehmer code: r_i, uniform on 0..size-1-i, says "the r_i-th of those not taken yet", which is
-    r_i plus one for every taken element that lies at or before it. The cost depends on t and not on `size`. The
-    remainder of 32 random bits favours no element by more than size / 2**32.
+    Decodes a random Lehmer code: r_i, uniform on 0..size-1-i, selects the r_i-th element that is not taken yet, which
+    is r_i plus the number of taken elements at or before it. The cost depends on t, not on `size`. The remainder of 32
+    random bits favours no element by more than size / 2**32.
     """
     steps = bits.shape[-1]
     slot = jnp.arange(steps, dtype=jnp.int32)
-    # t > size is ruled out by check_settings; the divisor stays positive there too.
+    # check_settings rules out t > size; the divisor stays positive even then
     left = jnp.maximum(size[..., None] - slot, 1).astype(jnp.uint32)
     code = (bits % left).astype(jnp.int32)
 
@@ -125,12 +129,12 @@ def _draw(bits: UInt32[Array, "... t"], size: Int[Array, "..."]) -> Int[Array, "
 
 def draw_episode(
     key: Key[Array, ""], table: ClassTable, *, ways: int, shots: int, queries: Queries, largest: int
-) -> tuple[Int[Array, "W"], Int[Array, "W S"], Int[Array, "W Q"]]:
-    """The classes of one episode, and the rows of its support and query images.
+) -> tuple[Int[Array, " W"], Int[Array, "W S"], Int[Array, "W Q"]]:
+    """Draws the classes of one episode, and the rows of its support and query images.
 
-    Classes and images are drawn without replacement, the images of a class over its own count. Queries are drawn
-    first, so that a draw with more shots adds support images to the same classes and queries. With
-    ``queries="all"`` Q is `largest` (the size of the largest class) less `shots`, padded with -1 at the end.
+    Draws classes, and images within each class, without replacement. Draws queries first, so that more shots add
+    support images to the same classes and queries. With ``queries="all"``, Q is `largest`, the size of the largest
+    class, minus `shots`, padded with -1 at the end.
     """
     drawn = shots + (0 if queries == "all" else queries)
     bits = jax.random.bits(key, (1 + drawn, ways), jnp.uint32)
@@ -140,7 +144,7 @@ def draw_episode(
     if queries != "all":
         rows = table.order[start + rank]
         return classes, rows[:, queries:], rows[:, :queries]
-    # Element p of what the support leaves: p, and one further for each support rank that lies at or before it.
+    # Element p outside the support: p plus the number of support ranks at or before it.
     before = jnp.sort(rank, axis=-1) - jnp.arange(shots, dtype=jnp.int32)
     left = jnp.arange(largest - shots, dtype=jnp.int32)
     left = left + jnp.sum(before[:, None, :] <= left[:, None], axis=-1, dtype=jnp.int32)
@@ -150,31 +154,31 @@ def draw_episode(
 
 
 def plan_hash(codes: np.ndarray, *, ways: int, shots: int, queries: Queries, episodes: int, seed: int) -> str:
-    """Names the episodes without drawing them: SHA-256 of the sampler's version, the settings and the labels."""
+    """Identifies episodes without drawing them: SHA-256 of the sampler's version, the settings and the labels."""
     text = f"{SAMPLER_VERSION}/{ways}/{shots}/{queries}/{episodes}/{seed}/{len(codes)}/"
     return hashlib.sha256(text.encode() + np.ascontiguousarray(codes, "<i4").tobytes()).hexdigest()[:16]
 
 
 @partial(jax.jit, static_argnames=("ways", "shots", "queries", "largest"))
 def _draw_many(key: Array, numbers: Array, table: ClassTable, **static: int) -> tuple[Array, Array]:
-    def one(number: Array) -> tuple[Array, Array]:
+    def draw(number: Array) -> tuple[Array, Array]:
         return draw_episode(jax.random.fold_in(key, number), table, **static)[1:]
 
-    return jax.lax.map(one, numbers, batch_size=256)
+    return jax.lax.map(draw, numbers, batch_size=256)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EpisodePlan:
     """The images of every episode, as rows of the features, for replay and for other programs.
 
-    The engine draws the same episodes by itself; a plan is needed only where they are to be seen or stored.
+    The engine draws the same episodes by itself; a plan is needed only to see or store them.
 
     Attributes:
-        support_index: int32 [E,W,S]; way w of an episode is one class.
-        query_index: int32 [E,W,Q]; padded with -1 at the end where ``queries="all"``.
-        labels: int32 [n], the labels it was drawn from, as 0..k-1.
-        seed: The seed it was drawn with.
-        queries: Queries a class, or "all".
+        support_index: int32 [E,W,S]; each way of an episode is a class.
+        query_index: int32 [E,W,Q]; padded with -1 at the end if ``queries="all"``.
+        labels: int32 [n], the labels that the plan was drawn from, as 0..k-1.
+        seed: The seed of the plan.
+        queries: Queries of each class, or "all".
     """
 
     support_index: np.ndarray
@@ -197,7 +201,7 @@ class EpisodePlan:
         """Draws exactly the episodes that `episodes` and `feature_episodes` evaluate with these settings.
 
         Raises:
-            InputError: The classes are too few or too small, or a setting is out of range.
+            InputError: Classes are too few or too small, or a setting is out of range.
 
         Examples:
             >>> plan = EpisodePlan.sample(np.repeat(np.arange(6), 20), ways=5, shots=2, queries=15, episodes=100)
@@ -206,7 +210,7 @@ class EpisodePlan:
         """
         names, codes, _ = encode_labels(labels)
         table = class_table(codes, len(names))
-        ways, shots, queries, episodes, seed = settle(ways, shots, queries, episodes, seed)
+        ways, shots, queries, episodes, seed = normalize_settings(ways, shots, queries, episodes, seed)
         check_settings(names, table.size, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)
         support, query = _draw_many(
             episode_key(seed, "episodes"),
@@ -247,7 +251,7 @@ class EpisodePlan:
         )
 
     def check_drawn(self) -> None:
-        """Raises InputError unless its rows are the ones that its seed draws, which is what its hash says."""
+        """Raises InputError unless the plan holds the rows that its seed draws, as its hash implies."""
         drawn = EpisodePlan.sample(
             self.labels, ways=self.ways, shots=self.shots, queries=self.queries, episodes=self.episodes, seed=self.seed
         )
@@ -255,7 +259,7 @@ class EpisodePlan:
             if not np.array_equal(mine, theirs):
                 raise InputError(
                     f"the plan's rows are not those that seed={self.seed} draws, so that its hash would name other "
-                    "episodes: sample a new plan, and leave it as it is"
+                    "episodes: sample a new plan, and do not change it"
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -273,13 +277,13 @@ class EpisodePlan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "EpisodePlan":
-        """Reads what `save` wrote.
+        """Reads a plan that `save` wrote.
 
         Raises:
-            InputError: The file is no plan, or an older sampler drew it.
+            InputError: The file is not a plan, or another version of the sampler drew it.
         """
         try:
-            # opened here, since np.load leaves open what it cannot read
+            # opened here, since np.load does not close files that it cannot read
             with open(expand(path), "rb") as opened, np.load(opened) as file:
                 version = int(file["sampler_version"])
                 queries = int(file["queries"])

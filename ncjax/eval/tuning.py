@@ -1,9 +1,10 @@
-"""Hyperparameters of heads, chosen on validation classes."""
+"""Chooses hyperparameters of heads on validation classes."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
 from ncjax.eval import heads
 from ncjax.eval.arrays import feature_episodes
@@ -12,9 +13,10 @@ GRID = {
     "alpha": (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2, 1e-3),
     "C": (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
 }
-"""The values tried by default, from the strongest penalty to the weakest."""
+"""The default candidates, from the strongest penalty to the weakest."""
 
 
+@on_data_mesh
 def feature_tune(
     features: Any,
     labels: Any,
@@ -24,25 +26,25 @@ def feature_tune(
     episodes: int = 2000,
     **settings: Any,
 ) -> heads.Head:
-    """The head with that value of its hyperparameter that is most accurate on these episodes.
+    """Returns the head with the hyperparameter that is most accurate in episodes of these features.
 
-    Every value sees the same episodes, and nothing compiles again between them. Give features of validation
-    classes: a value chosen on the target classes would flatter the accuracy there.
+    All candidates use the same episodes and the same compiled program. Use validation classes: a value chosen on the
+    target classes would bias the accuracy there upwards.
 
     Args:
         features: [n,d], of validation classes.
         labels: [n].
         head: "ridge" or "logistic", or a `Head` with one hyperparameter.
-        values: To try, the most regular first: of equal ones the first is chosen. By default powers of ten from
-            1e-3 to 1e3.
-        episodes: How many for each value.
-        **settings: As of `ncjax.eval.feature_episodes`.
+        values: Candidates, the strongest penalty first, since ties go to the first. Defaults to powers of ten from 1e-3
+            to 1e3.
+        episodes: Number of episodes for each candidate.
+        **settings: As in `ncjax.eval.feature_episodes`.
 
     Returns:
-        The head; ``str(head)`` says the value chosen.
+        The head; ``str(head)`` shows the chosen value.
 
     Raises:
-        InputError: The head has no hyperparameter, or several; otherwise as `feature_episodes`.
+        InputError: The head does not have exactly one hyperparameter; otherwise as in `feature_episodes`.
     """
     base = tunable(head)
     (name,) = base.hyperparameters
@@ -53,25 +55,28 @@ def feature_tune(
     values = tuple(values)
     if not values:
         raise InputError(f"values is empty; give values to try for {name}")
-    tried = [_with(base, name, float(value)) for value in values]
-    accuracy = [feature_episodes(features, labels, head=one, episodes=episodes, **settings).accuracy for one in tried]
-    return tried[accuracy.index(max(accuracy))]
+    candidates = [_with(base, name, float(value)) for value in values]
+    accuracies = [
+        feature_episodes(features, labels, head=candidate, episodes=episodes, **settings).accuracy
+        for candidate in candidates
+    ]
+    return candidates[accuracies.index(max(accuracies))]
 
 
 def tunable(head: str | heads.Head) -> heads.Head:
-    """The head, if it has one hyperparameter.
+    """Returns the head, which must have exactly one hyperparameter.
 
     Raises:
-        InputError: It has none, or several; or no head has that name.
+        InputError: It has none or several, or no head has that name.
     """
     base = heads.get(head)
     if not isinstance(base, heads.Head) or len(base.hyperparameters) != 1:
-        raise InputError(f"head {base}: only a head with one hyperparameter can be tuned, as ridge and logistic")
+        raise InputError(f"head {base}: only a head with one hyperparameter can be tuned, such as ridge and logistic")
     return base
 
 
 def _with(head: heads.Head, name: str, value: float) -> heads.Head:
-    """The head with that value; one of ncjax's own, as which the user's may be named, is made anew and checks it."""
+    """Returns the head with that value. Makes ncjax's own heads again, so that they check it."""
     make = heads.HEADS.get(head.name)
     if make is not None and make().solve is head.solve:
         return make(**{name: value})

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 from ncjax.errors import InputError
 from ncjax.models import convnet, mlp, own_network, resnet12, vit, wide_resnet
-from ncjax.models.encoder import Encoded
+from ncjax.models.encoder import EncoderOutput
 from ncjax.models.network import Network, Output, num_parameters
 
-__all__ = ["Encoded", "Network", "Output", "create", "num_parameters"]
+__all__ = ["EncoderOutput", "Network", "Output", "create", "num_parameters"]
 
 _FAMILIES = {
     "wrn-N-k": wide_resnet.from_name,
@@ -27,22 +27,22 @@ def create(name: str, num_classes: int, *, dtype: Any = jnp.float32) -> Network:
     """Makes the network called `name`.
 
     Args:
-      name: `wrn-28-4` (wide residual network of depth 28 and width 4), `conv-28-4` (the same without shortcuts),
-        `conv4`, `resnet12`, `resnet12-dropblock`, `mlp-4-256` (depth, width), `vit-6-192-4` (depth, width, patch),
-        or `package.module:function`, a function of yours (`ncjax.models.own_network`).
-      num_classes: the number of classes that it tells apart.
-      dtype: what convolutions are computed in; parameters, batch statistics, features and logits stay float32.
+        name: `wrn-28-4` (wide residual network of depth 28 and width 4), `conv-28-4` (the same without shortcuts),
+            `conv4`, `resnet12`, `resnet12-dropblock`, `mlp-4-256` (depth, width), `vit-6-192-4` (depth, width, patch),
+            or `package.module:function`, a function of yours (`ncjax.models.own_network`).
+        num_classes: The number of classes.
+        dtype: The type of convolutions; parameters, batch statistics, features and logits stay float32.
 
     Raises:
-      InputError: if no network has this name, or `num_classes` is less than 2.
+        InputError: No network has this name, or `num_classes` is less than 2.
 
     Examples:
-      >>> import jax
-      >>> network = create("mlp-2-16", num_classes=64)
-      >>> variables = network.init(jax.random.key(0), (28, 28, 1))
-      >>> output, _ = network.apply(variables, jnp.zeros((3, 28, 28, 1)))
-      >>> output.features.shape, output.logits.shape
-      ((3, 16), (3, 64))
+        >>> import jax
+        >>> network = create("mlp-2-16", num_classes=64)
+        >>> variables = network.init(jax.random.key(0), (28, 28, 1))
+        >>> output, _ = network.apply(variables, jnp.zeros((3, 28, 28, 1)))
+        >>> output.features.shape, output.logits.shape
+        ((3, 16), (3, 64))
     """
     if num_classes < 2:
         raise InputError(f"network {name!r} for {num_classes} classes: a classifier needs at least 2")

@@ -16,22 +16,20 @@ from ncjax.models.network import Output
 
 
 class Conv4(nn.Module):
-    """Four convolutions of width 64. Stages: each of them, and the flattened features."""
+    """Four convolutions of width 64. Stages: each convolution, and the flattened features."""
 
     num_classes: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        """Logits, features [n, 64 (h // 16) (w // 16)] and stages of normalised images [n, h, w, c].
+        """Computes logits, features [n, 64 (h // 16) (w // 16)] and stages for normalised images [n, h, w, c].
 
         Raises:
-          InputError: for images of less than 16 pixels.
+            InputError: The images are smaller than 16 pixels.
         """
         if min(images.shape[1:3]) < 16:
-            raise InputError(
-                f"conv4 halves images four times: {images.shape[1]} x {images.shape[2]} is too small for it"
-            )
+            raise InputError(f"conv4 halves images four times: {images.shape[1]} x {images.shape[2]} is too small")
         x, stages = images, []
         for _ in range(4):
             x = nn.Conv(64, (3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)(x)
@@ -44,5 +42,5 @@ class Conv4(nn.Module):
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> Conv4 | None:
-    """The module that `conv4` names; None for another name."""
+    """Returns the module of the name `conv4`; None for another name."""
     return Conv4(num_classes, dtype) if name == "conv4" else None

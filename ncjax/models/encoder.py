@@ -1,4 +1,4 @@
-"""Models from elsewhere in the place of a `Network`: functions that JAX traces, and programs that it only calls."""
+"""Encoders from other libraries instead of a `Network`: functions that JAX traces, and programs that it calls."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from ncjax.models.network import Output
 from ncjax.preprocessing import Preprocessing
 
 
-class Encoded(NamedTuple):
-    """What an encoder makes of n images: features [n, d], and its stages [n, d_s], the features left out."""
+class EncoderOutput(NamedTuple):
+    """An encoder's features [n, d] for n images, and its stages [n, d_s] without the features."""
 
     features: Any
     stages: tuple[Any, ...] = ()
 
 
 class _WithoutHead:
-    """What encoders have in common: no classes."""
+    """Base of encoders, which have no classes."""
 
     def head(self, variables: Any) -> tuple[Array, Array]:
         raise InputError("this encoder has features, but no logits: it was made without a head of classes")
@@ -32,11 +32,11 @@ class _WithoutHead:
 
 @dataclasses.dataclass(frozen=True)
 class TracedEncoder(_WithoutHead):
-    """A user's own function in the place of a network; static under jit.
+    """A user's function instead of a network; static under jit.
 
     Attributes:
-        encode: `encode(variables, images)`, images float32 [n, h, w, c], returns features [n, d] or `Encoded`.
-        name: Of the encoder, for people.
+        encode: `encode(variables, images)`, images float32 [n, h, w, c], returns features [n, d] or `EncoderOutput`.
+        name: Name for tables and messages.
     """
 
     encode: Callable[[Any, Array], Any]
@@ -45,10 +45,10 @@ class TracedEncoder(_WithoutHead):
     def apply(
         self, variables: Any, images: Array, *, train: bool = False, key: Array | None = None
     ) -> tuple[Output, dict[str, Any]]:
-        """As `Network.apply`; encoders are not trained.
+        """Runs the encoder as `Network.apply` does; encoders are not trained.
 
         Raises:
-            InputError: What the function returns is no features of these images, or JAX cannot trace it.
+            InputError: The function does not return features of these images, or JAX cannot trace it.
         """
         try:
             made = self.encode(variables, images)
@@ -57,7 +57,7 @@ class TracedEncoder(_WithoutHead):
                 "the encoder computes in NumPy or another library, and JAX cannot trace it; give the function to "
                 "ncjax.encoders.from_function, or a torch module to from_torch"
             ) from error
-        encoded = made if isinstance(made, Encoded) else Encoded(made)
+        encoded = made if isinstance(made, EncoderOutput) else EncoderOutput(made)
         features, *stages = (
             _checked(array, len(images), jnp.issubdtype) for array in (encoded.features, *encoded.stages)
         )
@@ -66,14 +66,14 @@ class TracedEncoder(_WithoutHead):
 
 
 def _checked(features: Any, count: int, is_subtype: Callable[[Any, Any], bool]) -> Any:
-    """The features, if they are floats [count, d]."""
+    """Returns the features; raises InputError unless they are floats [count, d]."""
     dtype = getattr(features, "dtype", None)
     if dtype is None or not is_subtype(dtype, np.floating if is_subtype is np.issubdtype else jnp.floating):
-        found = f"a {type(features).__name__}" if dtype is None else f"an array of {dtype}"
-        raise InputError(f"the encoder made {found}; it must make one array of floats [{count}, d]")
+        actual = f"a {type(features).__name__}" if dtype is None else f"an array of {dtype}"
+        raise InputError(f"the encoder made {actual}; it must make one array of floats [{count}, d]")
     if features.ndim != 2 or features.shape[0] != count or features.shape[1] == 0:
         raise InputError(
-            f"the encoder made an array of shape {features.shape} of {count} images; "
+            f"the encoder made an array of shape {features.shape} for {count} images; "
             f"it must make [{count}, d]: pool or flatten its output"
         )
     return features
@@ -81,26 +81,26 @@ def _checked(features: Any, count: int, is_subtype: Callable[[Any, Any], bool]) 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EagerEncoder(_WithoutHead):
-    """A program that JAX cannot trace, in the place of a network; static under jit.
+    """A program that JAX cannot trace, instead of a network; static under jit.
 
-    Outside of compiled calls it is run batch by batch on raw images. Inside of them JAX calls it back, on the same raw
-    images, so that both ways give the same numbers.
+    Outside of compiled calls it runs batch by batch on raw images. Within them JAX calls it back on the same raw
+    images, which gives the same numbers.
 
     Attributes:
-        run: `run(images, preprocessing, mean, std)`, in NumPy, returns `Encoded` of NumPy arrays.
-        name: Of the encoder, for people.
+        run: `run(images, preprocessing, mean, std)`, in NumPy, returns `EncoderOutput` of NumPy arrays.
+        name: Name for tables and messages.
     """
 
-    run: Callable[[UInt8[np.ndarray, "n h w c"], Preprocessing, np.ndarray, np.ndarray], Encoded]
+    run: Callable[[UInt8[np.ndarray, "n h w c"], Preprocessing, np.ndarray, np.ndarray], EncoderOutput]
     name: str
 
     def outputs(
         self, images: UInt8[np.ndarray, "n h w c"], preprocessing: Preprocessing, mean: np.ndarray, std: np.ndarray
     ) -> Output:
-        """Of raw images, on the host.
+        """Computes the output for raw images, on the host.
 
         Raises:
-            InputError: The encoder fails on them, or makes something else than features of these images.
+            InputError: The encoder fails, or does not return features of these images.
         """
         seen = preprocessing.shape(cast(tuple[int, int, int], images.shape[1:]))
         check_channels(seen[2], mean, std)
@@ -113,7 +113,7 @@ class EagerEncoder(_WithoutHead):
     def _of_batches(
         self, preprocessing: Preprocessing, images: np.ndarray, mean: np.ndarray, std: np.ndarray
     ) -> Output:
-        """Of images [b, n, h, w, c] under b means and stds, as rows [b n]; in one call where these are all the same."""
+        """Computes rows [b n] for images [b, n, h, w, c] with b means and stds; in one call if these are all equal."""
         if (mean == mean[:1]).all() and (std == std[:1]).all():
             return self.outputs(images.reshape(-1, *images.shape[2:]), preprocessing, mean[0], std[0])
         each = [self.outputs(images[i], preprocessing, mean[i], std[i]) for i in range(len(images))]
@@ -126,14 +126,14 @@ class EagerEncoder(_WithoutHead):
         mean: Float[Array, "..."],
         std: Float[Array, "..."],
     ) -> Output:
-        """Of raw images, inside a compiled call: the host runs the encoder while the device waits.
+        """Computes the output for raw images within a compiled call: the host runs the encoder while the device waits.
 
-        The widths of its outputs are those of one black image, which it is run on while JAX traces. JAX's CPU devices
-        hang where several of them call back at once (jaxlib 0.10): callers keep to one.
+        Runs the encoder on a black image during tracing, to learn the widths of its outputs. JAX's CPU devices hang if
+        several call back at once (jaxlib 0.10): callers use one device.
         """
         black = np.zeros((1, *images.shape[1:]), np.uint8)
         like = self.outputs(black, preprocessing, np.zeros(mean.shape, np.float32), np.ones(std.shape, np.float32))
-        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(images), *x.shape[1:]), x.dtype), like)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(images), *x.shape[1:]), x.dtype), like)
         ranks = 4, mean.ndim, std.ndim
 
         def on_host(*given: Any) -> Output:
@@ -146,19 +146,19 @@ class EagerEncoder(_WithoutHead):
             rows = (*mapped, shapes[0][0])
             return cast(Output, jax.tree.map(lambda x: x.reshape(*rows, x.shape[-1]), found))
 
-        return cast(Output, jax.pure_callback(on_host, wanted, images, mean, std, vmap_method="expand_dims"))
+        return cast(Output, jax.pure_callback(on_host, shapes, images, mean, std, vmap_method="expand_dims"))
 
 
 def check_channels(channels: int, *statistics: Any) -> None:
-    """Raises InputError if a mean or std is of another number of channels, where it would broadcast to more."""
+    """Raises InputError if mean or std has another number of channels, so that it would broadcast."""
     for value in statistics:
         if value.ndim and value.shape[-1] not in (1, channels):
-            raise InputError(f"mean or std is of {value.shape[-1]} channels, the images have {channels}")
+            raise InputError(f"mean or std has {value.shape[-1]} channels, the images have {channels}")
 
 
 @contextmanager
 def explained(shape: tuple[int, ...]) -> Iterator[None]:
-    """Turns what an encoder raises into one line that says on which images.
+    """Turns an encoder's exceptions into an InputError that names the size of its images.
 
     Raises:
         InputError: Anything was raised inside.
@@ -173,6 +173,6 @@ def explained(shape: tuple[int, ...]) -> Iterator[None]:
             raise InputError(f"the encoder ran out of memory ({reason}); give a smaller batch_size") from error
         size = " x ".join(map(str, shape))
         raise InputError(
-            f"the encoder fails on images of {size} ({reason}); where they are too small or too large for it, give "
-            "image_size=, where they have too few channels, channels=3"
+            f"the encoder fails on images of {size} ({reason}); if they are too small or too large, give image_size=; "
+            "if they have too few channels, give channels=3"
         ) from error

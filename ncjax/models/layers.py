@@ -1,4 +1,4 @@
-"""Batch normalisation with its activation, as one operation with one hand-written gradient."""
+"""Batch normalisation with its activation, as one operation with a custom gradient."""
 
 from functools import partial
 from typing import Any
@@ -8,29 +8,29 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-# He et al. 2015, over the outputs of a kernel, as Zagoruyko & Komodakis initialise their networks.
+# He et al. 2015 by fan-out, as Zagoruyko & Komodakis initialise their networks
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """float32 for narrower types, else the type itself."""
+    """Returns float32 for narrower types, else the type itself."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def pooled(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
-    """The mean over space, in float32 or wider."""
+    """Computes the mean over space, in float32 or wider."""
     return jnp.mean(x.astype(at_least_float32(x.dtype)), axis=(1, 2))
 
 
 def _affine(
     wide: Float[Array, "... c"],
-    mean: Float[Array, "c"],
-    var: Float[Array, "c"],
-    scale: Float[Array, "c"],
-    bias: Float[Array, "c"],
+    mean: Float[Array, " c"],
+    var: Float[Array, " c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
     epsilon: float,
 ) -> Float[Array, "... c"]:
-    """`wide`, in the type of the statistics, normalised, scaled and shifted: one multiply-add."""
+    """Normalises, scales and shifts `wide`, which has the type of the statistics, in one multiply-add."""
     multiplier = scale * jax.lax.rsqrt(var + epsilon)
     return wide * multiplier + (bias - mean * multiplier)
 
@@ -39,29 +39,29 @@ def _activate(pre: Array, slope: float | None) -> Array:
     return pre if slope is None else jnp.where(pre > 0, pre, slope * pre)
 
 
-# Automatic differentiation of normalise-then-activate keeps several arrays of the size of `x` and walks over them
-# again and again; the gradient below keeps `x` alone and needs two passes. On a CPU it is 2-3 times faster.
+# Automatic differentiation of normalise-then-activate stores several arrays of the size of `x` and needs many passes;
+# the gradient below stores only `x` and needs two passes. On a CPU it is 2-3 times faster.
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def batch_norm_act(
     x: Float[Array, "... c"],
-    scale: Float[Array, "c"],
-    bias: Float[Array, "c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
     slope: float | None,
     epsilon: float,
 ) -> tuple[Array, Array, Array]:
     """Normalises `x` over all axes but the last, then applies a (leaky) ReLU.
 
     Args:
-      x: activations [..., c]; statistics are taken in float32 (float64 for float64) over every axis but the last,
-        which under a sharded batch means the batch of all devices.
-      scale: the learned scale [c].
-      bias: the learned offset [c].
-      slope: 0 is ReLU, 0.1 the leaky ReLU of the few-shot field, None no activation.
-      epsilon: added to the variance.
+        x: Activations [..., c]; statistics are in float32 (float64 for float64) over every axis but the last, for a
+            sharded batch over all devices.
+        scale: The learned scale [c].
+        bias: The learned offset [c].
+        slope: 0 is ReLU, 0.1 the leaky ReLU of the few-shot field, None no activation.
+        epsilon: Added to the variance.
 
     Returns:
-      The activations in the type of `x`, and the batch mean [c] and (biased) variance [c]; these two are for the
-      running statistics, and no gradient flows through them.
+        The activations in the type of `x`, and the batch mean [c] and (biased) variance [c]; these two are for the
+        running statistics, and no gradient flows through them.
 
     Reference: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167, the gradient of its section 3.
     """
@@ -73,8 +73,8 @@ def _batch_norm_act_forward(
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
     axes = tuple(range(x.ndim - 1))
     wide = x.astype(at_least_float32(x.dtype))
-    # One pass over x and one reduction over the devices. The activations of a network are of the size of their own
-    # mean, so that nothing is lost here; the metrics of collapse never use this formula.
+    # One pass over x and one reduction over the devices. A network's activations are of the size of their mean, so that
+    # this formula loses no digits; the metrics of collapse never use it.
     mean = jnp.mean(wide, axes)
     var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
     out = _activate(_affine(wide, mean, var, scale, bias, epsilon), slope).astype(x.dtype)
@@ -109,9 +109,9 @@ class BatchNormAct(nn.Module):
     """Batch normalisation and a (leaky) ReLU; running statistics in the collection ``batch_stats``.
 
     Attributes:
-      slope: 0 is ReLU, None no activation.
-      momentum: the share of the old running statistics that a training step keeps.
-      epsilon: added to the variance.
+        slope: 0 is ReLU, None no activation.
+        momentum: The share of the old running statistics that a training step keeps.
+        epsilon: Added to the variance.
     """
 
     slope: float | None = 0.0
@@ -120,7 +120,7 @@ class BatchNormAct(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """Batch statistics in training, running statistics otherwise."""
+        """Uses batch statistics in training, running statistics otherwise."""
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)

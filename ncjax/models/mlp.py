@@ -22,7 +22,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        """Logits, features [n, width] and stages of normalised images [n, h, w, c]."""
+        """Computes logits, features [n, width] and stages for normalised images [n, h, w, c]."""
         wide = at_least_float32(self.dtype)
         x, stages = images.reshape(len(images), -1), []
         for _ in range(self.depth):
@@ -34,10 +34,10 @@ class MLP(nn.Module):
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> MLP | None:
-    """The module that `mlp-depth-width` names; None for a name of another form.
+    """Returns the module of a name `mlp-depth-width`; None for a name of another form.
 
     Raises:
-      InputError: for a depth or width of 0.
+        InputError: Depth or width is 0.
     """
     match = re.fullmatch(r"mlp-(\d+)-(\d+)", name)
     if match is None:

@@ -13,13 +13,13 @@ from ncjax.errors import InputError
 
 
 class Output(NamedTuple):
-    """What a network computes of n images.
+    """The output of a network for n images.
 
     Attributes:
-      logits: [n, num_classes], float32 or wider.
-      features: [n, d], the penultimate layer, float32 or wider.
-      stages: the activations after each stage, pooled over space: a tuple of [n, d_s], from the input's side to the
-        features, which are the last.
+        logits: [n, num_classes], float32 or wider.
+        features: [n, d], the penultimate layer, float32 or wider.
+        stages: The activations after each stage, pooled over space: a tuple of [n, d_s], from the input's side to the
+            features, which are the last.
     """
 
     logits: Float[Array, "n k"]
@@ -32,9 +32,9 @@ class Network:
     """A network's description and its pure functions; hashable, so that it may be static under jit.
 
     Attributes:
-      name: what `ncjax.models.create` makes it from.
-      num_classes: the width of its logits.
-      module: the Flax module, called as `module(images, train) -> Output`; its linear layer is named "head".
+        name: The name that `ncjax.models.create` makes it from.
+        num_classes: The width of its logits.
+        module: The Flax module, called as `module(images, train) -> Output`; its linear layer is named "head".
     """
 
     name: str
@@ -57,16 +57,16 @@ class Network:
         """Runs the network on normalised images.
 
         Args:
-          variables: what `init` returned, or a later state of it.
-          images: [n, h, w, c], pixels already centred and scaled.
-          train: whether batch norm takes the batch's statistics and drop-block drops.
-          key: for drop-block; used in training only.
+            variables: The result of `init`, or a later state.
+            images: [n, h, w, c], pixels already centred and scaled.
+            train: Whether batch norm uses the batch's statistics and drop-block is active.
+            key: Key for drop-block; used in training only.
 
         Returns:
-          The output, and the batch statistics after this batch (unchanged where `train` is False).
+            The output, and the batch statistics after this batch (unchanged if `train` is False).
 
         Raises:
-          InputError: for training without a key of a network that needs one.
+            InputError: The network needs a key in training, and has none.
         """
         if not train:
             return cast(Output, self.module.apply(variables, images, train=False)), variables["batch_stats"]
@@ -84,12 +84,12 @@ class Network:
             raise InputError(f"{self.name} draws random numbers in training; pass key=jax.random.key(0)") from error
         return cast(Output, output), dict(updated).get("batch_stats", {})
 
-    def head(self, variables: dict[str, Any]) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
-        """Weights and bias of the linear layer that makes logits of features."""
+    def head(self, variables: dict[str, Any]) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
+        """Returns weights [k, d] and bias [k] of the linear layer from features to logits."""
         dense = variables["params"]["head"]
         return dense["kernel"].T, dense["bias"]
 
 
 def num_parameters(variables: dict[str, Any]) -> int:
-    """How many numbers a network learns: the entries of its parameters, running statistics not counted."""
+    """Counts the entries of a network's parameters, without running statistics."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -11,9 +11,9 @@ from flax import nnx
 from jaxtyping import Array
 
 from ncjax.errors import InputError
-from ncjax.models.encoder import Encoded
+from ncjax.models.encoder import EncoderOutput
 from ncjax.models.network import Output
-from ncjax.models.own_network import as_encoded
+from ncjax.models.own_network import as_encoder_output
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class NnxEncoderWithHead:
 
     def _encode(
         self, params: dict[str, Any], batch_stats: dict[str, Any], images: Array, *, train: bool, key: Array
-    ) -> tuple[Encoded, dict[str, Any]]:
+    ) -> tuple[EncoderOutput, dict[str, Any]]:
         graph, parameters, generators, rest = _split(nnx.eval_shape(lambda: self._model(nnx.Rngs(0))))
         nnx.replace_by_pure_dict(parameters, params)
         nnx.replace_by_pure_dict(rest, batch_stats)
@@ -83,7 +83,7 @@ class NnxEncoderWithHead:
             model.train()
         else:
             model.eval()
-        encoded = as_encoded(model(images.astype(self.dtype)), len(images))
+        encoded = as_encoder_output(model(images.astype(self.dtype)), len(images))
         return encoded, nnx.to_pure_dict(_split(model)[3])
 
 

@@ -23,8 +23,8 @@ _he_leaky = nn.initializers.variance_scaling(2.0 / (1 + 0.1**2), "fan_out", "nor
 def drop_block(key: Array, x: Float[Array, "n h w c"], rate: float, size: int) -> Float[Array, "n h w c"]:
     """Sets random squares of each channel to zero and scales up the rest.
 
-    Ghiasi, Lin & Le 2018, https://arxiv.org/abs/1810.12890: a square of side `size` (less where the image is smaller)
-    is dropped around each of a set of seeds, as dense as needed for a share `rate` of all entries to fall.
+    Ghiasi, Lin & Le 2018, https://arxiv.org/abs/1810.12890: drops a square of side `size` (at most the image)
+    around each of a set of seeds, whose density makes the expected share of dropped entries `rate`.
     """
     height, width = x.shape[1:3]
     size = min(size, height, width)
@@ -32,7 +32,7 @@ def drop_block(key: Array, x: Float[Array, "n h w c"], rate: float, size: int) -
     density = rate / size**2 * (height * width / valid)
     corners = (x.shape[0], height - size + 1, width - size + 1, x.shape[3])
     seeds = jax.random.bernoulli(key, jnp.float32(density), corners).astype(jnp.float32)
-    # a corner drops the square that it opens: a pixel falls where any of the squares over it does
+    # a seed is the corner of a square; a pixel is dropped if any square that covers it is
     padding = ((0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0))
     dropped = jax.lax.reduce_window(seeds, jnp.float32(0), jax.lax.max, (1, size, size, 1), (1, 1, 1, 1), padding)
     keep = (1 - dropped).astype(x.dtype)
@@ -56,7 +56,7 @@ class _Block(nn.Module):
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks; `drop` puts drop-block (rate 0.1, side 5) behind the last two. Stages: each block."""
+    """Four residual blocks; `drop` adds drop-block (rate 0.1, side 5) to the last two. Stages: each block."""
 
     num_classes: int
     drop: bool = False
@@ -64,15 +64,13 @@ class ResNet12(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        """Logits, features [n, 640] and stages of normalised images [n, h, w, c].
+        """Computes logits, features [n, 640] and stages for normalised images [n, h, w, c].
 
         Raises:
-          InputError: for images of less than 16 pixels.
+            InputError: The images are smaller than 16 pixels.
         """
         if min(images.shape[1:3]) < 16:
-            raise InputError(
-                f"resnet12 halves images four times: {images.shape[1]} x {images.shape[2]} is too small for it"
-            )
+            raise InputError(f"resnet12 halves images four times: {images.shape[1]} x {images.shape[2]} is too small")
         x, stages = images, []
         for number, width in enumerate((64, 160, 320, 640)):
             x = _Block(width, self.drop and number >= 2, self.dtype)(x, train)
@@ -82,7 +80,7 @@ class ResNet12(nn.Module):
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> ResNet12 | None:
-    """The module that `resnet12` or `resnet12-dropblock` names; None for another name."""
+    """Returns the module of the name `resnet12` or `resnet12-dropblock`; None for another name."""
     if name not in ("resnet12", "resnet12-dropblock"):
         return None
     return ResNet12(num_classes, drop=name.endswith("dropblock"), dtype=dtype)

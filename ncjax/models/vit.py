@@ -1,7 +1,7 @@
 """`vit-depth-width-patch`: vision transformers for small images.
 
-Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, with the mean over patches in the place of a class token
-(Beyer, Zhai & Kolesnikov 2022, https://arxiv.org/abs/2205.01580). A head of attention is 64 wide.
+Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, with the mean over patches instead of a class token
+(Beyer, Zhai & Kolesnikov 2022, https://arxiv.org/abs/2205.01580). Attention heads are 64 wide.
 """
 
 import re
@@ -18,7 +18,7 @@ from ncjax.models.network import Output
 
 
 def _attention(query: Array, key: Array, value: Array, **_: Any) -> Array:
-    """The softmax in float32, whatever the type; flax's own is in the type of its inputs. No masks, no dropout."""
+    """Computes the softmax in float32; Flax's own uses the type of its inputs. Without masks and dropout."""
     return jax.nn.dot_product_attention(query, key, value)
 
 
@@ -47,10 +47,10 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        """Logits, features [n, width] and stages of normalised images [n, h, w, c].
+        """Computes logits, features [n, width] and stages for normalised images [n, h, w, c].
 
         Raises:
-          InputError: if the patches do not tile the image.
+            InputError: The patches do not tile the image.
         """
         n, height, width, _ = images.shape
         if height % self.patch or width % self.patch:
@@ -73,10 +73,10 @@ class ViT(nn.Module):
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> ViT | None:
-    """The module that `vit-depth-width-patch` names; None for a name of another form.
+    """Returns the module of a name `vit-depth-width-patch`; None for a name of another form.
 
     Raises:
-      InputError: for a width that is no multiple of 64, or a depth or patch of 0.
+        InputError: The width is not a multiple of 64, or depth or patch is 0.
     """
     match = re.fullmatch(r"vit-(\d+)-(\d+)-(\d+)", name)
     if match is None:

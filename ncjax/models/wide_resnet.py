@@ -1,9 +1,8 @@
 """Wide residual networks, `wrn-N-k`, and the same without shortcuts, `conv-N-k`.
 
 Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146: a 3x3 convolution to 16 channels, then three groups of
-(N - 4) / 6 blocks at widths 16k, 32k and 64k, the second and third group at half the resolution of the one before; a
-block is twice (batch norm, ReLU, 3x3 convolution) beside a shortcut, and a last batch norm and ReLU precede global
-average pooling.
+(N - 4) / 6 blocks at widths 16k, 32k and 64k, where the second and third group halve the resolution; a block is twice
+(batch norm, ReLU, 3x3 convolution) beside a shortcut, and a last batch norm and ReLU precede global average pooling.
 """
 
 import re
@@ -37,7 +36,7 @@ class _Block(nn.Module):
             return y
         if x.shape[-1] == self.width and self.stride == 1:
             return x + y
-        # where the shape changes, the shortcut is a projection of the activated input
+        # if the shape changes, the shortcut is a projection of the activated input
         return y + conv(self.width, (1, 1), stride, padding=0, name="shortcut")(active)
 
 
@@ -55,7 +54,7 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        """Logits, features [n, 64 * width] and stages of normalised images [n, h, w, c]."""
+        """Computes logits, features [n, 64 * width] and stages for normalised images [n, h, w, c]."""
         x = nn.Conv(16, (3, 3), padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype)(images)
         stages = [pooled(x)]
         for group in range(3):
@@ -69,10 +68,10 @@ class WideResNet(nn.Module):
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> WideResNet | None:
-    """The module that `wrn-N-k` or `conv-N-k` names; None for a name of another form.
+    """Returns the module of a name `wrn-N-k` or `conv-N-k`; None for a name of another form.
 
     Raises:
-      InputError: for a depth that is not 6n + 4.
+        InputError: The depth is not 6n + 4, or the width is 0.
     """
     match = re.fullmatch(r"(wrn|conv)-(\d+)-(\d+)", name)
     if match is None:

@@ -57,9 +57,9 @@ class Batch:
     """Raw images and their labels, with the mean and deviation that normalise pixels."""
 
     images: UInt8[Array, "b h w c"]
-    labels: Int[Array, "b"]
-    mean: Float[Array, "c"]
-    std: Float[Array, "c"]
+    labels: Int[Array, " b"]
+    mean: Float[Array, " c"]
+    std: Float[Array, " c"]
 
 
 def schedule(config: Config, total_steps: int) -> optax.Schedule:
@@ -98,7 +98,7 @@ def initial_state(
     return TrainState(jnp.int32(0), variables, tx.init(variables["params"]))
 
 
-def epoch_order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int, batch_size: int) -> Int[Array, "m"]:
+def epoch_order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int, batch_size: int) -> Int[Array, " m"]:
     """Returns the order in which an epoch visits n images, followed by the start of the next epoch.
 
     Batches run on over the end of an epoch, so that an epoch sees every image exactly once and every batch is full.

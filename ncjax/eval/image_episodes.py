@@ -1,4 +1,4 @@
-"""Few-shot episodes on images: the front door."""
+"""Few-shot episodes on images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from ncjax.classifier import Classifier, extract
 from ncjax.classifier import features as extract_features
 from ncjax.data import Benchmark, Split
 from ncjax.data.augment import augment
-from ncjax.devices import data_mesh
+from ncjax.devices import data_mesh, on_data_mesh
 from ncjax.errors import InputError
 from ncjax.eval import heads
 from ncjax.eval.arrays import FeatureSource, check_features, check_transform, chunk_size, feature_episodes
 from ncjax.eval.curves import AccuracyCurve, Over, trace_curve
-from ncjax.eval.engine import Episodes
+from ncjax.eval.engine import EpisodeRequest
 from ncjax.eval.report import EpisodeReport
 from ncjax.eval.sampling import EpisodePlan, Queries
 from ncjax.eval.transforms import transform_features
 from ncjax.eval.tuning import feature_tune, tunable
 from ncjax.models.encoder import EagerEncoder
 
-_OF_IMAGES = ("support_augmentations", "extract_per_episode")
+_IMAGE_SETTINGS = ("support_augmentations", "extract_per_episode")
 
 
 @partial(
@@ -39,23 +39,23 @@ _OF_IMAGES = ("support_augmentations", "extract_per_episode")
 )
 @dataclasses.dataclass(frozen=True)
 class ImageSource:
-    """Features extracted inside each episode: of the support, and of the queries where `features` is None."""
+    """Features extracted within each episode: those of the support, and those of queries if `features` is None."""
 
     params: Classifier
     images: UInt8[Array | np.ndarray, "n h w c"]
     features: Float[Array | np.ndarray, "n d"] | None
-    center: Float[Array | np.ndarray, "d"] | None
+    center: Float[Array | np.ndarray, " d"] | None
     transform: str
     augmentations: int
 
     def prepare(self) -> "ImageSource":
-        """Transforms the features that were extracted once."""
+        """Transforms features that were extracted for all episodes."""
         if self.features is None:
             return self
         return dataclasses.replace(self, features=transform_features(self.features, self.transform, self.center))
 
     def support(self, rows: Int[Array, "W S"], key: Key[Array, ""]) -> Float[Array, "W N d"]:
-        """Each image once, or `augmentations` random variants of it."""
+        """Extracts features of each image, or of `augmentations` random variants of it."""
         images = self.images[rows.reshape(-1)]
         if self.augmentations:
             images = jnp.repeat(images, self.augmentations, axis=0)
@@ -63,7 +63,7 @@ class ImageSource:
         return self._extract(images).reshape(rows.shape[0], images.shape[0] // rows.shape[0], -1)
 
     def query(self, rows: Int[Array, "W Q"]) -> Float[Array, "W Q d"]:
-        """Queries are never augmented."""
+        """Extracts or looks up features of queries, which are never augmented."""
         if self.features is not None:
             return self.features[rows]
         return self._extract(self.images[rows.reshape(-1)]).reshape(*rows.shape, -1)
@@ -72,6 +72,7 @@ class ImageSource:
         return transform_features(extract(self.params, images), self.transform, self.center)
 
 
+@on_data_mesh
 def episodes(
     params: Classifier,
     split: Split,
@@ -88,39 +89,41 @@ def episodes(
     plan: EpisodePlan | None = None,
     extract_per_episode: bool = False,
 ) -> EpisodeReport:
-    """Few-shot accuracy of a classifier's features on the classes of `split`: many episodes in one compiled call.
+    """Evaluates the few-shot accuracy of a classifier's features in many episodes, in one compiled call.
 
-    Features are extracted once for all episodes, since in evaluation mode an image's features are the same in each.
-    With augmented support, that of each episode is extracted inside the compiled call, vmapped over episodes.
+    Extracts features once for all episodes, since in evaluation mode an image always has the same features. Augmented
+    support is extracted for each episode within the compiled call, vmapped over episodes.
 
     Args:
         params: The classifier.
-        split: Images and labels, most often `benchmark.target`.
+        split: Images and labels, usually `benchmark.target`.
         ways: Classes in an episode.
         shots: Support images of each class.
-        queries: Query images of each class, or "all" that the support leaves.
-        episodes: How many episodes.
-        head: "ncc", "cosine", "ridge", "logistic", or a head of `ncjax.eval.heads`, or one of your own.
+        queries: Query images of each class, or "all" for every image outside the support.
+        episodes: Number of episodes.
+        head: "ncc", "cosine", "ridge", "logistic", a head of `ncjax.eval.heads`, or your own.
         transform: "none", "l2" or "centered_l2", applied to every feature first.
-        center: [d] for "centered_l2"; `params.feature_mean` where it is left out.
+        center: [d] for "centered_l2"; defaults to `params.feature_mean`.
         support_augmentations: m > 0 replaces each support image by m random variants under the augmentation that
-            the classifier was trained with (Tian et al. 2020, arXiv 2003.11539); queries stay as they are.
-        seed: Of the episodes and the augmentations, 0..2³²-1.
-        plan: Replays these episodes; ways, shots, queries, episodes and seed are then the plan's.
-        extract_per_episode: Extracts all images inside each episode, also without augmentation: the same numbers,
-            slower, and no features of the whole split in memory.
+            the classifier was trained with (Tian et al. 2020, arXiv 2003.11539); queries are not augmented.
+        seed: Seed of the episodes and the augmentations, 0..2³²-1.
+        plan: Episodes to replay; ways, shots, queries, episodes and seed are then those of the plan.
+        extract_per_episode: Extracts all images within each episode, also without augmentation: gives the same numbers
+            slower, without holding features of the whole split in memory.
 
     Returns:
         The report; its accuracies are fractions.
 
     Raises:
-        InputError: Anything above is out of range.
+        InputError: An argument is out of range.
     """
     chosen = heads.get(head)
     if not isinstance(split, Split):
         hint = "; give one of its splits, for example benchmark.target" if isinstance(split, Benchmark) else ""
         raise InputError(f"split is a {type(split).__name__}, not an ncjax.data.Split{hint}")
-    which = Episodes.of(split.labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan)
+    request = EpisodeRequest.of(
+        split.labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan
+    )
     support_augmentations = whole_number("support_augmentations", support_augmentations)
     if support_augmentations < 0:
         raise InputError(f"support_augmentations={support_augmentations}: give 0 for none, or more")
@@ -131,22 +134,22 @@ def episodes(
         )
     width = jax.eval_shape(extract, params, split.images[:1]).shape[1]
     center = check_transform(transform, _center(params, center), width)
-    class_names = tuple(split.class_names[label] for label in which.names)
+    class_names = tuple(split.class_names[label] for label in request.names)
     if not support_augmentations and not extract_per_episode:
         extracted = check_features(extract_features(params, split), split.labels)
         source: FeatureSource | ImageSource = FeatureSource(extracted, center, transform)
-        chunk = chunk_size(which, width)
+        chunk = chunk_size(request, width)
     else:
-        extracted_once = None
+        query_features = None
         if not extract_per_episode:
-            extracted_once = check_features(extract_features(params, split), split.labels)
-        source = ImageSource(params, split.images, extracted_once, center, transform, support_augmentations)
+            query_features = check_features(extract_features(params, split), split.labels)
+        source = ImageSource(params, split.images, query_features, center, transform, support_augmentations)
         on_cpu = data_mesh().devices.flat[0].platform == "cpu"
-        images = which.ways * which.shots * max(1, support_augmentations)
-        images += which.images_per_episode() - which.ways * which.shots if extract_per_episode else 0
+        images = request.ways * request.shots * max(1, support_augmentations)
+        images += request.images_per_episode() - request.ways * request.shots if extract_per_episode else 0
         chunk = max(1, (256 if on_cpu else 4096) // images)
     with _mesh_for(source):
-        return which.evaluate(
+        return request.evaluate(
             source,
             chosen,
             chunk=chunk,
@@ -157,7 +160,7 @@ def episodes(
 
 
 def _mesh_for(source: FeatureSource | ImageSource) -> AbstractContextManager[Any]:
-    """One device alone where episodes call an encoder back, which runs on one batch at a time anyway.
+    """Returns the context of a one-device mesh if episodes call an encoder back, which runs one batch at a time anyway.
 
     Several CPU devices that call back hang: JAX copies the images to the first device, which waits for its own call.
     """
@@ -168,10 +171,11 @@ def _mesh_for(source: FeatureSource | ImageSource) -> AbstractContextManager[Any
 
 
 def _center(params: Classifier, center: Any) -> Any:
-    """The one given, else that of source-train; only "centered_l2" looks at it."""
+    """Defaults to the source-train mean; only "centered_l2" uses it."""
     return params.feature_mean if center is None else center
 
 
+@on_data_mesh
 def curve(
     params: Classifier,
     split: Split,
@@ -180,19 +184,19 @@ def curve(
     values: Sequence[int | str] | None = None,
     **settings: Any,
 ) -> AccuracyCurve:
-    """Accuracy of a classifier's features against shots or ways; see `feature_curve` for `over` and `values`.
+    """Evaluates the accuracy of a classifier's features at several numbers of shots or ways.
 
-    Features are extracted once for all values, unless support is augmented.
+    Extracts features once for all values, unless support is augmented.
 
     Args:
         params: The classifier.
         split: Images and labels.
         over: "shots" or "ways".
-        values: Numbers of shots or ways.
-        **settings: As of `episodes`.
+        values: Numbers of shots or ways, with the default of `feature_curve`.
+        **settings: As in `episodes`.
 
     Raises:
-        InputError: As `episodes`; or `over` is neither.
+        InputError: As in `episodes`; or `over` is neither "shots" nor "ways".
     """
 
     extracted = cache(lambda: extract_features(params, split))
@@ -200,7 +204,7 @@ def curve(
     def evaluate(**settings: Any) -> EpisodeReport:
         if settings.get("support_augmentations") or settings.get("extract_per_episode"):
             return episodes(params, split, **settings)
-        plain = {name: value for name, value in settings.items() if name not in _OF_IMAGES}
+        plain = {name: value for name, value in settings.items() if name not in _IMAGE_SETTINGS}
         plain["center"] = _center(params, plain.get("center"))
         report = feature_episodes(extracted(), split.labels, **plain)
         return dataclasses.replace(report, class_names=tuple(split.class_names[i] for i in report.class_names))
@@ -208,6 +212,7 @@ def curve(
     return trace_curve(evaluate, split.labels, over, values, settings)
 
 
+@on_data_mesh
 def tune(
     params: Classifier,
     validation: Split | None,
@@ -217,21 +222,21 @@ def tune(
     center: Any = None,
     **settings: Any,
 ) -> heads.Head:
-    """The head with that value of its hyperparameter that is most accurate on validation classes.
+    """Returns the head with the hyperparameter that is most accurate on validation classes.
 
     Args:
         params: The classifier.
-        validation: `benchmark.validation`; never the target classes.
+        validation: `benchmark.validation`, never the target classes.
         head: "ridge" or "logistic", or a `Head` with one hyperparameter.
-        transform: As of `episodes`.
-        center: As of `episodes`.
-        **settings: As of `ncjax.eval.feature_tune`.
+        transform: As in `episodes`.
+        center: As in `episodes`.
+        **settings: As in `ncjax.eval.feature_tune`.
 
     Returns:
-        The head; ``str(head)`` says the value chosen.
+        The head; ``str(head)`` shows the chosen value.
 
     Raises:
-        InputError: The data set has no validation classes; otherwise as `feature_tune`.
+        InputError: The data set has no validation classes; otherwise as in `feature_tune`.
     """
     if validation is None:
         raise InputError("this data set has no validation classes to tune on; give the head's hyperparameter instead")

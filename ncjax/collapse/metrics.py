@@ -1,4 +1,4 @@
-"""The front door: every measure of neural collapse of one set of features."""
+"""Every metric of neural collapse of one set of features."""
 
 import json
 import math
@@ -9,63 +9,54 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from ncjax.collapse import geometry
-from ncjax.collapse.cdnv import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
-from ncjax.collapse.inputs import (
-    Labels,
-    check_spread,
-    checked_features,
-    checked_head,
-    checked_labels,
-    named,
-    not_finite,
-    on_mesh,
-)
+from ncjax.checks import not_finite, read_features
+from ncjax.collapse import nc
+from ncjax.collapse.inputs import Labels, check_spread, checked_head, checked_labels, list_classes, on_mesh
 from ncjax.collapse.moments import moments_of_batch, segments
-from ncjax.collapse.residuals import Frame, Head, ResidualSums, mean_along, nc1, residual_sums
+from ncjax.collapse.pairs import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
+from ncjax.collapse.residuals import Frame, LinearHead, ResidualSums, mean_along, nc1, residual_sums
+from ncjax.devices import on_data_mesh
 from ncjax.equality import EqualByValue
 
 
 @dataclass(frozen=True, eq=False)
 class Collapse(EqualByValue):
-    """How far features have collapsed. Numbers on the host; classes without samples are left out of all.
+    """How far features have collapsed, as numbers on the host; classes without samples do not count.
 
-    Two are equal where all their numbers are, NaN too.
+    Two are equal if all their numbers are equal, NaN included.
 
     Class means μ_c, their mean μ_G, class covariances Σ_c divided by n_c, Var_c = tr Σ_c.
 
     Attributes:
-        cdnv: mean over pairs of (Var_i + Var_j)/(2‖μ_i − μ_j‖²) (arXiv 2112.15121).
-        cdnv_median: the median over the same pairs.
-        cdnv_worst: the largest of them.
-        worst_pair: the two labels of that pair.
-        cdnv_pairs: all of them [k, k], symmetric; NaN on the diagonal, which is no pair.
-        coincident_pairs: labels [m, 2] of the pairs whose means are one point, so that V_ij is inf.
-        debiased_cdnv: with Var/(n − 1), and distances less Var_i/n_i + Var_j/n_j.
-        unresolved_pairs: labels [m, 2] of the pairs whose debiased distance is not positive: debiased V_ij
-            is inf.
-        directional_cdnv: mean over ordered pairs of uᵀΣ_i u/‖μ_i − μ_j‖² (arXiv 2506.04411).
-        directional_cdnv_pairs: all of them [k, k], row i the class whose covariance counts; NaN on the
-            diagonal.
-        nc1: tr(Σ_W Σ_B⁺)/k (Papyan, Han, Donoho 2020); inf where `nc1_rank` is 0.
-        nc1_rank: directions of Σ_B that were inverted, at most min(k − 1, d).
+        cdnv: Mean over pairs of (Var_i + Var_j)/(2‖μ_i − μ_j‖²) (arXiv 2112.15121).
+        cdnv_median: Median over the same pairs.
+        cdnv_worst: Maximum over the same pairs.
+        worst_pair: The two labels of the pair with the maximum.
+        cdnv_pairs: V_ij [k, k], symmetric; NaN on the diagonal.
+        coincident_pairs: Labels [m, 2] of the pairs whose means coincide; their V_ij is inf.
+        debiased_cdnv: The mean with Var/(n − 1), and distances minus Var_i/n_i + Var_j/n_j.
+        unresolved_pairs: Labels [m, 2] of the pairs whose debiased distance is not positive; their debiased V_ij is
+            inf.
+        directional_cdnv: Mean over ordered pairs of uᵀΣ_i u/‖μ_i − μ_j‖² (arXiv 2506.04411).
+        directional_cdnv_pairs: Ṽ_ij [k, k], with the covariance of row i; NaN on the diagonal.
+        nc1: tr(Σ_W Σ_B⁺)/k (Papyan, Han, Donoho 2020); inf if `nc1_rank` is 0.
+        nc1_rank: Number of directions of Σ_B that are inverted, at most min(k − 1, d).
         nc1_quotient: tr Σ_W/tr Σ_B.
-        nc2_equinorm: std/mean of ‖μ_c − μ_G‖; NaN where all class means are one point.
-        nc2_equiangular: mean over pairs of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(k − 1)|.
+        nc2_equinorm: std/mean of ‖μ_c − μ_G‖; NaN if all class means coincide.
+        nc2_equiangular: Mean over pairs of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(k − 1)|.
         nc3: ‖W/‖W‖_F − M/‖M‖_F‖_F, M the rows μ_c − μ_G; None without a head.
-        nc4: share of samples whose nearest class mean, of these samples, is argmax(Wf + b); None without a head.
-        ncc_accuracy: share of samples whose nearest class mean is that of their label. Each sample is part of its own
-            class's mean, so that few samples in many dimensions come out right whatever they are: noise of 20 samples
-            a class in 640 dimensions reaches 1. `intervals` gives the share with the sample left out.
-        k: classes that have samples.
-        d: dimensions of the features.
-        classes: their labels [k], ascending: the rows of `cdnv_pairs`.
-        counts: samples of each [k].
-        absent: labels below num_classes that have no samples.
-        missing: why metrics that are None are.
+        nc4: Share of samples whose nearest class mean is argmax(Wf + b); None without a head.
+        ncc_accuracy: Share of samples whose nearest class mean is that of their label. Each sample is part of its own
+            class's mean, so that few samples in many dimensions are always correct: noise of 20 samples a class in 640
+            dimensions reaches 1. `intervals` gives the share with the sample left out.
+        k: Number of classes that have samples.
+        d: Dimensions of the features.
+        classes: Their labels [k], ascending: the rows of `cdnv_pairs`.
+        counts: Samples of each class [k].
+        absent: Labels below num_classes that have no samples.
+        missing: Why some metrics are None.
     """
 
     cdnv: float
@@ -88,9 +79,9 @@ class Collapse(EqualByValue):
     ncc_accuracy: float | None
     k: int
     d: int
-    classes: Shaped[np.ndarray, "k"]
-    counts: Int[np.ndarray, "k"]
-    absent: Int[np.ndarray, "a"]
+    classes: Shaped[np.ndarray, " k"]
+    counts: Int[np.ndarray, " k"]
+    absent: Int[np.ndarray, " a"]
     missing: str = ""
 
     def __str__(self) -> str:
@@ -98,7 +89,7 @@ class Collapse(EqualByValue):
         per_class = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         lines = [f"{self.k} classes, {per_class} samples each, {self.d} dimensions"]
         if len(self.absent):
-            lines[0] += f"; {len(self.absent)} classes without samples left out: {named(self.absent)}"
+            lines[0] += f"; {len(self.absent)} classes without samples left out: {list_classes(self.absent)}"
         worst = f"classes {self.worst_pair[0]} and {self.worst_pair[1]}"
         rows: list[tuple[str, float | None, str]] = [
             ("CDNV", self.cdnv, _pairs_note(self.coincident_pairs, "with coincident means")),
@@ -118,49 +109,50 @@ class Collapse(EqualByValue):
         return "\n".join(lines + shown + ([self.missing] if self.missing else []))
 
     def to_json(self, *, pairs: bool = False) -> str:
-        """One JSON object, the matrices in it if `pairs`. Infinity is the string "inf", for JSON has none."""
+        """Returns one JSON object, with the matrices if `pairs`; infinity becomes the string "inf", NaN null."""
         skip = () if pairs else ("cdnv_pairs", "directional_cdnv_pairs")
         return json.dumps({f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in skip})
 
 
+@on_data_mesh
 def measure(
-    features: Float[ArrayLike, "n d"],
-    labels: Int[ArrayLike, "n"],
+    features: Any,
+    labels: Any,
     *,
     num_classes: int | None = None,
-    weights: Float[ArrayLike, "k d"] | None = None,
-    bias: Float[ArrayLike, "k"] | None = None,
+    weights: Any = None,
+    bias: Any = None,
 ) -> Collapse:
-    """Every measure of neural collapse of features with labels.
+    """Computes every metric of neural collapse of labelled features.
 
-    Compiled once for each shape, number of classes present and set of devices, and divided over the devices
-    of `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
+    Compiles once for each shape, number of classes present and set of devices, and divides samples over the devices of
+    `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
 
     Args:
-        features: of any real dtype, on the host or on devices, a torch tensor too; what is wider than float32 is
-            rounded to it.
-        labels: integers, or names. With `num_classes` they must lie in 0..num_classes-1.
-        num_classes: classes there may be; those without samples are left out, and listed in `absent`.
-        weights: the head's rows, one for each of `num_classes`, or where that is None one for each label
-            present, in ascending order. A Flax Dense kernel is the transpose. Rows of absent classes are
-            left out: NC4 takes the argmax over the classes that are present.
-        bias: of the head; zero by default.
+        features: [n, d] of any real dtype, on the host or on devices, also a torch tensor; wider types are rounded to
+            float32.
+        labels: [n], integers or names. With `num_classes` they must lie in 0..num_classes-1.
+        num_classes: Number of possible classes; those without samples are left out and listed in `absent`.
+        weights: [k, d], the head's rows: one for each of `num_classes`, or without it one for each label present, in
+            ascending order. A Flax Dense kernel is the transpose. Rows of absent classes are left out: NC4 takes the
+            argmax over the classes that are present.
+        bias: [k], the head's bias; defaults to zero.
 
     Raises:
-        InputError: features that are not finite, or that float32 cannot tell apart or hold, lengths that differ, labels
-            that are neither integers nor names or lie outside num_classes, fewer than two classes, a class of one
-            sample, a head of another shape.
+        InputError: Features are not finite, or float32 cannot hold them or tell them apart; the numbers of features and
+            labels differ; labels are neither integers nor names, or lie outside num_classes; there are fewer than two
+            classes, or a class has one sample; or the head has another shape.
 
     Examples:
         >>> features = [[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]]
-        >>> found = measure(features, [0, 0, 1, 1])
-        >>> print(f"{found.cdnv:.4f}, debiased {found.debiased_cdnv:.4f}")
+        >>> collapse = measure(features, [0, 0, 1, 1])
+        >>> print(f"{collapse.cdnv:.4f}, debiased {collapse.debiased_cdnv:.4f}")
         0.0625, debiased 0.1429
-        >>> found.ncc_accuracy
+        >>> collapse.ncc_accuracy
         1.0
     """
-    array = checked_features(features)
-    classes = checked_labels(labels, num_classes, array.shape[0])
+    array = read_features(features)
+    classes = checked_labels(array, labels, num_classes)
     head = checked_head(weights, bias, classes, array.shape[1])
     placed, position = on_mesh(array, classes.position, len(classes.classes))
     parts = jax.device_get(_measured(placed, position, head, len(classes.classes)))
@@ -170,7 +162,7 @@ def measure(
 
 
 def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Collapse:
-    """The host's share: means, medians and names of pairs, from the arrays of `summary`."""
+    """Computes means, medians and the labels of pairs on the host, from the arrays of `summary`."""
     check_spread(float(parts["spread"]))
     k = len(labels.classes)
     upper = ~np.tri(k, dtype=bool)
@@ -187,8 +179,8 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
         directional_mean = float(directional.sum(dtype=np.float64) / (k * (k - 1)))
         np.fill_diagonal(directional, np.nan)
 
-    def labels_of(where: Bool[np.ndarray, "k k"]) -> Shaped[np.ndarray, "m 2"]:
-        return labels.classes[np.argwhere(where & upper)]
+    def labels_of(selected: Bool[np.ndarray, "k k"]) -> Shaped[np.ndarray, "m 2"]:
+        return labels.classes[np.argwhere(selected & upper)]
 
     def number(name: str) -> float | None:
         return float(parts[name]) if name in parts else None
@@ -225,40 +217,40 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
 
 
 def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
-    """Every metric as arrays, pure; without `sums` only those that need no second look at the samples."""
+    """Computes every metric as arrays; without `sums`, those that need one pass over the samples. Pure."""
     moments = frame.moments
-    out: dict[str, Array] = {
+    metrics: dict[str, Array] = {
         "finite": jnp.all(jnp.isfinite(moments.square)),
         "d": jnp.asarray(moments.anchor.shape[1]),
-        # of the means without squares, which may vanish
+        # without squares of the means, which may vanish
         "spread": jnp.maximum(jnp.max(jnp.abs(frame.centred_mean)), jnp.sqrt(jnp.mean(moments.variance))),
         "cdnv_pairs": cdnv_pairs(moments.variance, frame.squared_distance),
         "debiased_cdnv_pairs": debiased_cdnv_pairs(moments, frame.squared_distance),
         "nc1_rank": frame.nc1_rank,
-        "nc1_quotient": geometry.nc1_quotient(moments),
-        "nc2_equinorm": geometry.nc2_equinorm(frame.centred_mean),
-        "nc2_equiangular": geometry.nc2_equiangular(frame.centred_mean),
+        "nc1_quotient": nc.nc1_quotient(moments),
+        "nc2_equinorm": nc.nc2_equinorm(frame.centred_mean),
+        "nc2_equiangular": nc.nc2_equiangular(frame.centred_mean),
     }
     if frame.head is not None:
-        out["nc3"] = geometry.nc3(frame.centred_mean, frame.head.weights)
+        metrics["nc3"] = nc.nc3(frame.centred_mean, frame.head.weights)
     if sums is not None:
         along = mean_along(sums, frame)
-        out["directional_cdnv_pairs"] = directional_cdnv_pairs(along, moments.variance, frame.squared_distance)
-        out["nc1"] = nc1(sums, frame)
-        out["nearest"] = jnp.sum(sums.nearest)
+        metrics["directional_cdnv_pairs"] = directional_cdnv_pairs(along, moments.variance, frame.squared_distance)
+        metrics["nc1"] = nc1(sums, frame)
+        metrics["nearest"] = jnp.sum(sums.nearest)
         if sums.agree is not None:
-            out["agree"] = jnp.sum(sums.agree)
-    return out
+            metrics["agree"] = jnp.sum(sums.agree)
+    return metrics
 
 
 def summary_of_samples(
     features: Float[Array, "n d"],
-    labels: Int[Array, "n"],
-    head: Head | None,
+    labels: Int[Array, " n"],
+    head: LinearHead | None,
     num_classes: int,
-    mask: Bool[Array, "n"] | None = None,
+    mask: Bool[Array, " n"] | None = None,
 ) -> dict[str, Array]:
-    """`summary` of one set of samples, every class present; pure."""
+    """Computes `summary` of samples in which every class is present. Pure."""
     moments, residuals = moments_of_batch(features, labels, num_classes, mask)
     frame = Frame.of(moments, head)
     return summary(frame, residual_sums(residuals, segments(labels, num_classes, mask), frame))
@@ -267,15 +259,15 @@ def summary_of_samples(
 _measured = partial(jax.jit, static_argnames="num_classes")(summary_of_samples)
 
 
-def _pairs_note(pairs: Shaped[np.ndarray, "m 2"], what: str) -> str:
+def _pairs_note(pairs: Shaped[np.ndarray, "m 2"], description: str) -> str:
     if len(pairs) == 0:
         return ""
     names = ", ".join(f"{i}–{j}" for i, j in pairs[:4]) + (" …" if len(pairs) > 4 else "")
-    return f"{len(pairs)} pairs {what}: {names}"
+    return f"{len(pairs)} pairs {description}: {names}"
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can hold it."""
+    """Converts a value to types that JSON has."""
     if isinstance(value, np.ndarray):
         return [_plain(v) for v in value.tolist()]
     if isinstance(value, list | tuple):

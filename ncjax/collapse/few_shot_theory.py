@@ -1,13 +1,13 @@
-"""Bounds and prediction of the few-shot error, for many numbers of shots: the front door."""
+"""Bounds and prediction of the few-shot error for several numbers of shots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ncjax import keys
@@ -16,46 +16,47 @@ from ncjax.collapse.bounds import galanti_2022, luthra_2025, luthra_2026
 from ncjax.collapse.class_geometry import ClassGeometry
 from ncjax.collapse.inputs import check_spread
 from ncjax.collapse.prediction import predict, predict_two_way
+from ncjax.devices import on_data_mesh
 from ncjax.equality import EqualByValue
 from ncjax.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class Theory(EqualByValue):
-    """Bounds and prediction of the NCC error of few-shot tasks, unclipped, an entry for each number of shots.
+    """Bounds and prediction of the NCC error of few-shot tasks, unclipped, for each number of shots.
 
     Attributes:
-        ways: classes of a task.
-        shots: support samples a class [s].
-        galanti_2022: s = 1, see the function of that name.
-        galanti_2022_spherical: s = d, which holds for spherically symmetric class features only.
-        luthra_2025: least over a.
-        luthra_2025_a: that a.
-        luthra_2026: NaN below 10 shots, which it is not stated for.
-        luthra_2026_any_shots: its form for any number of shots.
-        predicted: of `ways` classes; not a bound; NaN if a class has fewer than four samples.
-        predicted_error: the Monte Carlo standard error of `predicted`.
-        predicted_two_way: of two classes; not a bound.
-        k: classes that tasks are drawn from.
-        d: dimensions of the features.
+        ways: Classes in a task.
+        shots: Support samples of a class [s].
+        galanti_2022: The bound with s = 1, see `ncjax.collapse.bounds.galanti_2022`.
+        galanti_2022_spherical: The bound with s = d, which holds only for spherically symmetric class features.
+        luthra_2025: The minimum over a.
+        luthra_2025_a: The a of the minimum.
+        luthra_2026: The bound for at least 10 shots; NaN for fewer.
+        luthra_2026_any_shots: The form for any number of shots.
+        predicted: The prediction for `ways` classes, not a bound; NaN if a class has fewer than four samples.
+        predicted_error: The Monte Carlo standard error of `predicted`.
+        predicted_two_way: The prediction for two classes, not a bound.
+        k: Number of classes that tasks are drawn from.
+        d: Dimensions of the features.
     """
 
     ways: int
-    shots: Int[np.ndarray, "s"]
-    galanti_2022: Float[np.ndarray, "s"]
-    galanti_2022_spherical: Float[np.ndarray, "s"]
-    luthra_2025: Float[np.ndarray, "s"]
-    luthra_2025_a: Float[np.ndarray, "s"]
-    luthra_2026: Float[np.ndarray, "s"]
-    luthra_2026_any_shots: Float[np.ndarray, "s"]
-    predicted: Float[np.ndarray, "s"]
-    predicted_error: Float[np.ndarray, "s"]
-    predicted_two_way: Float[np.ndarray, "s"]
+    shots: Int[np.ndarray, " s"]
+    galanti_2022: Float[np.ndarray, " s"]
+    galanti_2022_spherical: Float[np.ndarray, " s"]
+    luthra_2025: Float[np.ndarray, " s"]
+    luthra_2025_a: Float[np.ndarray, " s"]
+    luthra_2026: Float[np.ndarray, " s"]
+    luthra_2026_any_shots: Float[np.ndarray, " s"]
+    predicted: Float[np.ndarray, " s"]
+    predicted_error: Float[np.ndarray, " s"]
+    predicted_two_way: Float[np.ndarray, " s"]
     k: int
     d: int
 
-    def bounds(self) -> dict[str, Float[np.ndarray, "s"]]:
-        """The bounds by their titles, for tables and plots."""
+    def bounds(self) -> dict[str, Float[np.ndarray, " s"]]:
+        """Returns the bounds by their titles, for tables and plots."""
         return {
             "Galanti et al. 2022": self.galanti_2022,
             "Galanti et al. 2022, if spherical": self.galanti_2022_spherical,
@@ -65,7 +66,7 @@ class Theory(EqualByValue):
         }
 
     def table(self, measured: Sequence[float] | None = None) -> str:
-        """As text, with the measured NCC error, a fraction for each number of shots, where it is given."""
+        """Returns a text table, with the measured NCC error if given, a fraction for each number of shots."""
 
         def line(title: str, values: Sequence[str]) -> str:
             return f"{title:<34}" + "".join(f"{value:>10}" for value in values)
@@ -87,34 +88,33 @@ class Theory(EqualByValue):
         return self.table()
 
 
+@on_data_mesh
 def theory(
-    features: Float[ArrayLike, "n d"] | ClassGeometry,
-    labels: Int[ArrayLike, "n"] | None = None,
+    features: Any,
+    labels: Any = None,
     *,
     num_classes: int | None = None,
     ways: int = 5,
     shots: Sequence[int] = (1, 2, 5, 10, 20, 50),
     seed: int = 0,
 ) -> Theory:
-    """Bounds and prediction for the classes of these features, or of a geometry.
+    """Computes bounds and prediction for the classes of these features, or of a geometry.
 
-    Of features, both are of the population that the samples of each class are drawn from, by unbiased estimates of
-    its moments (see `ClassGeometry.of_features`), and so of episodes of these samples whose queries are not among
-    the support. A bound of estimated moments is an estimate itself. For more shots than a class has samples they
-    extrapolate.
-
-    Accuracy of the prediction: see `ncjax.collapse.prediction.predict`.
+    For features, both refer to the population that the samples of each class are drawn from, through unbiased estimates
+    of its moments (see `ClassGeometry.of_features`), and thus to episodes of these samples whose queries are not in the
+    support. A bound from estimated moments is itself an estimate. For more shots than a class has samples, both
+    extrapolate. `ncjax.collapse.prediction.predict` gives the accuracy of the prediction.
 
     Args:
-        features: as `measure` takes them, with labels; or a `ClassGeometry` without.
-        labels: as in `measure`.
-        num_classes: as in `measure`.
-        ways: classes of a task, from 2 to the number of classes present.
-        shots: support samples a class.
-        seed: of the Monte Carlo integral of the prediction.
+        features: [n, d] with labels, as in `measure`; or a `ClassGeometry` without labels.
+        labels: [n], as in `measure`.
+        num_classes: As in `measure`.
+        ways: Classes in a task, from 2 to the number of classes present.
+        shots: Support samples of a class.
+        seed: Seed of the Monte Carlo integral of the prediction.
 
     Raises:
-        InputError: as `measure` does; also for ways and shots outside their ranges.
+        InputError: As in `measure`; or ways or shots are out of range.
     """
     whole_number("ways", ways)
     if not isinstance(shots, Sequence | np.ndarray) or len(shots) == 0:
@@ -136,13 +136,13 @@ def theory(
 
 
 @partial(jax.jit, static_argnames="ways")
-def _theory(geometry: ClassGeometry, key: Array, shots: Float[Array, "s"], ways: int) -> dict[str, Array]:
-    def of(n: Float[Array, ""]) -> dict[str, Array]:
-        least, a = luthra_2025(geometry, ways=ways, shots=n)
+def _theory(geometry: ClassGeometry, key: Array, shots: Float[Array, " s"], ways: int) -> dict[str, Array]:
+    def at(n: Float[Array, ""]) -> dict[str, Array]:
+        minimum, a = luthra_2025(geometry, ways=ways, shots=n)
         return {
             "galanti_2022": galanti_2022(geometry, ways=ways, shots=n),
             "galanti_2022_spherical": galanti_2022(geometry, ways=ways, shots=n, spherical=True),
-            "luthra_2025": least,
+            "luthra_2025": minimum,
             "luthra_2025_a": a,
             "luthra_2026": luthra_2026(geometry, ways=ways, shots=n),
             "luthra_2026_any_shots": luthra_2026(geometry, ways=ways, shots=n, any_shots=True),
@@ -150,4 +150,4 @@ def _theory(geometry: ClassGeometry, key: Array, shots: Float[Array, "s"], ways:
         }
 
     predicted, spread = predict(geometry, key, ways=ways, shots=shots)
-    return {**jax.lax.map(of, shots), "predicted": predicted, "predicted_error": spread}
+    return {**jax.lax.map(at, shots), "predicted": predicted, "predicted_error": spread}
