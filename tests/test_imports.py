@@ -53,6 +53,8 @@ def room_of(module: str) -> str:
     folder = module.partition(".")[0]
     if module in ROOT:
         return "root"
+    if module.endswith(".__main__"):  # a command, which nothing imports
+        return "top"
     if folder == "eval":
         return "eval images" if module in IMAGE_EPISODES else "eval arrays"
     return folder if folder in ALLOWED else "top"

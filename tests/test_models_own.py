@@ -125,5 +125,5 @@ def test_what_is_no_network_is_one_line(name: str, words: str) -> None:
 
 def test_a_network_without_features_is_one_line() -> None:
     network = models.create(f"{HERE}:images_again", 4)
-    with pytest.raises(InputError, match=r"returned shape \(1, 9, 9, 3\) for 1 images: it must return features"):
+    with pytest.raises(InputError, match=r"shape \(1, 9, 9, 3\) for 1 images; it must make \[1, d\]"):
         network.init(keys.root(0), (9, 9, 1))

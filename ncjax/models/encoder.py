@@ -57,12 +57,24 @@ class TracedEncoder(_WithoutHead):
                 "the encoder computes in NumPy or another library, and JAX cannot trace it; give the function to "
                 "ncjax.encoders.from_function, or a torch module to from_torch"
             ) from error
-        encoded = made if isinstance(made, EncoderOutput) else EncoderOutput(made)
-        features, *stages = (
-            _checked(array, len(images), jnp.issubdtype) for array in (encoded.features, *encoded.stages)
-        )
-        features, *stages = (array.astype(at_least_float32(array.dtype)) for array in (features, *stages))
+        features, stages = as_encoder_output(made, len(images))
         return Output(jnp.zeros((len(images), 0)), features, (*stages, features)), {}
+
+
+def as_encoder_output(made: Any, count: int) -> EncoderOutput:
+    """Converts the result of a traced encoder to features and stages of float32 or wider.
+
+    Args:
+        made: Features [count, d], or `EncoderOutput`.
+        count: Number of images.
+
+    Raises:
+        InputError: It is neither.
+    """
+    encoded = made if isinstance(made, EncoderOutput) else EncoderOutput(made)
+    arrays = [_checked(array, count, jnp.issubdtype) for array in (encoded.features, *encoded.stages)]
+    features, *stages = (array.astype(at_least_float32(array.dtype)) for array in arrays)
+    return EncoderOutput(features, tuple(stages))
 
 
 def _checked(features: Any, count: int, is_subtype: Callable[[Any, Any], bool]) -> Any:

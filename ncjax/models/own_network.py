@@ -17,8 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from ncjax.errors import InputError, first_line
-from ncjax.models.encoder import EncoderOutput
-from ncjax.models.layers import at_least_float32
+from ncjax.models.encoder import as_encoder_output
 from ncjax.models.network import Output
 
 
@@ -46,28 +45,6 @@ class EncoderWithHead(nn.Module):
         encoded = as_encoder_output(self.encoder(images.astype(self.dtype), **mode), len(images))
         logits = nn.Dense(self.num_classes, dtype=encoded.features.dtype, name="head")(encoded.features)
         return Output(logits, encoded.features, (*encoded.stages, encoded.features))
-
-
-def as_encoder_output(returned: Any, count: int) -> EncoderOutput:
-    """Converts what a user's encoder returned to features and stages of float32 or wider.
-
-    Args:
-        returned: Features [count, d], or `EncoderOutput`.
-        count: Number of images.
-
-    Raises:
-        InputError: It is neither.
-    """
-    encoded = returned if isinstance(returned, EncoderOutput) else EncoderOutput(returned)
-    for array in (encoded.features, *encoded.stages):
-        shape = getattr(array, "shape", None)
-        if shape is None or len(shape) != 2 or shape[0] != count:
-            raise InputError(
-                f"the network returned {f'shape {shape}' if shape else type(array).__name__} for {count} images: it "
-                "must return features [n, d], or ncjax.models.EncoderOutput(features, stages) of such"
-            )
-    features, *stages = (array.astype(at_least_float32(array.dtype)) for array in (encoded.features, *encoded.stages))
-    return EncoderOutput(features, tuple(stages))
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> Any:

@@ -11,9 +11,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from ncjax.errors import InputError
-from ncjax.models.encoder import EncoderOutput
+from ncjax.models.encoder import EncoderOutput, as_encoder_output
 from ncjax.models.network import Output
-from ncjax.models.own_network import as_encoder_output
 
 
 @dataclass(frozen=True)

@@ -151,9 +151,3 @@ def open_benchmark(
             "give their folder with --data_dir, or evaluate from Python with your own Split"
         )
     return benchmark
-
-
-if __name__ == "__main__":
-    from ncjax.commands.runs import main
-
-    main()
