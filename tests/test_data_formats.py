@@ -238,7 +238,10 @@ def test_parquet_columns_by_name(tmp_path: Path) -> None:
     assert loaded.target.num_classes == 3
     for columns, message in (
         ({"label_column": "none"}, "has no column none; its columns are image, label, fine, coarse"),
-        ({"label_column": "image"}, "column image is not of integers or strings; label_column must name"),
+        (
+            {"label_column": "image"},
+            "column image is not of integers or strings; label_column must name a",
+        ),
         ({"image_column": "fine"}, "column fine is not of a struct of bytes and path, or bytes"),
     ):
         with pytest.raises(InputError, match=message):
