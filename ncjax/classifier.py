@@ -102,7 +102,7 @@ def normalize(images: Array, mean: Array, std: Array) -> Float[Array, "n h w c"]
     return (images.astype(mean.dtype) / 255 - mean) / std
 
 
-def apply(params: Classifier, images: UInt8[Array, "n h w c"]) -> Output:
+def apply(params: Classifier, images: UInt8[Array | np.ndarray, "n h w c"]) -> Output:
     """Computes the output for raw images in evaluation mode, in float32 at the highest precision.
 
     Pure: for use inside jit and vmap.
@@ -115,14 +115,14 @@ def apply(params: Classifier, images: UInt8[Array, "n h w c"]) -> Output:
     return output
 
 
-def extract(params: Classifier, images: UInt8[Array, "n h w c"]) -> Float[Array, "n d"]:
+def extract(params: Classifier, images: UInt8[Array | np.ndarray, "n h w c"]) -> Float[Array, "n d"]:
     """Computes the features of raw images in evaluation mode. Pure: for use inside jit and vmap."""
     return apply(params, images).features
 
 
 @partial(jax.jit, static_argnames=("fields", "mesh"))
 def _compiled(
-    params: Classifier, images: UInt8[Array, "n h w c"], fields: tuple[str, ...], mesh: Mesh
+    params: Classifier, images: UInt8[Array | np.ndarray, "n h w c"], fields: tuple[str, ...], mesh: Mesh
 ) -> tuple[Any, ...]:
     output = apply(params, images)
     # gathered, so that every host can read all rows

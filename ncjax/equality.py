@@ -1,4 +1,4 @@
-"""Equality of dataclasses that hold arrays, which the one that Python writes for them raises on."""
+"""Equality of dataclasses that hold arrays, for which the generated `__eq__` raises."""
 
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class EqualByValue:
-    """A base of `dataclass(frozen=True, eq=False)`: equal where type and every field are; NaN equals NaN."""
+    """Base of a `dataclass(frozen=True, eq=False)`: equal if types and all fields are equal; NaN equals NaN."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -19,7 +19,7 @@ class EqualByValue:
 
 
 def _value(x: Any) -> Any:
-    """Something hashable that is equal for equal contents."""
+    """Returns a hashable value that is equal for equal contents."""
     if is_dataclass(x) and not isinstance(x, type):
         return type(x), tuple(_value(getattr(x, field.name)) for field in fields(x))
     if isinstance(x, dict):
@@ -29,6 +29,6 @@ def _value(x: Any) -> Any:
     if hasattr(x, "__array__"):
         x = np.asarray(x)
         if x.dtype.kind == "f":
-            x = np.where(np.isnan(x), np.nan, x) + 0.0  # one NaN and one zero, of whose bits there are more
+            x = np.where(np.isnan(x), np.nan, x) + 0.0  # the same bits for every NaN, and for both zeros
         return x.shape, x.dtype.str, x.tobytes()
     return "NaN" if isinstance(x, float) and x != x else x

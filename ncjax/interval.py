@@ -1,15 +1,15 @@
-"""An interval from low to high, as both mathematical rooms give it."""
+"""The confidence interval of a metric or an accuracy."""
 
 from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """From `low` to `high`, neither past what the metric can be.
+    """An interval within the range of the metric.
 
     Attributes:
-        low: lower end.
-        high: upper end.
-        estimate: what it is built around; it need not be the middle, nor the metric's plain value.
+        low: Lower end.
+        high: Upper end.
+        estimate: The value that the interval is built around, not always its middle or the metric's plain value.
     """
 
     low: float

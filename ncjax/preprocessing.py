@@ -34,7 +34,7 @@ _KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
 INTERPOLATIONS = tuple(_KERNELS)
 
 
-def resizing_weights(size: int, new_size: int, interpolation: str) -> Float[np.ndarray, "N n"]:
+def resizing_weights(size: int, new_size: int, interpolation: str) -> Float[np.ndarray, "new old"]:
     """Computes the matrix that resizes a line of `size` pixels to `new_size`, antialiased if it shrinks.
 
     Stretches the kernel by size / new_size if that is above 1; each row sums to 1, as in Pillow.
@@ -138,15 +138,16 @@ class Preprocessing:
         )
         return rows, columns
 
-    def apply(self, images: UInt8[Array, "n h w c"]) -> Float[Array, "n H W C"] | UInt8[Array, "n H W C"]:
+    def apply(self, images: UInt8[Array | np.ndarray, "n h w c"]) -> Float[Array, "n H W C"] | UInt8[Array, "n H W C"]:
         """Computes the encoder's pixels, 0..255, before centring. Pure: for use inside jit and vmap."""
         channels = self.shape(images.shape[1:])[2]
         rows, columns = self.weights(*images.shape[1:3])
+        pixels = jnp.asarray(images)
         if columns is not None:
-            images = _resize(columns, images, "Ww,nhwc->nhWc")
+            pixels = _resize(columns, pixels, "Ww,nhwc->nhWc")
         if rows is not None:
-            images = _resize(rows, images, "Hh,nhwc->nHwc")
-        return images if images.shape[-1] == channels else jnp.repeat(images, channels, axis=-1)
+            pixels = _resize(rows, pixels, "Hh,nhwc->nHwc")
+        return pixels if pixels.shape[-1] == channels else jnp.repeat(pixels, channels, axis=-1)
 
     def apply_in_numpy(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n H W C"]:
         """Computes `apply` in NumPy, as float32."""
@@ -161,12 +162,12 @@ class Preprocessing:
         return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
 
-def _resize(weights: Float[np.ndarray, "N n"], images: Array, axes: str) -> Float[Array, "n h w c"]:
+def _resize(weights: Float[np.ndarray, "new old"], images: Array, axes: str) -> Float[Array, "n H W c"]:
     return jnp.clip(jnp.einsum(axes, weights, images.astype(jnp.float32), precision="highest"), 0, 255)
 
 
 @lru_cache(maxsize=64)
-def _cropped(size: int, resized: int, crop: int, interpolation: str) -> Float[np.ndarray, "N n"] | None:
+def _cropped(size: int, resized: int, crop: int, interpolation: str) -> Float[np.ndarray, "new old"] | None:
     """Returns the rows of the resizing matrix for the centre `crop` of `resized` pixels; None if nothing changes."""
     if size == resized == crop:
         return None

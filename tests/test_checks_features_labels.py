@@ -189,7 +189,7 @@ def test_positions_and_counts():
 def test_kinds_of_labels_do_not_mix_between_batches():
     with pytest.raises(InputError, match="batch 1 has labels of type"):
         measure_stream([(X, LABELS), (X, NAMES)])
-    with pytest.raises(InputError, match="names as labels: leave num_classes=4 out"):
+    with pytest.raises(InputError, match="labels are names: leave num_classes=4 out"):
         measure(X, NAMES, num_classes=4)
     with pytest.raises(InputError, match="values of center are no array"):
         feature_episodes(X, LABELS, transform="centered_l2", center=[[1.0], [1.0, 2.0]], **SETTINGS)

@@ -121,7 +121,7 @@ def _fails(images: np.ndarray) -> np.ndarray:
     ("encode", "message"),
     [
         (lambda x: x, r"made an array of shape \(100, 12, 12, 1\) for 100 images; it must make \[100, d\]"),
-        (lambda x: x.mean((1, 2))[:3], r"of shape \(3, 1\) of 100 images"),
+        (lambda x: x.mean((1, 2))[:3], r"of shape \(3, 1\) for 100 images"),
         (lambda x: x.mean((1, 2)).astype(int), "made an array of int"),
         (lambda x: [[{}]] * len(x), "made an array of object"),
         (lambda x: x.mean((1, 2)) / np.where(np.arange(len(x)) == 3, 0, 1)[:, None], "for image 3 is not finite"),

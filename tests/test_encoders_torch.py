@@ -174,7 +174,7 @@ def test_grey_images_are_repeated_for_the_first_convolution() -> None:
     assert params.preprocessing.channels is None
     assert ncjax.features(params, SPLIT).shape == (100, 6)
     assert encoders.from_torch(make().eval()).preprocessing.channels == 3
-    with pytest.raises(InputError, match=r"fails on images of 12 x 12 x 1 .*too few channels, channels=3"):
+    with pytest.raises(InputError, match=r"fails on images of 12 x 12 x 1 .*too few channels, give channels=3"):
         ncjax.features(encoders.from_torch(make().eval(), channels=1), SPLIT)
 
 

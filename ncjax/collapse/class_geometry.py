@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from ncjax.checks import not_finite, read_features
 from ncjax.collapse.inputs import checked_labels
@@ -202,7 +202,7 @@ class ClassGeometry:
 
 @partial(jax.jit, static_argnames="tile")
 def _of_samples(
-    features: Float[Array, "n d"],
+    features: Real[Array, "n d"],
     position: Int[Array, " n"],
     start: Int[Array, " k"],
     count: Int[Array, " k"],

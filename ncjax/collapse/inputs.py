@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Int, Real, Shaped
 
 from ncjax.checks import as_numpy, check_lengths, encode_labels, read_labels
 from ncjax.collapse.residuals import LinearHead
@@ -57,9 +57,7 @@ def checked_labels(features: Any, labels: Any, num_classes: int | None) -> Label
 def check_range(labels: Shaped[np.ndarray, " n"], num_classes: int) -> None:
     """Raises InputError for labels that are names or lie outside 0..num_classes-1."""
     if labels.dtype.kind in "US":
-        raise InputError(
-            f"num_classes={num_classes} with names as labels: leave num_classes out, or give 0..{num_classes - 1}"
-        )
+        raise InputError(f"labels are names: leave num_classes={num_classes} out, or give 0..{num_classes - 1}")
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
         raise InputError(
@@ -110,7 +108,7 @@ def checked_head(weights: Any, bias: Any, classes: Labels, dim: int) -> LinearHe
 
 def on_mesh(
     features: jax.Array | np.ndarray, position: Int[np.ndarray, " n"], num_classes: int
-) -> tuple[Float[Array, "m d"], Int[Array, " m"]]:
+) -> tuple[Real[Array, "m d"], Int[Array, " m"]]:
     """Divides both over the mesh's devices; rows that pad them to equal parts have the position `num_classes`."""
     mesh = data_mesh()
     extra = -len(position) % mesh.shape["data"]

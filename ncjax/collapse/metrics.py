@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Real, Shaped
 
 from ncjax.checks import not_finite, read_features
 from ncjax.collapse import nc
@@ -244,7 +244,7 @@ def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
 
 
 def summary_of_samples(
-    features: Float[Array, "n d"],
+    features: Real[Array, "n d"],
     labels: Int[Array, " n"],
     head: LinearHead | None,
     num_classes: int,

@@ -8,7 +8,7 @@ covariances, before they take ratios.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
 from ncjax.collapse.pairs import debiased_cdnv_pairs
@@ -16,7 +16,7 @@ from ncjax.collapse.residuals import Frame, mean_along, residual_sums
 
 
 def covariance_products(
-    features: Float[Array, "n d"], position: Int[Array, " n"], group: Int[Array, " n"], num_classes: int, groups: int
+    features: Real[Array, "n d"], position: Int[Array, " n"], group: Int[Array, " n"], num_classes: int, groups: int
 ) -> Float[Array, "k k"]:
     """Estimates tr(Σ_i Σ_j) without bias, from the means of groups of samples of each class.
 
@@ -47,7 +47,7 @@ def covariance_products(
 
 
 def population_estimates(
-    features: Float[Array, "n d"], position: Int[Array, " n"], products: Float[Array, "k k"], num_classes: int
+    features: Real[Array, "n d"], position: Int[Array, " n"], products: Float[Array, "k k"], num_classes: int
 ) -> dict[str, Array]:
     """Estimates the metrics from the samples whose position is below `num_classes`, at least two of every class.
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from ncjax.collapse.metrics import summary_of_samples
 from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
@@ -20,7 +20,7 @@ products_of_groups = partial(jax.jit, static_argnames=("num_classes", "groups"))
 
 @partial(jax.jit, static_argnames="num_classes")
 def whole_metrics(
-    features: Float[Array, "n d"],
+    features: Real[Array, "n d"],
     position: Int[Array, " n"],
     group: Int[Array, " n"],
     head: LinearHead | None,
@@ -41,7 +41,7 @@ def whole_metrics(
 
 @partial(jax.jit, static_argnames="num_classes")
 def metrics_without(
-    features: Float[Array, "n d"],
+    features: Real[Array, "n d"],
     position: Int[Array, " n"],
     group: Int[Array, " n"],
     part: Int[Array, ""],
@@ -62,7 +62,7 @@ def metrics_without(
 
 
 def _estimates(
-    features: Float[Array, "n d"], position: Int[Array, " n"], products: Float[Array, "k k"], num_classes: int
+    features: Real[Array, "n d"], position: Int[Array, " n"], products: Float[Array, "k k"], num_classes: int
 ) -> dict[str, Array]:
     estimates = population_estimates(features, position, products, num_classes)
     if num_classes > MOST_CLASSES:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Int, Real, Shaped
 
 from ncjax.checks import OVERFLOW, as_numpy, read_features, read_labels
 from ncjax.collapse.inputs import Labels, check_counts, check_range, checked_head, on_mesh
@@ -165,7 +165,7 @@ def _positions(
 def _add(
     moments: ClassMoments,
     fault: tuple[Int[Array, ""], Int[Array, ""]],
-    features: Float[Array, "n d"],
+    features: Real[Array, "n d"],
     position: Int[Array, " n"],
     row: Int[Array, ""],
 ) -> tuple[ClassMoments, tuple[Int[Array, ""], Int[Array, ""]]]:
@@ -192,7 +192,7 @@ def _no_residuals(frame: Frame) -> ResidualSums:
 
 @partial(jax.jit, donate_argnums=0)
 def _add_residuals(
-    sums: ResidualSums, frame: Frame, features: Float[Array, "n d"], position: Int[Array, " n"]
+    sums: ResidualSums, frame: Frame, features: Real[Array, "n d"], position: Int[Array, " n"]
 ) -> ResidualSums:
     k = frame.centred_mean.shape[0]
     counts = position >= 0

@@ -57,7 +57,7 @@ def _load(transformers: Any, name: str, request: ModelRequest) -> Loaded:
             raise InputError(f"{spec} is a {type(module).__name__} without a vision_model: load only the image tower")
         module = module.vision_model
         missing = [key.removeprefix("vision_model.") for key in missing if key.startswith("vision_model.")]
-    settings = preprocessing(processor, request, spec)
+    settings = read_processor(processor, request, spec)
     settings["channels"] = getattr(getattr(config, "vision_config", config), "num_channels", 3)
     pooler = [key for key in missing if key.startswith("pooler.")]
     if pooler:
@@ -73,7 +73,7 @@ def _class_token(returned: Any) -> Any:
     return returned.last_hidden_state[:, 0]
 
 
-def preprocessing(processor: Any, request: ModelRequest, spec: str) -> dict[str, Any]:
+def read_processor(processor: Any, request: ModelRequest, spec: str) -> dict[str, Any]:
     """Converts an image processor to arguments of `from_torch`.
 
     Raises:

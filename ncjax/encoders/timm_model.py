@@ -37,7 +37,7 @@ def load(name: str, request: ModelRequest) -> Loaded:
         options["img_size"] = request.image_size
     with without_waiting_for_a_network(), weights_from(spec, _place(config, name)):
         module = timm.create_model(name, pretrained=not request.random_weights, num_classes=0, **options)
-    return Loaded(module, preprocessing(timm.data.resolve_model_data_config(module), request, spec))
+    return Loaded(module, read_config(timm.data.resolve_model_data_config(module), request, spec))
 
 
 def _place(config: Any, name: str) -> str | None:
@@ -49,7 +49,7 @@ def _place(config: Any, name: str) -> str | None:
     return config.url or None
 
 
-def preprocessing(config: dict[str, Any], request: ModelRequest, spec: str) -> dict[str, Any]:
+def read_config(config: dict[str, Any], request: ModelRequest, spec: str) -> dict[str, Any]:
     """Converts timm's evaluation transform to arguments of `from_torch`.
 
     Raises:

@@ -133,7 +133,7 @@ class EagerEncoder(_WithoutHead):
 
     def call_back(
         self,
-        images: UInt8[Array, "n h w c"],
+        images: UInt8[Array | np.ndarray, "n h w c"],
         preprocessing: Preprocessing,
         mean: Float[Array, "..."],
         std: Float[Array, "..."],

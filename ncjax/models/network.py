@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.errors import InvalidRngError
 from jaxtyping import Array, Float
@@ -49,7 +50,7 @@ class Network:
     def apply(
         self,
         variables: dict[str, Any],
-        images: Float[Array, "n h w c"],
+        images: Float[Array | np.ndarray, "n h w c"],
         *,
         train: bool = False,
         key: Array | None = None,
