@@ -159,3 +159,17 @@ def test_events_stop_at_a_full_disk() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     assert done.stdout == "to File too large\n"
+
+
+def test_each_record_is_handed_over_once(tmp_path: Path) -> None:
+    """With its seed; those of the first part of a continued run are not repeated."""
+    seen: list[dict[str, object]] = []
+    config = tiny.config(tmp_path / "many", seeds=2)
+    pretrain(config, benchmark=tiny.benchmark(), on_record=seen.append)
+    assert [(record["step"], record["seed"]) for record in seen] == [
+        (step, seed) for step in (0, 8, 16, 24) for seed in (0, 1)
+    ]
+    written = read_records(tmp_path / "many" / "seed_1")
+    assert [record for record in seen if record.pop("seed") == 1] == written
+    pretrain(config, benchmark=tiny.benchmark(), on_record=seen.append)
+    assert len(seen) == 8

@@ -135,6 +135,8 @@ class _Loop:
                 continue
             with raise_together():
                 seed.write_records()
+            if self.run.on_record is not None and is_lead_process():
+                self.run.on_record({**seed.records[-1], "seed": seed.config.seed})
         self.bar.set_postfix_str(speeds, refresh=False)
         self.save_is_due = True
 

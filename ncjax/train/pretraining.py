@@ -22,7 +22,7 @@ from ncjax.train.config import Config, Resolved, fill, identity
 from ncjax.train.description import Description, read_description
 from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together
 from ncjax.train.loop import train
-from ncjax.train.run import Run
+from ncjax.train.run import OnRecord, Run
 from ncjax.train.seeds import Diverged
 from ncjax.train.signals import Stop, signals
 from ncjax.train.source import Source, fingerprint, load_benchmark
@@ -70,7 +70,7 @@ def _with_workdir(config: Config, known: Source | None) -> Resolved:
 
 
 @devices.on_data_mesh
-def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifier:
+def pretrain(config: Config, *, benchmark: Benchmark | None = None, on_record: OnRecord | None = None) -> Classifier:
     """Trains a classifier on the source classes and records its collapse on the way.
 
     Writes config.json, metrics.jsonl, timing.jsonl and checkpoints into `config.workdir`. An interrupted run continues
@@ -79,6 +79,8 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifie
     Args:
       config: the settings; preset and data set fill in settings that are None.
       benchmark: the caller's own data, instead of `ncjax.data.load(config.dataset, …)`.
+      on_record: called with each new record, a dictionary with the keys of metrics.jsonl and "seed", once it is
+        written; for example `wandb.log`. A continued run does not repeat the records of its first part.
 
     Returns:
       The trained classifier; with several seeds, the classifier of the first.
@@ -91,10 +93,10 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None) -> Classifie
       Interrupted: after SIGINT, SIGTERM or SIGHUP, once the state is saved.
     """
     with signals() as stop:
-        return _pretrain(fill(config), benchmark, stop)
+        return _pretrain(fill(config), benchmark, on_record, stop)
 
 
-def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classifier:
+def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord | None, stop: Stop) -> Classifier:
     if config.distributed and not jax.distributed.is_initialized():
         raise InputError(
             "distributed=True, but this process has not joined others: call jax.distributed.initialize() before "
@@ -126,9 +128,9 @@ def _pretrain(config: Config, benchmark: Benchmark | None, stop: Stop) -> Classi
         workdir.check_path(resolved.workdir)
         source = known or Source.of(load_benchmark(config))
         if source.is_streamed:  # a stream of images feeds one seed at a time
-            runs = [Run.of([seeds[i]], source) for i in unfinished]
+            runs = [Run.of([seeds[i]], source, on_record=on_record) for i in unfinished]
         else:
-            runs = [Run.of(seeds, source, unfinished)]
+            runs = [Run.of(seeds, source, unfinished, on_record)]
         if config.seeds > 1:
             workdir.write_seeds(resolved.workdir, config.seeds)
     classifiers = _train_all(runs, stop)

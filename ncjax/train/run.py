@@ -2,7 +2,7 @@
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -26,6 +26,10 @@ from ncjax.train.step import TrainState, initial_state, optimizer
 from ncjax.train.trainer import Setup
 
 
+OnRecord = Callable[[dict[str, Any]], object]
+"""A function of a record."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run of one seed, or of several seeds trained as one program.
@@ -40,6 +44,7 @@ class Run:
       measurement: what is measured.
       measured_steps: the steps at which it is measured.
       total_steps: the last step.
+      on_record: called with each new record and its seed, as "seed", by the first process.
     """
 
     configs: Sequence[Resolved]
@@ -50,9 +55,16 @@ class Run:
     measurement: MeasurementPlan
     measured_steps: Sequence[int]
     total_steps: int
+    on_record: OnRecord | None = None
 
     @classmethod
-    def of(cls, configs: Sequence[Resolved], source: Source, unfinished: Sequence[int] | None = None) -> "Run":
+    def of(
+        cls,
+        configs: Sequence[Resolved],
+        source: Source,
+        unfinished: Sequence[int] | None = None,
+        on_record: OnRecord | None = None,
+    ) -> "Run":
         """Plans a run; all seeds are unfinished by default.
 
         Raises:
@@ -86,6 +98,7 @@ class Run:
             measurement=measuring.plan(source.benchmark, config),
             measured_steps=measuring.steps_to_measure(total_steps, num_images / config.batch_size, config.measurements),
             total_steps=total_steps,
+            on_record=on_record,
         )
 
     def classifier(self, state: TrainState) -> Classifier:
