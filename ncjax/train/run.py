@@ -25,7 +25,6 @@ from ncjax.train.source import Source
 from ncjax.train.step import TrainState, initial_state, optimizer
 from ncjax.train.trainer import Setup
 
-
 OnRecord = Callable[[dict[str, Any]], object]
 """A function of a record."""
 
