@@ -86,7 +86,7 @@ def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer
 
     On accelerators, several seeds are vmapped in one program. On CPUs, where convolutions with different weights for
     every seed run several times slower, the seeds take turns. Seeds divided over two CPU devices, instead of batches,
-    were at most 1.1 times as fast (wrn-10-1 at 28 x 28, batch 64, 2 to 4 seeds).
+    were 1.0 to 1.2 times as fast (wrn-10-1 at 28 x 28, batch 64, 2 to 4 seeds).
     """
     batch, n = setup.batch_size, setup.num_images
     everywhere = devices.replicated(setup.mesh)
