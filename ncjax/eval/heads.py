@@ -56,8 +56,11 @@ class Head:
         labels: Integer[Array | np.ndarray, " N"],
         query: Real[Array | np.ndarray, "M d"],
         ways: int,
-    ) -> tuple[Float[Array, "M W"], Any]:
-        """Computes scores [M,W] of the queries, and diagnostics, in float32 for features of any type."""
+    ) -> tuple[Array, Any]:
+        """Computes scores [M,W] of the queries, and diagnostics, in float32 for features of any type.
+
+        What a user's `solve` returns is not checked here, but by the engine.
+        """
         support, query = jnp.asarray(support, jnp.float32), jnp.asarray(query, jnp.float32)
         return self.solve(support, labels, query, ways, **self.hyperparameters)
 
@@ -89,7 +92,7 @@ class Unfitted:
     labels: Array
     ways: int
 
-    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+    def __call__(self, features: Float[Array, "M d"]) -> Array:
         """Computes the head's scores of `features`."""
         logits: Array = self.head(self.support, self.labels, features, self.ways)[0]
         return logits
