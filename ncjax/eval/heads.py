@@ -92,7 +92,7 @@ class Unfitted:
     labels: Array
     ways: int
 
-    def __call__(self, features: Float[Array, "M d"]) -> Array:
+    def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Array:
         """Computes the head's scores of `features`."""
         logits: Array = self.head(self.support, self.labels, features, self.ways)[0]
         return logits
@@ -206,7 +206,7 @@ class Centres(NamedTuple):
 
     means: Float[Array, "W d"]
 
-    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+    def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Float[Array, "M W"]:
         """Computes minus the squared distances of `features`."""
         # Differences, since ‖q‖² + ‖μ‖² - 2q·μ loses all digits when the classes have collapsed.
         difference = features[:, None, :] - self.means
@@ -218,7 +218,7 @@ class Directions(NamedTuple):
 
     means: Float[Array, "W d"]
 
-    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+    def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Float[Array, "M W"]:
         """Computes the cosines of `features`."""
         # 1 - ½‖q/‖q‖ - μ/‖μ‖‖² is the cosine, and keeps its digits if all directions are nearly equal.
         query = unit_norm(features)
