@@ -33,7 +33,7 @@ _MOST_NC1_NOISE, _MOST_LOG_ERROR, _MOST_LEFT = 0.6, 1.0, 0.5
 _MOST_OPTIMISM, _MOST_UNCERTAIN = 1.0, 0.25
 _COVERS = {
     "samples": "the drawing of samples within these classes, about the value that infinitely many would give",
-    "classes": "the drawing of as many classes like these",
+    "classes": "the drawing of classes like these, as many",
 }
 _NO_INTERVAL = {
     "cdnv_median": "no interval: a median of pairs that share classes is not smooth, and the jackknife fails for it",

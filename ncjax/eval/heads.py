@@ -56,8 +56,11 @@ class Head:
         labels: Integer[Array | np.ndarray, " N"],
         query: Real[Array | np.ndarray, "M d"],
         ways: int,
-    ) -> tuple[Float[Array, "M W"], Any]:
-        """Computes scores [M,W] of the queries, and diagnostics, in float32 for features of any type."""
+    ) -> tuple[Array, Any]:
+        """Computes scores [M,W] of the queries, and diagnostics, in float32 for features of any type.
+
+        What a user's `solve` returns is not checked here, but by the engine.
+        """
         support, query = jnp.asarray(support, jnp.float32), jnp.asarray(query, jnp.float32)
         return self.solve(support, labels, query, ways, **self.hyperparameters)
 
@@ -89,7 +92,7 @@ class Unfitted:
     labels: Array
     ways: int
 
-    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+    def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Array:
         """Computes the head's scores of `features`."""
         logits: Array = self.head(self.support, self.labels, features, self.ways)[0]
         return logits
@@ -203,7 +206,7 @@ class Centres(NamedTuple):
 
     means: Float[Array, "W d"]
 
-    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+    def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Float[Array, "M W"]:
         """Computes minus the squared distances of `features`."""
         # Differences, since ‖q‖² + ‖μ‖² - 2q·μ loses all digits when the classes have collapsed.
         difference = features[:, None, :] - self.means
@@ -215,7 +218,7 @@ class Directions(NamedTuple):
 
     means: Float[Array, "W d"]
 
-    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+    def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Float[Array, "M W"]:
         """Computes the cosines of `features`."""
         # 1 - ½‖q/‖q‖ - μ/‖μ‖‖² is the cosine, and keeps its digits if all directions are nearly equal.
         query = unit_norm(features)

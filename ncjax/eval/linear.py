@@ -22,9 +22,9 @@ class Linear(NamedTuple):
     offset: Float[Array, " W"]
     centre: Float[Array, " d"]
 
-    def __call__(self, features: Float[Array, "M d"]) -> Float[Array, "M W"]:
+    def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Float[Array, "M W"]:
         """Computes the scores of `features`."""
-        return product(features - self.centre, self.weights.T) + self.offset
+        return product(jnp.asarray(features) - self.centre, self.weights.T) + self.offset
 
     @property
     def bias(self) -> Float[Array, "*batch W"]:

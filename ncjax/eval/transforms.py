@@ -5,8 +5,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def unit_norm(features: Float[Array, "... d"]) -> Float[Array, "... d"]:
+def unit_norm(features: Float[Array | np.ndarray, "... d"]) -> Float[Array, "... d"]:
     """Divides each row by its Euclidean norm; a row of zeros stays zero."""
+    features = jnp.asarray(features)
     # scaled by the largest entry first, so that squares of finite rows neither overflow nor vanish
     largest = jnp.max(jnp.abs(features), axis=-1, keepdims=True)
     scaled = features / jnp.where(largest > 0, largest, 1.0)
