@@ -248,7 +248,7 @@ def growth(most_episodes: int) -> None:
             flush=True,
         )
 
-    print("5-way 5-shot ncc, d=256; memory is that of the whole process")
+    print("5-way 5-shot ncc, d=256; memory of the whole process")
     episodes = 1000
     while episodes <= most_episodes:
         row(f"{episodes:,}", features, episodes)

@@ -71,7 +71,7 @@ def draw(figures: sweep.Figures) -> None:
         log_axis(axes, "x", x)
         log_axis(axes, "y")
         axes.set_xlabel(X_LABELS[group])
-        axes.set_ylabel("debiased CDNV less that of source-train")
+        axes.set_ylabel("debiased CDNV minus source-train CDNV")
         drawing.legend_below(axes)
     figure.suptitle("Generalisation gap of CDNV; slopes ± 95 % over seeds")
     figures.save(figure, numbers)

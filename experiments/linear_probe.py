@@ -81,17 +81,9 @@ def logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
 
 
 def probe(fit: Any, values: tuple[float, ...], x: np.ndarray, y: np.ndarray, ways: int) -> tuple[Linear, float]:
-    """Fits a classifier to all rows, with the penalty that is best on the last fifth when fitted to the others.
+    """Fits a classifier with the penalty that is best on the last fifth of rows when fitted to the others.
 
-    Args:
-      fit: takes features, labels, the number of classes and a penalty.
-      values: penalties to try.
-      x: features [n, d].
-      y: labels [n].
-      ways: number of classes.
-
-    Returns:
-      The classifier and its penalty.
+    `fit` takes features [n, d], labels [n], the number of classes and one of `values`. Returns classifier and penalty.
     """
     cut = 4 * len(y) // 5
     accuracy = [

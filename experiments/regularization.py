@@ -57,7 +57,7 @@ def print_differences(figures: sweep.Figures) -> dict[str, dict[str, list[float]
     if base is None:
         return {}
     differences: dict[str, dict[str, list[float]]] = {}
-    print("accuracy less that of the reference, percentage points")
+    print("accuracy minus the accuracy of the reference, percentage points")
     for outcome in figures.finished:
         if outcome is base:
             continue

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cheap_compilation
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small data set of one's own, images.npz, and a finished run of it, run/."""
+    """A folder with a small data set, images.npz, and a finished run of it, run/."""
     path = tmp_path_factory.mktemp("user")
     parts = {
         "source": tiny.split(6, 24, seed=1),
@@ -58,7 +58,7 @@ def test_pretrain_prints_a_table_and_leaves_a_run(folder: Path) -> None:
     for name in ("config.json", "metrics.jsonl", "timing.jsonl", "figures/collapse.png", "checkpoints"):
         assert (folder / "run" / name).exists()
     cache = folder / "cache" / "ncjax" / "compiled"
-    assert cache.stat().st_mode & 0o077 == 0  # compiled programs are for this user's eyes and hands only
+    assert cache.stat().st_mode & 0o077 == 0  # compiled programs are private to this user
 
 
 def test_a_finished_run_prints_its_table_again(folder: Path) -> None:

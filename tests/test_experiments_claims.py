@@ -38,7 +38,7 @@ def write(
     total_steps: int = STEPS,
     **settings: Any,
 ) -> Path:
-    """A finished run whose records hold these values."""
+    """Writes a finished run whose records hold these values."""
     config = resolve(Config(workdir=folder, **settings))
     folder.mkdir(parents=True)
     described = {
@@ -49,12 +49,12 @@ def write(
     }
     (folder / "config.json").write_text(json.dumps(described))
     records = [{"step": step, "epoch": step / STEPS, **record(last if step else first)} for step in (0, 50, STEPS)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(values) + "\n" for values in records))
     return folder
 
 
 def record(values: dict[str, float | None]) -> dict[str, Any]:
-    """Debiased and plug-in CDNV of the sets that are named, and a few-shot accuracy."""
+    """Makes a record: debiased and plug-in CDNV of the sets that are named, and a few-shot accuracy."""
     kinds = {f"{name}/{kind}": values[name] for name in values if "/" not in name for kind in ("cdnv", "debiased_cdnv")}
     return {**kinds, "target/ncc/5w1s": 0.5, "target/ncc/5w1s/ci95": 0.01} | {
         name: value for name, value in values.items() if "/" in name
@@ -273,7 +273,7 @@ def test_seeds_of_one_configuration_are_drawn_together(tmp_path: Path) -> None:
     each = [[(cdnv + d, error + d) for d in (0.0, 1e-4, 2e-4)] for cdnv, error in levels]
     for i, seeds in enumerate(each):
         last = [sets(0.1, 0.1, cdnv) | {"target/ncc/5w1s": 1 - error} for cdnv, error in seeds]
-        make(tmp_path / str(i), [(sets(3, 3, 3), one) for one in last], num_source_classes=10 + i)
+        make(tmp_path / str(i), [(sets(3, 3, 3), values) for values in last], num_source_classes=10 + i)
     (claim,) = verdicts.error_follows_cdnv(runs_of(tmp_path))
     part = claim.parts[0]
     assert part.note.startswith("5 configurations; ")
@@ -288,8 +288,8 @@ def test_seeds_of_one_configuration_are_drawn_together(tmp_path: Path) -> None:
 def test_other_target_classes_are_correlated_apart(tmp_path: Path) -> None:
     make(tmp_path / "a", noisy(6, 1.0))
     make(tmp_path / "b", noisy(6, -1.0), split_seed=1)
-    found = verdicts.error_follows_cdnv(runs_of(tmp_path))
-    assert [claim.verdict for claim in found] == ["supported", "contradicted"]
+    judged = verdicts.error_follows_cdnv(runs_of(tmp_path))
+    assert [claim.verdict for claim in judged] == ["supported", "contradicted"]
 
 
 @pytest.mark.parametrize(
@@ -352,13 +352,13 @@ def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
     (run,) = make(tmp_path, [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))])
     labels = np.repeat(np.arange(5), 40)
     centres = 9 * np.eye(5, 30)  # near enough for some errors, far enough for a bound below 1
-    found = (centres[labels] + np.random.default_rng(0).normal(size=(200, 30))).astype(np.float32)
+    features = (centres[labels] + np.random.default_rng(0).normal(size=(200, 30))).astype(np.float32)
     target = Split(np.zeros((200, 1, 1, 1), np.uint8), labels, tuple("abcde"))
     monkeypatch.setattr(Run, "restore", lambda self: None)
     monkeypatch.setattr(bounds, "benchmark", lambda run, data_dir: SimpleNamespace(target=target))
-    monkeypatch.setattr(bounds, "features", lambda params, split: found)
+    monkeypatch.setattr(bounds, "features", lambda params, split: features)
     parts = bounds.compare(run, 200)
-    theory = collapse.theory(found, labels, ways=5, shots=(1, 5, 10, 20)).bounds()
+    theory = collapse.theory(features, labels, ways=5, shots=(1, 5, 10, 20)).bounds()
     checked = {name: values for name, values in theory.items() if "spherical" not in name}
     assert len(parts) == sum((~np.isnan(values)).sum() for values in checked.values())
     tested = [part for part in parts if part.counts]
@@ -368,7 +368,7 @@ def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
     for part in tested:
         shots = int(part.note.split()[0])
         bound = checked[part.name][(1, 5, 10, 20).index(shots)]
-        measured = feature_episodes(found, labels, ways=5, shots=shots, queries=15, episodes=200)
+        measured = feature_episodes(features, labels, ways=5, shots=shots, queries=15, episodes=200)
         assert bound < 1
         assert part.estimate == pytest.approx(1 - measured.accuracy - bound)
         assert part.high - part.estimate == pytest.approx(measured.ci95)
@@ -380,9 +380,9 @@ def test_files_of_ones_own_with_other_images_are_correlated_apart(tmp_path: Path
         for run in make(tmp_path / name, noisy(6, 1.0), dataset="npz", data_dir=f"{name}.npz"):
             described = run.described | {"data": run.described["data"] | {"fingerprint": sums}}
             (run.folder / "config.json").write_text(json.dumps(described))
-    found = verdicts.error_follows_cdnv(runs_of(tmp_path))
+    judged = verdicts.error_follows_cdnv(runs_of(tmp_path))
     # the source images of c are others, its target images those of a
-    assert [claim.scope.split(", ")[-1] for claim in found] == ["12 runs: Spearman", "6 runs: Spearman"]
+    assert [claim.scope.split(", ")[-1] for claim in judged] == ["12 runs: Spearman", "6 runs: Spearman"]
 
 
 def test_runs_without_checkpoints_leave_the_bounds_untested(tmp_path: Path) -> None:
@@ -392,8 +392,8 @@ def test_runs_without_checkpoints_leave_the_bounds_untested(tmp_path: Path) -> N
 
 
 def test_a_claim_is_as_good_as_its_worst_part() -> None:
-    def claim(*found: Verdict) -> Verdict:
-        return Claim("", "", [Part("", one) for one in found]).verdict
+    def claim(*parts: Verdict) -> Verdict:
+        return Claim("", "", [Part("", verdict) for verdict in parts]).verdict
 
     assert claim("supported", "supported") == "supported"
     assert claim("supported", "not supported") == "not supported"
@@ -403,7 +403,7 @@ def test_a_claim_is_as_good_as_its_worst_part() -> None:
     assert claim() == "not tested"
 
 
-def test_runs_are_found_below_and_unfinished_ones_left_out(tmp_path: Path) -> None:
+def test_runs_in_sub_folders_are_read_and_unfinished_runs_left_out(tmp_path: Path) -> None:
     make(tmp_path / "a", [(sets(3, 3, 3), sets(0.1, 0.1, 0.3))] * 2)
     write(tmp_path / "b" / "run", sets(3, 3, 3), sets(0.1, 0.1, 0.3), total_steps=200)
     assert len(find(tmp_path, tmp_path / "a" / "seed_0")) == 3

@@ -71,7 +71,7 @@ DATA = ("--dataset=npz", "--data_dir=images.npz", "--episodes=60", "--queries=5"
 
 @pytest.fixture(autouse=True)
 def _own_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the script adds to the places of modules, and what is imported from there, goes again."""
+    """Undoes what the script adds to sys.path, and imports from there."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "own_models", raising=False)
 
@@ -119,7 +119,7 @@ def test_several_encoders_in_one_table(folder: Path) -> None:
     (difference,) = written["less own_models:rows"]["own_models:function"]
     assert difference["difference"] == pytest.approx(pair.difference, abs=1e-6)
     assert difference["ci95"] == pytest.approx(pair.ci95, abs=1e-6)
-    assert [one["episodes"][0]["accuracy"] for one in written["encoders"]] == pytest.approx(
+    assert [numbers["episodes"][0]["accuracy"] for numbers in written["encoders"]] == pytest.approx(
         [first.accuracy, second.accuracy], abs=1e-6
     )
     table = done.stdout[done.stdout.index("directional") :]
@@ -186,18 +186,18 @@ def test_the_figure_of_a_frozen_encoder(tmp_path: Path, monkeypatch: pytest.Monk
     outcome = sweep.Outcome(sweep.Point("CIFAR-FS", tiny.config(tmp_path / "run")), [runs.read(tmp_path / "run")])
     figures = sweep.Figures("frozen_encoder", options, [outcome])
     frozen_encoder.draw(figures)
-    found = json.loads(figures.files[0].read_text())["numbers"]["found"]
-    assert list(found["cifar_fs"]) == ["ImageNet", "random", "CIFAR-FS, by ncjax"]
-    assert list(found["emnist"]) == ["ImageNet", "random"]
+    results = json.loads(figures.files[0].read_text())["numbers"]["found"]
+    assert list(results["cifar_fs"]) == ["ImageNet", "random", "CIFAR-FS, by ncjax"]
+    assert list(results["emnist"]) == ["ImageNet", "random"]
     target = data["emnist"].target
-    last = found["emnist"]["random"]["stages"][-1]
+    last = results["emnist"]["random"]["stages"][-1]
     features = ncjax.features(encoder(True), target)
     measured = ncjax.collapse.measure(features, target.labels)
     assert last["cdnv"] == pytest.approx(measured.cdnv, rel=1e-5)
     assert last["nc1"] == pytest.approx(measured.nc1, rel=1e-4)
     report = ncjax.eval.feature_episodes(features, target.labels, shots=5, queries=15, episodes=2000)
     assert last["measured"][1] == pytest.approx(1 - report.accuracy)
-    assert [stage["d"] for stage in found["emnist"]["random"]["stages"]] == [6, 9]
+    assert [stage["d"] for stage in results["emnist"]["random"]["stages"]] == [6, 9]
     assert figures.files[1].stat().st_size > 10_000
 
 

@@ -1,4 +1,4 @@
-"""The figures: their grids, their sweeps, and some of them end to end with a tiny network."""
+"""Figures: their grids, their sweeps, and some figures from end to end with a tiny network."""
 
 import dataclasses
 import fcntl
@@ -88,7 +88,7 @@ def test_no_two_shards_train_in_one_folder(count: int, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
-def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
+def test_an_impossible_shard_is_refused(shard: str) -> None:
     with pytest.raises(InputError, match="give i/n with i from 1 to n"):
         sweep.part([], shard)
 
@@ -107,7 +107,7 @@ def test_figures_share_runs_by_their_settings() -> None:
     assert folder(other) != folder(reference)
     assert not other.keep_checkpoints
     assert (reference.measurements, other.measurements) == (3, 0)
-    # where the data lies makes no other run, nor does what a preset says of itself
+    # neither the place of the data nor a default of the preset makes another run
     assert folder(dataclasses.replace(reference, data_dir="/elsewhere", seed=3)) == folder(reference)
     assert folder(dataclasses.replace(reference, learning_rate=0.1)) == folder(reference)
     more = dataclasses.replace(options, seeds=5)
@@ -185,7 +185,7 @@ def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
     ratios: dict[str, list[float]] = {}
     for point in module.grid(options):
         where = sweep.folder(point, options)
-        found = []
+        finished = []
         for seed in range(point.seeds or 2):
             level = rng.uniform(0.1, 0.2) + 0.05 * (point.group == "shifted")
             levels.setdefault(point.group, []).append(level)
@@ -195,10 +195,10 @@ def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
                 record |= {f"{of}/cdnv": i * level * noise, f"{of}/debiased_cdnv": i * level * noise}
             ratios.setdefault(point.group, []).append(record["target/cdnv"] / record["source_test/cdnv"])
             config = dataclasses.asdict(dataclasses.replace(point.config, seed=seed))
-            found.append(
+            finished.append(
                 Run(where / f"seed_{seed}", tiny.description(config, total_steps=1), [record | {"step": 0}, record])
             )
-        outcomes.append(sweep.Outcome(point, found))
+        outcomes.append(sweep.Outcome(point, finished))
     module.draw(sweep.Figures(name, options, outcomes))
     assert (tmp_path / f"{name}-smoke.png").stat().st_size > 10_000
     numbers = json.loads((tmp_path / f"{name}-smoke.json").read_text())["numbers"]
@@ -211,11 +211,11 @@ def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
         assert lost == pytest.approx(np.mean(levels["shifted"]) - np.mean(levels["random"]))
         assert low < lost < high
         shifted, random = (np.exp(np.mean(np.log(ratios[group]))) for group in ("shifted", "random"))
-        found = numbers["differences"]["target / source_test CDNV, shifted over random"]
-        assert found[0] == pytest.approx(shifted / random)
+        ratio = numbers["differences"]["target / source_test CDNV, shifted over random"]
+        assert ratio[0] == pytest.approx(shifted / random)
     if name == "generalization_gap":
-        found = [numbers["samples/target"]["gaps"][seed] for seed in ("0", "1")]
-        np.testing.assert_allclose(np.transpose(found).ravel(), 2 * np.asarray(levels["samples"]))
+        gaps = [numbers["samples/target"]["gaps"][seed] for seed in ("0", "1")]
+        np.testing.assert_allclose(np.transpose(gaps).ravel(), 2 * np.asarray(levels["samples"]))
 
 
 @pytest.mark.slow
@@ -270,8 +270,8 @@ def test_figures_that_look_into_networks(small: sweep.Options, capsys: pytest.Ca
     sweep.make("linear_probe", small, linear_probe.grid, linear_probe.draw)
     content = json.loads((small.out / "linear_probe-smoke.json").read_text())["numbers"]
     assert len(content["transfer"]) == 4
-    assert all(one["held_out"] == 5 * 7 for one in content["transfer"])
-    assert all(one["ridge"] > 0.5 for one in content["transfer"])  # chance is 0.2
+    assert all(run["held_out"] == 5 * 7 for run in content["transfer"])
+    assert all(run["ridge"] > 0.5 for run in content["transfer"])  # chance is 0.2
     table = few_shot_table.Options(out=small.out, seeds=2, episodes=100)
     sweep.make("few_shot_table", table, few_shot_table.grid, few_shot_table.draw)
     content = json.loads((small.out / "few_shot_table-smoke.json").read_text())["numbers"]
@@ -280,8 +280,8 @@ def test_figures_that_look_into_networks(small: sweep.Options, capsys: pytest.Ca
     }
 
 
-def test_what_is_kept_is_of_the_same_settings(tmp_path: Path) -> None:
-    path = tmp_path / "kept.json"
+def test_a_cache_is_used_for_the_same_settings_only(tmp_path: Path) -> None:
+    path = tmp_path / "cached.json"
     made = iter(range(10))
 
     def get(**settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Where scripts write: places are tried before the work, and what was computed is written first of all."""
+"""Files that commands write: places are tried before the work, and numbers are written before figures."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from common.cache import cached_json
 from common.grids import data_folder
 from ncjax import cli, collapse, plots
 from ncjax.commands import evaluate, pretrain, report
+from ncjax.commands.evaluate.measurements import Evaluation
+from ncjax.commands.evaluate.subjects import Subject
 from ncjax.errors import InputError
-from ncjax.evaluation.measurements import Evaluation
-from ncjax.evaluation.subjects import Subject
 from ncjax.train import Config
 
-NAME = r"a$_x^$b"  # which matplotlib would take for mathematics that is none
+NAME = r"a$_x^$b"  # matplotlib would try to read it as mathematics
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stands for the computation; which features it was of."""
+    """Replaces the computation; returns the names of the subjects that it was called with."""
     subjects: list[str] = []
 
     def compute(options: evaluate.Options, subject: Subject) -> Evaluation:
@@ -172,7 +172,7 @@ def test_a_sweep_tries_its_places_before_it_trains(tmp_path: Path, monkeypatch: 
         sweep.make("number", sweep.Options(out=tmp_path / "out"), lambda options: [], lambda figures: None)
 
 
-def test_what_cannot_be_kept_is_computed_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_are_returned_though_they_cannot_be_cached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").write_text("no folder")
     assert cached_json(tmp_path / "run" / "few_shot.json", {}, lambda: {"accuracy": 0.5}) == {"accuracy": 0.5}
     assert "could not be kept" in capsys.readouterr().err
@@ -195,7 +195,7 @@ def test_any_name_can_be_a_title(title: str, tmp_path: Path) -> None:
     assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_figure_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     figure = plots.new_figure(2, 2)
     with pytest.raises(InputError, match=r"let its name end in \.png"):
         plots.save(figure, tmp_path / "x.doc")

@@ -29,60 +29,60 @@ def _pixels(variables: jax.Array, images: jax.Array) -> jax.Array:
 
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> ncjax.Classifier:
-    """What --run=anything means: the pixels themselves."""
+    """Makes --run=anything mean an encoder whose features are the pixels."""
     params = ncjax.Classifier.from_callable(_pixels, jnp.ones(()))
     monkeypatch.setattr("experiments.predict.load_encoder", lambda options: (params, (12, 12, 1)))
     return params
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """labelled/ with three classes of five images, new/ with twelve images."""
+def folder(tmp_path: Path) -> Path:
+    """Writes labelled/ with three classes of five images, and new/ with twelve images."""
     for image, label in zip(SUPPORT.images, SUPPORT.labels, strict=True):
-        folder = tmp_path / "labelled" / SUPPORT.class_names[label]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(folder / f"{len(list(folder.iterdir()))}.png")
+        class_folder = tmp_path / "labelled" / SUPPORT.class_names[label]
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(class_folder / f"{len(list(class_folder.iterdir()))}.png")
     (tmp_path / "new").mkdir()
     for i, image in enumerate(QUERIES.images):
         Image.fromarray(image[..., 0]).save(tmp_path / "new" / f"{i:02}.png")
     return tmp_path
 
 
-def test_a_table_a_page_and_a_file(here: Path, encoder: ncjax.Classifier) -> None:
+def test_a_table_a_page_and_a_file(folder: Path, encoder: ncjax.Classifier) -> None:
     pytest.importorskip("jinja2")
-    _keep_three(here)
+    _keep_three(folder)
     rows = np.flatnonzero(np.arange(15) % 5 < 3)
     support = Split(SUPPORT.images[rows], SUPPORT.labels[rows], SUPPORT.class_names)
-    done = _check_predictions(here, fit(encoder, support), "--run=some", "--html=page.html", "--save=mine.npz")
+    done = _check_predictions(folder, fit(encoder, support), "--run=some", "--html=page.html", "--save=mine.npz")
     assert "No prediction from the spread of the features: it takes four images of each class." in done.stdout
-    page = (here / "page.html").read_text()
+    page = (folder / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 12
     assert "://" not in page
-    again = inside("predict.py", "--run=some", "--images=new", "--classifier=mine.npz", "--out=again.csv", cwd=here)
+    again = inside("predict.py", "--run=some", "--images=new", "--classifier=mine.npz", "--out=again.csv", cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert (here / "again.csv").read_text() == (here / "predictions.csv").read_text()
+    assert (folder / "again.csv").read_text() == (folder / "predictions.csv").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_network")
-def test_a_run_predicts_with_probabilities(here: Path, finished: Path) -> None:
+def test_a_run_predicts_with_probabilities(folder: Path, finished: Path) -> None:
     fitted = fit(ncjax.restore(finished), SUPPORT, head="logistic")
-    done = _check_predictions(here, fitted, f"--run={finished}", "--head=logistic")
+    done = _check_predictions(folder, fitted, f"--run={finished}", "--head=logistic")
     assert "for the nearest class centre and 5 images a class: " in done.stdout
 
 
-def _keep_three(here: Path) -> None:
-    """So few images a class leave out the prediction from theory, which takes seconds to compile."""
-    for folder in (here / "labelled").iterdir():
-        (folder / "4.png").unlink()
-        (folder / "3.png").unlink()
+def _keep_three(folder: Path) -> None:
+    """Leaves three images of each class, too few for the prediction from theory, which takes seconds to compile."""
+    for class_folder in (folder / "labelled").iterdir():
+        (class_folder / "4.png").unlink()
+        (class_folder / "3.png").unlink()
 
 
-def _check_predictions(here: Path, fitted: FewShotClassifier, *arguments: str) -> Done:
-    done = inside("predict.py", "--support=labelled", "--images=new", *arguments, cwd=here)
+def _check_predictions(folder: Path, fitted: FewShotClassifier, *arguments: str) -> Done:
+    done = inside("predict.py", "--support=labelled", "--images=new", *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     expected = fitted.classify(QUERIES)
-    rows = list(csv.DictReader((here / "predictions.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == [f"new/{i:02}.png" for i in range(12)]
     assert [row["class"] for row in rows] == expected.names.tolist()
     assert [row["runner_up"] for row in rows] == expected.runner_up.tolist()
@@ -95,33 +95,33 @@ def _check_predictions(here: Path, fitted: FewShotClassifier, *arguments: str) -
         )
     left_out = fitted.leave_one_out()
     assert f"Leave-one-out on the support: {left_out.correct} of {left_out.images} right" in done.stdout
-    assert "an image of anything else gets one of their names too" in done.stdout
+    assert "an image of anything else also gets one of their names" in done.stdout
     return done
 
 
 @pytest.mark.usefixtures("encoder")
-def test_images_that_cannot_be_read_are_left_out_and_told(here: Path) -> None:
-    _keep_three(here)
-    (here / "new" / "03.png").write_text("<html>")
+def test_images_that_cannot_be_read_are_left_out_and_reported(folder: Path) -> None:
+    _keep_three(folder)
+    (folder / "new" / "03.png").write_text("<html>")
     common = ["--run=some", "--support=labelled", "--images=new"]
-    done = inside("predict.py", *common, cwd=here)
+    done = inside("predict.py", *common, cwd=folder)
     assert done.returncode == 0
     assert "left out: new/03.png is not an image" in done.stderr
-    assert (here / "predictions.csv").read_text().count("\n") == 12
-    (here / "predictions.csv").unlink()
-    for path in (here / "new").iterdir():
+    assert (folder / "predictions.csv").read_text().count("\n") == 12
+    (folder / "predictions.csv").unlink()
+    for path in (folder / "new").iterdir():
         path.write_text("<html>")
-    done = inside("predict.py", *common, cwd=here)
+    done = inside("predict.py", *common, cwd=folder)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "none of 12 images can be read; for example new/11.png is not an image" in done.stderr
-    assert not (here / "predictions.csv").exists()
+    assert not (folder / "predictions.csv").exists()
 
 
 @pytest.mark.usefixtures("encoder")
-def test_mistakes_are_one_line(here: Path) -> None:
-    (here / "one" / "cat").mkdir(parents=True)
-    (here / "hollow" / "a").mkdir(parents=True)
-    (here / "hollow" / "b").mkdir(parents=True)
+def test_mistakes_are_one_line(folder: Path) -> None:
+    (folder / "one" / "cat").mkdir(parents=True)
+    (folder / "hollow" / "a").mkdir(parents=True)
+    (folder / "hollow" / "b").mkdir(parents=True)
     run, support, images = "--run=some", "--support=labelled", "--images=new"
     wrong = [
         ([support, images], "give either --run=PATH of a run, or --encoder=SPEC"),
@@ -135,10 +135,10 @@ def test_mistakes_are_one_line(here: Path) -> None:
         ([run, support, images, "--tune", "--data_dir=nowhere"], "error: some"),
     ]
     for arguments, message in wrong:
-        done = inside("predict.py", *arguments, cwd=here)
+        done = inside("predict.py", *arguments, cwd=folder)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert message in done.stderr
-        assert not (here / "predictions.csv").exists()
+        assert not (folder / "predictions.csv").exists()
 
 
 def test_the_interval_is_wilsons() -> None:
@@ -147,15 +147,15 @@ def test_the_interval_is_wilsons() -> None:
         np.testing.assert_allclose(wilson(right, total), (expected.low, expected.high), atol=1e-9)
 
 
-def test_an_encoder_from_elsewhere_sees_images_of_its_own_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _keep_three(here)
-    (here / "own_encoder.py").write_text(
+def test_an_encoder_from_elsewhere_sees_images_of_its_own_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _keep_three(folder)
+    (folder / "own_encoder.py").write_text(
         "from ncjax import encoders\n"
         "def make():\n"
         "    return encoders.from_function(lambda x: x.reshape(len(x), 24 * 24 * 3)[:, ::7], image_size=24)\n"
     )
-    monkeypatch.syspath_prepend(str(here))
+    monkeypatch.syspath_prepend(str(folder))
     arguments = ["--encoder=own_encoder:make", "--support=labelled", "--images=new"]
-    done = inside("predict.py", *arguments, cwd=here)
+    done = inside("predict.py", *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert (here / "predictions.csv").read_text().count("\n") == 13
+    assert (folder / "predictions.csv").read_text().count("\n") == 13

@@ -31,7 +31,7 @@ HOSTILE = '</script><b>"&'
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds of a short run on images of one's own, one class with a name that is no HTML."""
+    """A short run of two seeds on a data set of the user's, with a class name that would break HTML."""
     path = tmp_path_factory.mktemp("report")
     parts = [tiny.split(6, 24, seed=1), tiny.split(5, 22, seed=3)]
     names = [f"c{i:02d}" for i in range(11)]
@@ -68,7 +68,7 @@ def page(both: list[runs.Run], detail: "report.Detail") -> str:
 
 
 class _Tables(HTMLParser):
-    """The cells of all tables."""
+    """Collects the cells of all tables."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,14 +95,14 @@ def cells(page: str) -> list[str]:
 
 
 def test_the_tables_hold_the_last_records(page: str, both: list[runs.Run]) -> None:
-    found = cells(page)
+    shown = cells(page)
     for run in both:
         last = run.records[-1]
         for name in ("source_train", "source_test", "target"):
-            assert f"{last[f'{name}/cdnv']:.4g}" in found
+            assert f"{last[f'{name}/cdnv']:.4g}" in shown
         for kind in ("ncc/5w1s", "ridge/5w5s"):
             value, half = last[f"target/{kind}"], last[f"target/{kind}/ci95"]
-            assert f"{100 * value:.2f} ± {100 * half:.2f}" in found
+            assert f"{100 * value:.2f} ± {100 * half:.2f}" in shown
 
 
 def test_what_is_infinite_leaves_a_gap_and_what_is_missing_a_dash(both: list[runs.Run]) -> None:
@@ -111,9 +111,9 @@ def test_what_is_infinite_leaves_a_gap_and_what_is_missing_a_dash(both: list[run
     for record in records:
         del record["target/debiased_cdnv"]
     run = dataclasses.replace(both[0], records=records)
-    (line,) = (one for one in report.figures.plot_cdnv([run], ["run"]).renderers
-               if "target, new classes" in one.data_source.data["series"]
-               and type(one.glyph).__name__ == "Line")  # fmt: skip
+    (line,) = (glyph for glyph in report.figures.plot_cdnv([run], ["run"]).renderers
+               if "target, new classes" in glyph.data_source.data["series"]
+               and type(glyph.glyph).__name__ == "Line")  # fmt: skip
     np.testing.assert_array_equal(np.isnan(line.data_source.data["y"]), [False, True, False])
     assert line.data_source.data["debiased"] == ["–"] * 3
     summary = report.tables.summary([run, both[1]], ["a", "b"])
@@ -161,13 +161,15 @@ def test_principal_components_are_scikit_learns() -> None:
 def test_confusion_is_of_the_queries_in_episodes_that_hold_both_classes() -> None:
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(6), 20)
-    one = feature_episodes(rng.normal(size=(120, 3)) + labels[:, None] * 0.4, labels, ways=3, queries=4, episodes=80)
-    found = report.confusion_rates(one)
+    evaluated = feature_episodes(
+        rng.normal(size=(120, 3)) + labels[:, None] * 0.4, labels, ways=3, queries=4, episodes=80
+    )
+    rates = report.confusion_rates(evaluated)
     for i in range(6):
         for j in range(6):
-            together = sum(i in held and j in held for held in one.classes)
-            assert found[i, j] == pytest.approx(100 * one.confusion[i, j] / (4 * together))
-    np.testing.assert_allclose(np.diag(found), 100 * one.per_class)
+            together = sum(i in held and j in held for held in evaluated.classes)
+            assert rates[i, j] == pytest.approx(100 * evaluated.confusion[i, j] / (4 * together))
+    np.testing.assert_allclose(np.diag(rates), 100 * evaluated.per_class)
 
 
 @pytest.mark.slow
@@ -179,7 +181,7 @@ def test_twenty_runs_fit_in_five_megabytes(both: list[runs.Run], detail: "report
 
 
 def test_the_page_asks_for_nothing(page: str) -> None:
-    assert "default-src 'none'" in page  # a browser refuses what would still slip through
+    assert "default-src 'none'" in page  # a browser refuses anything that the checks below miss
     markup = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"""(src|href)\s*=|url\(|@import""", markup)
     assert "sourceMappingURL" not in page
@@ -288,7 +290,7 @@ def test_a_browser_opens_it_offline_without_an_error(page: str, tmp_path: Path) 
 
 
 def _hidden_by_clicks_below_the_first_plot(browser: Any) -> set[int]:
-    """How many of the page's lines and dots are hidden after each of many clicks down the legend."""
+    """Clicks down the legend; returns the numbers of lines and dots that were hidden after a click."""
     left, top, height = browser.execute_script(
         "const figure = document.querySelector('figure'); figure.scrollIntoView();"
         "const box = figure.getBoundingClientRect(); return [box.left, box.top, box.height];"

@@ -298,14 +298,7 @@ def main(
     *,
     options: type[Options] = Options,
 ) -> None:
-    """Runs `python experiments/FIGURE.py`: reads the command line, sweeps the grid, draws the figure.
-
-    Args:
-      doc: the command's docstring, shown by --help.
-      grid: makes the points from the options.
-      draw: draws and saves the figure.
-      options: type of the command line.
-    """
+    """Runs `python experiments/FIGURE.py`: reads the command line, sweeps the grid, draws the figure."""
     name = Path(sys.argv[0]).stem
     chosen = cli.read_options(options, doc)
     with cli.one_line_errors():

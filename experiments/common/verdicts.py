@@ -160,12 +160,8 @@ def _count(runs: Sequence[Run]) -> str:
 def _cdnv_ratio(name: str, runs: Sequence[Run], top: tuple[str, int], bottom: tuple[str, int], *, above: bool) -> Part:
     """Judges a ratio of debiased CDNV, or of plug-in CDNV if debiased is infinite in some run.
 
-    Args:
-      name: name of the part.
-      runs: the runs; those that did not measure a set are left out.
-      top: set and index of the record of the numerator.
-      bottom: set and index of the record of the denominator.
-      above: whether the claim is that the ratio is above 1.
+    `top` and `bottom` are the set and the index of the record of numerator and denominator. Runs that did not measure
+    one of the sets are left out.
     """
     runs = [run for run in runs if all(f"{of_set}/cdnv" in run.records[0] for of_set, _ in (top, bottom))]
     debiased, plug_in = (

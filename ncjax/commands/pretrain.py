@@ -81,7 +81,3 @@ def main() -> None:
             return
         if is_lead_process():
             show_all(config)
-
-
-if __name__ == "__main__":
-    main()

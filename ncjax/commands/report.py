@@ -90,7 +90,3 @@ def main() -> None:
     with cli.one_line_errors():
         cli.start_backend()
         write(options)
-
-
-if __name__ == "__main__":
-    main()

@@ -71,7 +71,7 @@ def entry(record: Record, key: str) -> str:
 
 
 def summary(runs: Sequence[Run], names: Sequence[str]) -> Table:
-    """The last record of each run."""
+    """Tabulates the last record of each run."""
     keys = _all_few_shot_keys(runs)
     header = [
         "",
@@ -97,7 +97,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> Table:
 
 
 def over_seeds(runs: Sequence[Run]) -> Table | None:
-    """Means over runs that differ only in their seed; of copies of a run the first counts.
+    """Averages runs that differ only in their seed; of copies of a run the first counts.
 
     Returns:
       None if no two runs differ only in their seed.
@@ -120,7 +120,7 @@ def over_seeds(runs: Sequence[Run]) -> Table | None:
 
 
 def measures(run: Run) -> Table:
-    """Every measure of collapse at the last record, a column for each set."""
+    """Tabulates every measure of collapse at the last record, a column for each set."""
     last = run.records[-1]
     sets = [name for name in SETS if f"{name}/cdnv" in last]
     rows = [
@@ -132,7 +132,7 @@ def measures(run: Run) -> Table:
 
 
 def captions(detail: Detail, name: str) -> dict[str, Any]:
-    """The words and the table beside the panels of a run, by the names that the template gives them."""
+    """Returns the words and the table beside the panels of a run, by the names that the template gives them."""
     measured, settings, shown = detail.collapse, detail.confused.settings, len(detail.shown_classes())
     hardest = f"the {shown} of {measured.k} target classes with the largest mean CDNV"
     classes, rows = detail.projected()
@@ -154,7 +154,7 @@ def captions(detail: Detail, name: str) -> dict[str, Any]:
 
 
 def settings(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], Table | None]:
-    """The settings in config.json: those that all runs share, and a table of those that differ."""
+    """Returns the settings that all runs share, and a table of those that differ."""
     by_run = [_flat_settings(run) for run in runs]
     keys = list(dict.fromkeys(key for values in by_run for key in values))
     differing = [key for key in keys if len({values.get(key) for values in by_run}) > 1]
@@ -177,7 +177,7 @@ def _flat_settings(run: Run) -> dict[str, str]:
 
 
 def _curves(detail: Detail) -> Table:
-    """Accuracy and its intervals for each head and number of shots."""
+    """Tabulates accuracy and its intervals for each head and number of shots."""
     rows = [
         [head, str(shots), f"{100 * report.accuracy:.2f}"]
         + [f"{100 * half:.2f}" if math.isfinite(half := getattr(report, interval)) else "–" for interval in COVERS]

@@ -14,9 +14,9 @@ import sys
 from typing import Any
 
 from ncjax import cli, plots
-from ncjax.evaluation.measurements import combine, evaluate
-from ncjax.evaluation.options import Options
-from ncjax.evaluation.subjects import load
+from ncjax.commands.evaluate.measurements import combine, evaluate
+from ncjax.commands.evaluate.options import Options
+from ncjax.commands.evaluate.subjects import load
 from ncjax.files import json_text
 
 
@@ -41,7 +41,3 @@ def main() -> None:
         subjects = load(options)
         evaluations = [evaluate(options, subject) for subject in subjects]
         write(options, *combine(subjects, evaluations))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,9 +14,9 @@ import numpy as np
 import ncjax
 from ncjax import cli, encoders, runs
 from ncjax.classifier import outputs
+from ncjax.commands.evaluate.options import Options
 from ncjax.data import Benchmark, Split
 from ncjax.errors import UNREADABLE_NPZ, InputError
-from ncjax.evaluation.options import Options
 from ncjax.train import read_config
 from ncjax.train.checkpoint import find
 from ncjax.train.source import fingerprint

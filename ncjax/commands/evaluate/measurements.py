@@ -13,11 +13,11 @@ import numpy as np
 import ncjax
 from ncjax import collapse, plots
 from ncjax.classifier import outputs
+from ncjax.commands.evaluate.options import Options, slug
+from ncjax.commands.evaluate.subjects import Subject
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
 from ncjax.eval.tuning import GRID, feature_tune
-from ncjax.evaluation.options import Options, slug
-from ncjax.evaluation.subjects import Subject
 from ncjax.files import aligned
 from ncjax.progress import progress
 

@@ -32,7 +32,7 @@ class Options:
     split_seed: int = 0
     """Draws the target classes of --dataset, where its split is random."""
     image_size: int | None = None
-    """Side of the images that --encoder takes, in pixels; by default that of its own configuration."""
+    """Side of the images that --encoder takes, in pixels; by default as in its own configuration."""
     stages: tuple[str, ...] = ()
     """Names of inner modules of --encoder, for --layers."""
     precision: Literal["float32", "bfloat16"] = "float32"
