@@ -82,7 +82,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if not run.finished:
             left_out.append(f"{folder} stopped at step {run.records[-1]['step']}")
             continue
-        key = settings_without(run), run.described["data"]["fingerprint"]
+        key = settings_without(run), run.description.data.fingerprint
         earlier = finished.setdefault(key, run)
         if earlier is not run:
             better, worse = (run, earlier) if len(run.records) > len(earlier.records) else (earlier, run)

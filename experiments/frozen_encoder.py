@@ -40,7 +40,7 @@ from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
 from ncjax.plots import log_axis
 from ncjax.progress import progress
-from ncjax.train.source import fingerprint
+from ncjax.train.run_data import fingerprint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,7 +23,7 @@ from ncjax.data import images as image_files
 from ncjax.errors import InputError
 from ncjax.eval import FewShotClassifier, Predictions, fit
 from ncjax.preprocessing import Preprocessing
-from ncjax.train import read_config
+from ncjax.train import read_description
 
 _DEFAULT_SIZE = 224
 _CAVEAT = (
@@ -69,7 +69,7 @@ class Options:
 def load_encoder(options: Options) -> tuple[ncjax.Classifier, tuple[int, int, int]]:
     """Loads the classifier of a run or an encoder from elsewhere; returns it with the shape of its images."""
     if options.run is not None:
-        height, width, channels = read_config(options.run)["data"]["image_shape"]
+        height, width, channels = read_description(options.run).data.image_shape
         return ncjax.restore(options.run, options.step), (height, width, channels)
     assert options.encoder is not None
     params = encoders.load(options.encoder, image_size=options.image_size)
@@ -135,7 +135,7 @@ def validation(options: Options) -> ncjax.data.Split:
     """
     if options.run is None:
         raise InputError("--tune needs the validation classes of a run's data: give --run, or leave it out")
-    split = runs.open_benchmark(read_config(options.run), options.data_dir).validation
+    split = runs.open_benchmark(read_description(options.run), options.data_dir).validation
     if split is None:
         raise InputError("this run's data has no validation classes for --tune to choose on: leave it out")
     return split

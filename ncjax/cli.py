@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
-from ncjax import devices, files, output
+from ncjax import devices, files, standard_streams
 from ncjax.errors import InputError, first_line
 from ncjax.train import Interrupted
 
@@ -32,7 +32,7 @@ _OF_CUDA_GRAPHS = re.compile("(CUDA|instantiate) graph|stream.capture|command bu
 
 def read_options(options: type[_T], doc: str | None) -> _T:
     """The command line as a dataclass of options, with `~` expanded in every path."""
-    output.prepare()
+    standard_streams.prepare()
     with one_line_errors():
         chosen: Any = tyro.cli(options, description=doc, use_underscores=True)
         paths = {field.name: _expanded(getattr(chosen, field.name)) for field in dataclasses.fields(chosen)}
@@ -150,7 +150,7 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-        lost = output.failure()
+        lost = standard_streams.failure()
         if lost is not None:
             raise InputError(f"what was printed is lost: standard output cannot be written ({lost.strerror})")
     except SystemExit:

@@ -17,7 +17,7 @@ from ncjax.classifier import features
 from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
-from ncjax.eval.report import PairedDifference
+from ncjax.eval.episode_report import PairedDifference
 from ncjax.runs import Run
 from ncjax.statistics import welch
 from ncjax.train.config import Config, identity

@@ -1,4 +1,4 @@
-"""Paths as users type them, atomic writing, JSON, and aligned tables of text."""
+"""Paths as users type them, atomic writing, and JSON."""
 
 import errno
 import json
@@ -8,7 +8,7 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -163,24 +163,3 @@ def _without_infinity(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_infinity(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Pads the cells of a table so that its columns line up.
-
-    Args:
-      rows: cells as text, the same number in each row.
-      left: how many columns, counted from the first, are aligned to the left; the others are aligned to the right.
-
-    Returns:
-      A line for each row.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = [
-        [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in rows
-    ]
-    return ["  ".join(row).rstrip() for row in padded]

@@ -5,8 +5,6 @@ import io
 from collections.abc import Sequence
 from typing import Literal
 
-from ncjax.files import aligned
-
 TableFormat = Literal["text", "csv", "markdown", "latex"]
 
 _LATEX = {
@@ -50,3 +48,24 @@ def _pipes(row: Sequence[str]) -> str:
 
 def _escaped(cell: str) -> str:
     return "".join(_LATEX.get(character, character) for character in cell.replace("\n", " "))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Pads the cells of a table so that its columns line up.
+
+    Args:
+      rows: cells as text, the same number in each row.
+      left: how many columns, counted from the first, are aligned to the left; the others are aligned to the right.
+
+    Returns:
+      A line for each row.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [
+        [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]
+    return ["  ".join(row).rstrip() for row in padded]

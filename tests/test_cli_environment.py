@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 CODE = """
-from ncjax import cli, output, plots
-output.prepare()
+from ncjax import cli, standard_streams, plots
+standard_streams.prepare()
 with cli.one_line_errors():
     plots.save(plots.new_figure(1, 1, "±"), "~/x.png")
     print("81 ± 1 %")

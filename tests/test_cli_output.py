@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from ncjax import cli, output
+from ncjax import cli, standard_streams
 
 TEXT = "81.2 ± 0.1 – ∞ ≥ α …"
 
 
 @pytest.fixture
 def stdout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, str], None]]:
-    """Makes standard output go to a descriptor, in an encoding, as `output.prepare` finds it in a script."""
+    """Makes standard output go to a descriptor, in an encoding, as `standard_streams.prepare` finds it in a script."""
     made = []
 
     def set_to(descriptor: int, encoding: str = "utf-8") -> None:
         stream = io.TextIOWrapper(io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False)), encoding=encoding)
         monkeypatch.setattr(sys, "stdout", stream)
         monkeypatch.setattr(sys, "__stdout__", stream)
-        output.prepare()
+        standard_streams.prepare()
         made.extend([stream, sys.stdout])
 
     yield set_to
@@ -45,7 +45,7 @@ def test_every_encoding_takes_what_is_printed(
         stdout(file.fileno(), encoding)
         print(TEXT)
         print("caf\udce9")  # a path that is no text
-        assert output.failure() is None
+        assert standard_streams.failure() is None
     assert (tmp_path / "out").read_text(encoding) == f"{expected}\ncaf\\udce9\n"
 
 
@@ -57,7 +57,7 @@ def test_a_closed_pipe_takes_the_rest(stdout: Callable[..., None], capsys: pytes
     with cli.one_line_errors():
         for _ in range(3):
             print("a" * 100_000)
-    assert output.failure() is None
+    assert standard_streams.failure() is None
     os.close(writing)
     assert capsys.readouterr().err == ""
 
@@ -77,9 +77,9 @@ def test_a_full_disk_is_said_when_the_work_is_done(
 def test_a_process_without_standard_output_prints_to_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    output.prepare()
+    standard_streams.prepare()
     print("nowhere")
     print("nowhere", file=sys.stderr)
-    assert output.failure() is None
+    assert standard_streams.failure() is None
     for stream in (sys.stdout, sys.stderr):
         stream.close()

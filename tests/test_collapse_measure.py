@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from oracles_collapse import assert_matches, clusters
 
 from ncjax.collapse import cdnv, measure, measure_stream, theory
+from ncjax.collapse.class_distance_variance import squared_distances
 from ncjax.collapse.metrics import summary_of_samples
-from ncjax.collapse.pairs import squared_distances
 from ncjax.errors import InputError
 
 # operations outside of jit compile one by one

@@ -10,7 +10,7 @@ import pytest
 from oracles_collapse import clusters
 from scipy.special import stdtrit
 
-from ncjax.collapse.population import covariance_products, population_estimates
+from ncjax.collapse.unbiased import covariance_products, population_estimates
 
 module = importlib.import_module("ncjax.collapse.jackknife")
 PRODUCTS = jax.jit(covariance_products, static_argnums=(3, 4))

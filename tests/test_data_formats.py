@@ -19,7 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from ncjax import data
 from ncjax.data import Benchmark, pickles, tfrecord
 from ncjax.errors import InputError
-from ncjax.train.source import fingerprint
+from ncjax.train.run_data import fingerprint
 
 NAMES = ("apple", "bear", "cloud", "fox", "lamp", "mouse")
 EACH = 4

@@ -30,8 +30,8 @@ def python_blocks(page: str) -> list[str]:
 BLOCKS = python_blocks(README)
 WITH_EXAMPLES = (
     "ncjax.collapse.metrics",
-    "ncjax.collapse.pairs",
-    "ncjax.eval.arrays",
+    "ncjax.collapse.class_distance_variance",
+    "ncjax.eval.array_episodes",
     "ncjax.eval.sampling",
     "ncjax.models",
 )

@@ -6,7 +6,7 @@ import oracles_eval as oracles
 import pytest
 from few_shot import LABELS, SETTINGS
 
-from ncjax.eval import EpisodePlan, arrays, feature_episodes
+from ncjax.eval import EpisodePlan, array_episodes, feature_episodes
 
 
 @pytest.mark.parametrize("queries", [6, pytest.param("all", marks=pytest.mark.slow)])
@@ -42,7 +42,7 @@ def test_any_number_of_devices_and_any_chunk(features, head, on_devices, monkeyp
     one = feature_episodes(features, LABELS, head=head, **SETTINGS)
     with jax.set_mesh(on_devices(8)):
         eight = feature_episodes(features, LABELS, head=head, **SETTINGS)
-    monkeypatch.setattr(arrays, "chunk_size", lambda *_: 7)
+    monkeypatch.setattr(array_episodes, "chunk_size", lambda *_: 7)
     small = feature_episodes(features, LABELS, head=head, **SETTINGS)
     for other in (eight, small):
         np.testing.assert_array_equal(other.classes, one.classes)

@@ -378,7 +378,8 @@ def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
 def test_files_of_ones_own_with_other_images_are_correlated_apart(tmp_path: Path) -> None:
     for name, sums in (("a", "1-2-3-4"), ("b", "1-2-5-6"), ("c", "7-8-3-4")):
         for run in make(tmp_path / name, noisy(6, 1.0), dataset="npz", data_dir=f"{name}.npz"):
-            described = run.described | {"data": run.described["data"] | {"fingerprint": sums}}
+            content = run.description.to_json()
+            described = content | {"data": content["data"] | {"fingerprint": sums}}
             (run.folder / "config.json").write_text(json.dumps(described))
     judged = verdicts.error_follows_cdnv(runs_of(tmp_path))
     # the source images of c are others, its target images those of a

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.files import aligned, json_text
+from ncjax.files import json_text
+from ncjax.tables import aligned
 
 
 def test_json_has_null_for_every_number_that_is_not_finite() -> None:

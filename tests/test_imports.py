@@ -20,7 +20,8 @@ OPTIONAL = (
 # Each room and those below it that it may import, beside the root modules; a module that is not named belongs to the
 # room of its folder. `collapse`, the array part of `eval`, `data` and `models` stand on the root modules alone.
 ROOT = (
-    "checks", "devices", "equality", "errors", "files", "interval", "keys", "output", "preprocessing", "progress",
+    "checks", "devices", "equal_by_value", "errors", "files", "interval", "keys", "preprocessing", "progress",
+    "standard_streams", "tables",
 )  # fmt: skip
 IMAGE_EPISODES = ("eval", "eval.few_shot", "eval.fixed_batches", "eval.image_episodes")
 ALLOWED = {

@@ -16,8 +16,9 @@ from ncjax import models, restore
 from ncjax.errors import InputError
 from ncjax.train import Config, Interrupted, loop, pretrain
 from ncjax.train.checkpoint import Checkpoints
+from ncjax.train.optimizer import optimizer
 from ncjax.train.run import Run
-from ncjax.train.step import initial_state, optimizer
+from ncjax.train.step import initial_state
 from ncjax.train.trainer import Trainer
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network", "signals_are_heard")]

@@ -10,9 +10,9 @@ import numpy as np
 
 from common.sweep import Figures, Outcome
 from ncjax import plots
-from ncjax.files import aligned
 from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS, log_axis, plain_axes
 from ncjax.statistics import Mean
+from ncjax.tables import aligned
 from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 

@@ -230,7 +230,7 @@ def benchmark(run: Run, data_dir: str | None = None) -> Benchmark:
     Raises:
       InputError: the data cannot be read, or is not the run's.
     """
-    return runs.open_benchmark(run.described, None if run.config.data_dir is None else data_dir, load=load)
+    return runs.open_benchmark(run.description, None if run.config.data_dir is None else data_dir, load=load)
 
 
 def sweep(points: Sequence[Point], options: Options) -> list[Outcome]:

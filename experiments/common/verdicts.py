@@ -97,7 +97,7 @@ def more_classes_help(runs: Sequence[Run]) -> list[Claim]:
     for group in _groups(runs, lambda run: settings_without(run, "seed", "num_source_classes")):
         by_count = defaultdict(list)
         for run in group:
-            by_count[int(run.described["data"]["num_source_classes"])].append(run)
+            by_count[int(run.description.data.num_source_classes)].append(run)
         if len(by_count) < 2:
             continue
         fewest, most = min(by_count), max(by_count)
@@ -237,7 +237,7 @@ def _target_data(run: Run) -> str:
     """Identifies the target images of a run; data sets of the user's own may share a name, but not checksums."""
     config = run.config
     # checksums of images and labels of each split, the target's last
-    sums = run.described["data"]["fingerprint"].split("-")
+    sums = run.description.data.fingerprint.split("-")
     checksum = f" (checksum {'-'.join(sums[-2:])})" if len(sums) >= 4 else ""
     return f"{config.dataset}, target classes of split_seed {config.split_seed}{checksum}"
 

@@ -1,12 +1,12 @@
 """Measures of neural collapse, and the theory of few-shot error that they enter. Knows arrays only."""
 
+from ncjax.collapse.class_distance_variance import cdnv
 from ncjax.collapse.class_geometry import ClassGeometry
 from ncjax.collapse.few_shot_theory import Theory, theory
 from ncjax.collapse.jackknife import CollapseIntervals, intervals
 from ncjax.collapse.layers import LayerCollapse, through_layers
 from ncjax.collapse.metrics import Collapse, measure
 from ncjax.collapse.moments import ClassMoments
-from ncjax.collapse.pairs import cdnv
 from ncjax.collapse.stream import measure_stream
 from ncjax.collapse.transfer_scores import Ncti, Transferability, transferability
 from ncjax.interval import Interval

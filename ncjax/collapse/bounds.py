@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from ncjax.collapse.class_distance_variance import coincident
 from ncjax.collapse.class_geometry import ClassGeometry, mean_of_pairs
-from ncjax.collapse.pairs import coincident
 
 
 def galanti_2022(

@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Real
 
 from ncjax.checks import not_finite, read_features
+from ncjax.collapse.class_distance_variance import squared_distances
 from ncjax.collapse.inputs import checked_labels
 from ncjax.collapse.moments import HIGHEST, moments_of_batch
-from ncjax.collapse.pairs import squared_distances
 
 _einsum = partial(jnp.einsum, precision=HIGHEST)
 _Sums = TypeVar("_Sums")

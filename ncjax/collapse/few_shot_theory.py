@@ -17,7 +17,7 @@ from ncjax.collapse.class_geometry import ClassGeometry
 from ncjax.collapse.inputs import check_spread
 from ncjax.collapse.prediction import predict, predict_two_way
 from ncjax.devices import on_data_mesh
-from ncjax.equality import EqualByValue
+from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
 
 

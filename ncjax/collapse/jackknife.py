@@ -14,9 +14,15 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from ncjax.checks import not_finite, read_features
 from ncjax.collapse.inputs import check_spread, checked_head, checked_labels, list_classes, on_mesh
-from ncjax.collapse.replicates import ACCURACIES, MOST_CLASSES, metrics_without, products_of_groups, whole_metrics
+from ncjax.collapse.jackknife_replicates import (
+    ACCURACIES,
+    MOST_CLASSES,
+    metrics_without,
+    products_of_groups,
+    whole_metrics,
+)
 from ncjax.devices import on_data_mesh
-from ncjax.equality import EqualByValue
+from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
 from ncjax.interval import Interval
 from ncjax.progress import progress

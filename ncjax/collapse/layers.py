@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ncjax.collapse.metrics import Collapse, measure
 from ncjax.devices import on_data_mesh
-from ncjax.equality import EqualByValue
+from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
 
 

@@ -13,12 +13,12 @@ from jaxtyping import Array, Bool, Float, Int, Real, Shaped
 
 from ncjax.checks import not_finite, read_features
 from ncjax.collapse import nc
+from ncjax.collapse.class_distance_variance import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
 from ncjax.collapse.inputs import Labels, check_spread, checked_head, checked_labels, list_classes, on_mesh
 from ncjax.collapse.moments import moments_of_batch, segments
-from ncjax.collapse.pairs import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
 from ncjax.collapse.residuals import Frame, LinearHead, ResidualSums, mean_along, nc1, residual_sums
 from ncjax.devices import on_data_mesh
-from ncjax.equality import EqualByValue
+from ncjax.equal_by_value import EqualByValue
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ncjax.collapse.class_distance_variance import squared_distances
 from ncjax.collapse.moments import HIGHEST, ClassMoments, class_sums
 from ncjax.collapse.nc import nc1_directions
-from ncjax.collapse.pairs import squared_distances
 
 _matmul = partial(jnp.matmul, precision=HIGHEST)
 

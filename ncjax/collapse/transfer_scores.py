@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp, softmax
 
 from ncjax.checks import as_numpy, encode_labels, read_features
-from ncjax.equality import EqualByValue
+from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
 
 _CODING_PRECISION = 1e-4  # TransRate's ε, of the authors' code

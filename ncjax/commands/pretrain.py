@@ -19,7 +19,7 @@ from ncjax.train import (
     Config,
     Diverged,
     pretrain,
-    read_config,
+    read_description,
     read_records,
     resolve,
     seeds_table,
@@ -31,7 +31,7 @@ from ncjax.train.hosts import is_lead_process
 def show(workdir: Path) -> None:
     """Prints the table of a run and draws its figure, if the figure can be written."""
     records = read_records(workdir)
-    print(table(records, read_config(workdir)["data"].get("measured_per_class")))
+    print(table(records, read_description(workdir).data.measured_per_class))
     print(f"\nrun     {workdir}")
     try:
         plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from ncjax import output
+from ncjax import standard_streams
 from ncjax.data.archives import cache_dir
 from ncjax.data.benchmark import Split
 from ncjax.data.catalog import CATALOG, load, names
@@ -128,5 +128,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    output.prepare()
+    standard_streams.prepare()
     sys.exit(main())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ncjax.data import archives, labelled, prepared_files, record_writer
+from ncjax.data import archives, own_images, prepared_files, record_writer
 from ncjax.errors import InputError
 
 
@@ -44,7 +44,7 @@ def leftovers() -> list[Leftover]:
 
 def _unread(cache: Path) -> Iterator[Leftover]:
     newest: dict[tuple[object, ...], Path] = {}
-    folders = (path for name in labelled.KINDS for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
+    folders = (path for name in own_images.KINDS for path in cache.glob(f"local/*/{name}/[!.]*") if path.is_dir())
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             prepared = prepared_files.open_prepared(folder)
@@ -54,7 +54,7 @@ def _unread(cache: Path) -> Iterator[Leftover]:
         if prepared is None:
             continue
         if prepared.source is None:
-            yield Leftover(folder, f"of an earlier version of ncjax, replaced by {labelled.VERSION}")
+            yield Leftover(folder, f"of an earlier version of ncjax, replaced by {own_images.VERSION}")
         elif not os.path.exists(prepared.source):
             yield Leftover(folder, f"{prepared.source} does not exist any more")
         else:

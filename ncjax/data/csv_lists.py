@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ncjax.data import archives, labelled
+from ncjax.data import archives, own_images
 from ncjax.data.class_splits import PARTS, part_named
 from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
@@ -46,7 +46,7 @@ def open_data_set(request: Request) -> DataSet:
     check_listed_once(files, root)
     parts = _parts(lines) if request.class_split is None else {}
     facts = {"labels": [(line.image, line.label) for line in lines]}
-    return labelled.open_labelled("csv", request, labelled.of_files(root, names, files, facts=facts, parts=parts))
+    return own_images.open_labelled("csv", request, own_images.of_files(root, names, files, facts=facts, parts=parts))
 
 
 def read(path: Path, image_column: str | None = None, label_column: str | None = None) -> Iterator[Line]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ncjax.data import images, labelled
+from ncjax.data import images, own_images
 from ncjax.data.class_splits import PARTS, PARTS_HELP, part_named
 from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError
@@ -51,7 +51,7 @@ def open_data_set(request: Request) -> DataSet:
     number = {name: i for i, name in enumerate(names)}
     files = [(number[f.name], path) for f, listing in zip(folders, listings, strict=True) for path in listing.images]
     parts = {part: [f.name for f in folders if f.parent == place] for part, place in given.items()}
-    return labelled.open_labelled("folder", request, labelled.of_files(root, names, files, parts=parts))
+    return own_images.open_labelled("folder", request, own_images.of_files(root, names, files, parts=parts))
 
 
 def _parts(root: Path, folders: list[Path], *, divided: bool) -> dict[str, Path]:

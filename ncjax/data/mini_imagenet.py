@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ncjax.data import archives, class_splits, csv_lists, images, labelled
+from ncjax.data import archives, class_splits, csv_lists, images, own_images
 from ncjax.data.class_splits import part_named
 from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
@@ -36,12 +36,12 @@ def open_data_set(request: Request) -> DataSet:
     part_of = dict(split.listed())
     names = sorted(part_of)
     labelled_images = _find(request.data_dir, {wnid: number for number, wnid in enumerate(names)}, part_of)
-    return labelled.open_labelled(
+    return own_images.open_labelled(
         "mini_imagenet", request, dataclasses.replace(labelled_images, root=request.data_dir, parts=split.parts)
     )
 
 
-def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labelled.Labelled:
+def _find(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> own_images.Labelled:
     if root.is_file():
         return _tar(root, labels)
     if all((root / f"{part}.csv").is_file() for part in ("train", "val", "test")):
@@ -93,12 +93,12 @@ def _check_part(wnid: str, part: str, place: Path) -> None:
         )
 
 
-def _of_files(root: Path, names: Sequence[str], files: Sequence[tuple[int, Path]]) -> labelled.Labelled:
+def _of_files(root: Path, names: Sequence[str], files: Sequence[tuple[int, Path]]) -> own_images.Labelled:
     facts = {"labels": [(str(path.relative_to(root)), label) for label, path in files]}
-    return labelled.of_files(root, names, files, facts=facts, channels=3)
+    return own_images.of_files(root, names, files, facts=facts, channels=3)
 
 
-def _csv(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labelled.Labelled:
+def _csv(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> own_images.Labelled:
     """Reads lines of filename,label in three files, with the images in images/."""
     rows: list[tuple[int, Path]] = []
     for part in ("train", "val", "test"):
@@ -117,7 +117,7 @@ def _csv(root: Path, labels: dict[str, int], part_of: dict[str, str]) -> labelle
     return _of_files(root, list(labels), rows)
 
 
-def _tar(path: Path, labels: dict[str, int]) -> labelled.Labelled:
+def _tar(path: Path, labels: dict[str, int]) -> own_images.Labelled:
     """The official archive: a tar of one tar a class; read in place, nothing is extracted to disk."""
 
     def read() -> Iterator[images.Encoded]:
@@ -152,4 +152,4 @@ def _tar(path: Path, labels: dict[str, int]) -> labelled.Labelled:
 
     status = path.stat()
     facts: dict[str, object] = {"tar": str(path.resolve()), "size": status.st_size, "time": status.st_mtime_ns}
-    return labelled.Labelled(path, list(labels), read, len(labels) * IMAGES_PER_CLASS, facts, channels=3)
+    return own_images.Labelled(path, list(labels), read, len(labels) * IMAGES_PER_CLASS, facts, channels=3)

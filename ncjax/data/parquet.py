@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ncjax.data import images, labelled
+from ncjax.data import images, own_images
 from ncjax.data.columns import class_names_of_numbers, pick
 from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
@@ -61,10 +61,10 @@ def open_data_set(request: Request) -> DataSet:
                     yield images.Encoded(int(of_file[row]), f"{path}, row {row}", _content(value, path))
                     row += 1
 
-    return labelled.open_labelled(
+    return own_images.open_labelled(
         "parquet",
         request,
-        labelled.Labelled(
+        own_images.Labelled(
             root=root,
             class_names=names,
             read=read,

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ncjax.data import archives, images, labelled
+from ncjax.data import archives, images, own_images
 from ncjax.data.class_splits import PARTS, part_named
 from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import UNREADABLE_NPZ, InputError, first_line
@@ -76,10 +76,10 @@ def open_data_set(request: Request) -> DataSet:
     files = _find(root)
     stamps = images.stamps(sorted({path for part in files for path in (part.images, part.labels)}), root)
     index = _cached_index(root, files, stamps)
-    return labelled.open_labelled(
+    return own_images.open_labelled(
         "pickles",
         request,
-        labelled.Labelled(
+        own_images.Labelled(
             root=root,
             class_names=index.class_names,
             read=partial(_read, files),
@@ -134,7 +134,7 @@ def _make_index(root: Path, files: Sequence[_Part]) -> _Index:
         class_names=all_names,
         count=sum(len(of_part.numbers) for of_part in classes),
         parts=parts if {"source", "target"} <= parts.keys() else {},
-        size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else labelled.DEFAULT_SIZE,
+        size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else own_images.DEFAULT_SIZE,
         channels=shape[2] if len(shape) == 3 else None,
         superclasses={k: v for of_part in classes for k, v in of_part.superclasses.items()} if not local else {},
     )

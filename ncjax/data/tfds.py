@@ -12,7 +12,7 @@ import tensorflow_datasets
 from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ncjax.data import images, labelled, tfrecord
+from ncjax.data import images, own_images, tfrecord
 from ncjax.data.columns import pick
 from ncjax.data.data_set import DataSet, Request
 from ncjax.errors import InputError, first_line
@@ -79,16 +79,16 @@ def open_data_set(request: Request) -> DataSet:
 
     height, width, channels = features[image].shape
     eight_bits = str(features[image].np_dtype) == "uint8"
-    return labelled.open_labelled(
+    return own_images.open_labelled(
         "tfds",
         request,
-        labelled.Labelled(
+        own_images.Labelled(
             root=folder,
             class_names=names,
             read=read,
             count=sum(split.num_examples for split in info.splits.values()),
             facts=images.stamps([path for _, path in files], folder) | {"features": (image, label), "names": names},
-            size=height if height is not None and height == width else labelled.DEFAULT_SIZE,
+            size=height if height is not None and height == width else own_images.DEFAULT_SIZE,
             channels=channels if channels in (1, 3) and eight_bits else None,
         ),
     )

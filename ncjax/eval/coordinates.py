@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ncjax.eval.linear import product, solve_positive
+from ncjax.eval.ridge_regression import product, solve_positive
 
 _EPS = float(jnp.finfo(jnp.float32).eps)
 _INVERSE_BLOCK = 32

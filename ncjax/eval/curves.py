@@ -8,11 +8,11 @@ import numpy as np
 
 from ncjax.checks import encode_labels, whole_number
 from ncjax.devices import on_data_mesh
-from ncjax.equality import EqualByValue
+from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
-from ncjax.eval.arrays import feature_episodes
+from ncjax.eval.array_episodes import feature_episodes
+from ncjax.eval.episode_report import EpisodeReport, percent
 from ncjax.eval.intervals import COVERS
-from ncjax.eval.report import EpisodeReport, percent
 from ncjax.eval.sampling import normalize_queries
 
 Over = Literal["shots", "ways"]

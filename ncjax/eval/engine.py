@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 from ncjax.checks import encode_labels
 from ncjax.devices import data_mesh, replicated, sharded
 from ncjax.errors import InputError
+from ncjax.eval.episode_report import EpisodeReport, EpisodeSettings
 from ncjax.eval.intervals import ImageSums, longer_side, mean_interval, same_classes_interval, target_interval
-from ncjax.eval.report import EpisodeReport, EpisodeSettings
 from ncjax.eval.sampling import (
     ClassTable,
     EpisodePlan,

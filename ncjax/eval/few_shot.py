@@ -21,7 +21,7 @@ from ncjax.data import images as image_files
 from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
 from ncjax.eval import classifier_file, fixed_batches, heads
-from ncjax.eval.arrays import check_features, check_transform
+from ncjax.eval.array_episodes import check_features, check_transform
 from ncjax.eval.predictions import LeaveOneOut, Predictions
 from ncjax.eval.transforms import transform_features
 from ncjax.eval.tuning import feature_tune, tunable

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, Real
 
 from ncjax.errors import InputError
-from ncjax.eval.linear import Linear, fit_ridge, product
 from ncjax.eval.logistic_regression import Info, fit_logistic
+from ncjax.eval.ridge_regression import Linear, fit_ridge, product
 from ncjax.eval.transforms import unit_norm
 
 __all__ = [

@@ -20,10 +20,10 @@ from ncjax.data.augment import augment
 from ncjax.devices import data_mesh, on_data_mesh
 from ncjax.errors import InputError
 from ncjax.eval import heads
-from ncjax.eval.arrays import FeatureSource, check_features, check_transform, chunk_size, feature_episodes
+from ncjax.eval.array_episodes import FeatureSource, check_features, check_transform, chunk_size, feature_episodes
 from ncjax.eval.curves import AccuracyCurve, Over, trace_curve
 from ncjax.eval.engine import EpisodeRequest
-from ncjax.eval.report import EpisodeReport
+from ncjax.eval.episode_report import EpisodeReport
 from ncjax.eval.sampling import EpisodePlan, Queries
 from ncjax.eval.transforms import transform_features
 from ncjax.eval.tuning import feature_tune, tunable

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ncjax.eval.coordinates import Coordinates
-from ncjax.eval.linear import product
+from ncjax.eval.ridge_regression import product
 
 TINY = float(jnp.finfo(jnp.float32).tiny)
 EPS = float(jnp.finfo(jnp.float32).eps)

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Real
 
 from ncjax.eval.coordinates import Coordinates, DirectionCoordinates, SampleCoordinates
-from ncjax.eval.linear import Linear, check_one_number
 from ncjax.eval.logistic_problem import TINY, Point, Problem, evaluate
 from ncjax.eval.newton_direction import SHORTEST, line_search, newton_direction
+from ncjax.eval.ridge_regression import Linear, check_one_number
 
 Info = dict[str, Array]
 

@@ -7,7 +7,7 @@ from typing import Any
 from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
 from ncjax.eval import heads
-from ncjax.eval.arrays import feature_episodes
+from ncjax.eval.array_episodes import feature_episodes
 
 GRID = {
     "alpha": (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2, 1e-3),

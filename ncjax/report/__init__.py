@@ -5,7 +5,7 @@ Needs Bokeh, which the extra `report` installs: `pip install -e ".[report]"`.
 """
 
 from ncjax.report.detail import Detail, confusion_rates, examine, examine_split, initial, principal_components
-from ncjax.report.document import page
+from ncjax.report.html_page import page
 from ncjax.report.tables import run_names
 
 __all__ = [

@@ -67,8 +67,8 @@ def initial(params: Classifier, run: Run) -> Classifier:
     """Rebuilds the classifier of a run as it was before the first step, from the run's seed."""
     network = params.network
     assert isinstance(network, Network)  # never an encoder from elsewhere: the classifier of a run
-    key = keys.stream(run.described["config"]["seed"], "init")
-    variables = jax.jit(network.init, static_argnums=1)(key, tuple(run.described["data"]["image_shape"]))
+    key = keys.stream(run.config.seed, "init")
+    variables = jax.jit(network.init, static_argnums=1)(key, tuple(run.description.data.image_shape))
     return dataclasses.replace(params, variables=variables, feature_mean=None)
 
 
@@ -84,7 +84,7 @@ def examine(run: Run, *, data_dir: str | None = None, episodes: int = 2000) -> D
       InputError: the data or the checkpoint cannot be read.
     """
     params = restore(run.folder)
-    target = open_benchmark(run.described, data_dir).target
+    target = open_benchmark(run.description, data_dir).target
     return examine_split(run, params, target, episodes=episodes)
 
 

@@ -86,10 +86,10 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> Table:
     ]
     rows = []
     for number, (run, name) in enumerate(zip(runs, names, strict=True), 1):
-        last, config = run.records[-1], run.described["config"]
+        last, config = run.records[-1], run.description.settings
         epochs = f"{last['epoch'] or 0:.4g}" + ("" if run.finished else " (unfinished)")
         row = [str(number), name, config["dataset"], config["network"]]
-        row += [str(run.described["data"]["num_source_classes"]), str(config["seed"]), epochs]
+        row += [str(run.description.data.num_source_classes), str(config["seed"]), epochs]
         row += [entry(last, key) for key in _CDNV_KEYS]
         row += [_percent(last[key], last[f"{key}/ci95"]) if key in last else "–" for key in keys]
         rows.append(row)
@@ -104,10 +104,10 @@ def over_seeds(runs: Sequence[Run]) -> Table | None:
     """
     groups: dict[str, dict[int, int]] = {}
     for number, run in enumerate(runs):
-        identity = {key: value for key, value in run.described.get("identity", {}).items() if key != "seed"}
-        training = [identity, run.described["data"].get("fingerprint"), run.records[-1]["step"]]
+        identity = {key: value for key, value in run.description.identity.items() if key != "seed"}
+        training = [identity, run.description.data.fingerprint, run.records[-1]["step"]]
         by_seed = groups.setdefault(json.dumps(training, sort_keys=True), {})
-        by_seed.setdefault(run.described["config"]["seed"], number)
+        by_seed.setdefault(run.description.settings["seed"], number)
     keys = _all_few_shot_keys(runs)
     rows = []
     for group in groups.values():
@@ -166,13 +166,13 @@ def settings(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], Table | None]:
 
 
 def _flat_settings(run: Run) -> dict[str, str]:
-    data = run.described["data"]
-    flat = {key: value for key, value in run.described["config"].items() if key != "workdir"}  # it is the run's name
-    flat |= {f"data: {key}": data[key] for key in ("fingerprint", "image_shape", "augmentation") if key in data}
-    flat |= {f"images: {key}": value for key, value in data.get("images", {}).items()}
-    flat |= {f"classes: {key}": value for key, value in data.get("classes", {}).items()}
-    flat |= {"total steps": run.described["total_steps"]}
-    flat |= {f"version: {key}": value for key, value in run.described["versions"].items()}
+    data = run.description.data
+    flat = {key: value for key, value in run.description.settings.items() if key != "workdir"}  # it is the run's name
+    flat |= {f"data: {key}": getattr(data, key) for key in ("fingerprint", "image_shape", "augmentation")}
+    flat |= {f"images: {key}": value for key, value in data.images.items()}
+    flat |= {f"classes: {key}": value for key, value in data.classes.items()}
+    flat |= {"total steps": run.description.total_steps}
+    flat |= {f"version: {key}": value for key, value in run.description.versions.items()}
     return {key: "–" if value is None else str(value) for key, value in flat.items()}
 
 

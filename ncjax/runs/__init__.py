@@ -37,11 +37,6 @@ class Run:
         return self.description.config
 
     @property
-    def described(self) -> dict[str, Any]:
-        """The description as JSON."""
-        return self.description.to_json()
-
-    @property
     def finished(self) -> bool:
         """Whether the last step has a record."""
         return bool(self.records[-1]["step"] == self.description.total_steps)
@@ -127,7 +122,7 @@ def read(folder: str | Path) -> Run:
 
 
 def open_benchmark(
-    described: Description | Mapping[str, Any],
+    description: Description,
     data_dir: str | None = None,
     *,
     load: Callable[[Config], Benchmark] = load_benchmark,
@@ -135,14 +130,13 @@ def open_benchmark(
     """Loads the data that a run was trained on.
 
     Args:
-      described: the run's description, or the content of its config.json.
+      description: the run's description.
       data_dir: the folder of the data, if it has moved.
       load: loads the data, for example from a cache.
 
     Raises:
       InputError: if the data cannot be read, or differs from the run's.
     """
-    description = described if isinstance(described, Description) else Description.from_json(described)
     config = description.config
     benchmark = load(dataclasses.replace(config, data_dir=data_dir or config.data_dir))
     if fingerprint(benchmark) != description.data.fingerprint:

@@ -4,9 +4,9 @@ from ncjax.train.config import Config
 from ncjax.train.description import Description, read_config, read_description
 from ncjax.train.pretraining import CheckpointsGone, pretrain, resolve, restore
 from ncjax.train.records import read_records, seeds_table, table
+from ncjax.train.run_data import fingerprint, load_benchmark
 from ncjax.train.seeds import Diverged
 from ncjax.train.signals import Interrupted
-from ncjax.train.source import fingerprint, load_benchmark
 
 __all__ = [
     "CheckpointsGone",

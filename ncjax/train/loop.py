@@ -189,7 +189,7 @@ class _Loop:
         for seed in active(self.seeds):
             state = self.trainer.one_seed(self.states, seed.index)
             classifier = self.run.classifier(state)
-            features, _ = measuring.features_and_logits(classifier, self.run.source.benchmark.source_train)
+            features, _ = measuring.features_and_logits(classifier, self.run.data.benchmark.source_train)
             mean = features.mean(0, dtype=np.float64).astype(np.float32)
             seed.checkpoints.save(state, history(self.seeds, seed, mean.tolist()), wait=True)
             classifiers.append(dataclasses.replace(classifier, feature_mean=jnp.asarray(mean)))
@@ -260,16 +260,16 @@ def _measure(run: Run, state: TrainState, step: int) -> Record:
 
 
 def _make_trainer(run: Run) -> Trainer:
-    source, train, seed = run.source, run.source.benchmark.source_train, run.configs[0].seed
-    if source.is_streamed:
+    data, train, seed = run.data, run.data.benchmark.source_train, run.configs[0].seed
+    if data.is_streamed:
         rows = local_rows(run.setup.mesh, run.setup.batch_size)
         batches = streaming.batches(train, seed, run.setup.batch_size, rows)
-        normalization = jnp.asarray(source.mean), jnp.asarray(source.std)
+        normalization = jnp.asarray(data.mean), jnp.asarray(data.std)
         trainer = streamed_trainer(run.setup, normalization, batches, seed)
     else:
-        data = Batch(*map(jnp.asarray, (train.images, train.labels, source.mean, source.std)))
-        trainer = resident_trainer(run.setup, data, [config.seed for config in run.configs])
-    entry = {"compile_seconds": trainer.compile_seconds, "streamed": source.is_streamed, "seeds": len(run.configs)}
+        batch = Batch(*map(jnp.asarray, (train.images, train.labels, data.mean, data.std)))
+        trainer = resident_trainer(run.setup, batch, [config.seed for config in run.configs])
+    entry = {"compile_seconds": trainer.compile_seconds, "streamed": data.is_streamed, "seeds": len(run.configs)}
     _log(run, entry)
     return trainer
 

@@ -23,9 +23,9 @@ from ncjax.train.description import Description, read_description
 from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together
 from ncjax.train.loop import train
 from ncjax.train.run import OnRecord, Run
+from ncjax.train.run_data import RunData, fingerprint, load_benchmark
 from ncjax.train.seeds import Diverged
 from ncjax.train.signals import Stop, signals
-from ncjax.train.source import Source, fingerprint, load_benchmark
 from ncjax.train.workdir import DataIdentity, WorkdirConflict
 
 
@@ -58,7 +58,7 @@ def resolve(config: Config) -> Resolved:
     return _with_workdir(fill(config), None)
 
 
-def _with_workdir(config: Config, known: Source | None) -> Resolved:
+def _with_workdir(config: Config, known: RunData | None) -> Resolved:
     if config.workdir is not None:
         return Resolved.of(config, expand(config.workdir))
 
@@ -105,14 +105,14 @@ def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord |
     if config.tensorboard:
         tensorboard.check_installed()
     with raise_together():
-        known = None if benchmark is None else Source.of(benchmark)
+        known = None if benchmark is None else RunData.of(benchmark)
         resolved = _with_workdir(config, known)
         seeds = _seeds(resolved)
         descriptions = [_check_run(seed, known) for seed in seeds]
         if known is None and any(
             description is not None and workdir.may_have_other_data(description, config) for description in descriptions
         ):
-            known = Source.of(load_benchmark(config))
+            known = RunData.of(load_benchmark(config))
             descriptions = [_check_run(seed, known) for seed in seeds]
         last_steps = [_last_step(seed, description) for seed, description in zip(seeds, descriptions, strict=True)]
         first = _read_finished(seeds[0], last_steps[0])
@@ -126,11 +126,11 @@ def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord |
         return first
     with raise_together():
         workdir.check_path(resolved.workdir)
-        source = known or Source.of(load_benchmark(config))
-        if source.is_streamed:  # a stream of images feeds one seed at a time
-            runs = [Run.of([seeds[i]], source, on_record=on_record) for i in unfinished]
+        data = known or RunData.of(load_benchmark(config))
+        if data.is_streamed:  # a stream of images feeds one seed at a time
+            runs = [Run.of([seeds[i]], data, on_record=on_record) for i in unfinished]
         else:
-            runs = [Run.of(seeds, source, unfinished, on_record)]
+            runs = [Run.of(seeds, data, unfinished, on_record)]
         if config.seeds > 1:
             workdir.write_seeds(resolved.workdir, config.seeds)
     classifiers = _train_all(runs, stop)
@@ -191,7 +191,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     )
 
 
-def _check_run(config: Resolved, known: Source | None) -> Description | None:
+def _check_run(config: Resolved, known: RunData | None) -> Description | None:
     """Returns the description of the run in the folder; None where there is none yet.
 
     Raises:

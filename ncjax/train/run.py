@@ -21,8 +21,9 @@ from ncjax.train import streaming, throughput
 from ncjax.train.config import Resolved, identity, objective
 from ncjax.train.description import DataDescription, Description
 from ncjax.train.measurement import MeasurementPlan
-from ncjax.train.source import Source
-from ncjax.train.step import TrainState, initial_state, optimizer
+from ncjax.train.optimizer import optimizer
+from ncjax.train.run_data import RunData
+from ncjax.train.step import TrainState, initial_state
 from ncjax.train.trainer import Setup
 
 OnRecord = Callable[[dict[str, Any]], object]
@@ -37,7 +38,7 @@ class Run:
       configs: the settings of each seed.
       unfinished: indices of the seeds to train. The other seeds are computed too, since a program of fewer seeds would
         not give the same bits, but their folders do not change.
-      source: the data.
+      data: the data.
       setup: the inputs of the compiled step, with the network at the precision of training.
       float32_network: the network for measurements and for the classifiers that are returned.
       measurement: what is measured.
@@ -48,7 +49,7 @@ class Run:
 
     configs: Sequence[Resolved]
     unfinished: Sequence[int]
-    source: Source
+    data: RunData
     setup: Setup
     float32_network: Network
     measurement: MeasurementPlan
@@ -60,7 +61,7 @@ class Run:
     def of(
         cls,
         configs: Sequence[Resolved],
-        source: Source,
+        data: RunData,
         unfinished: Sequence[int] | None = None,
         on_record: OnRecord | None = None,
     ) -> "Run":
@@ -69,11 +70,11 @@ class Run:
         Raises:
           InputError: if the settings do not fit the data or the devices.
         """
-        config, train, mesh = configs[0], source.benchmark.source_train, devices.data_mesh()
+        config, train, mesh = configs[0], data.benchmark.source_train, devices.data_mesh()
         num_images, num_classes = len(train.labels), len(train.class_names)
         _check_batch(config.batch_size, num_images, mesh.size)
         throughput.check_precision(mesh, config.precision)
-        if source.is_streamed:
+        if data.is_streamed:
             streaming.check_installed()
         image_shape = tuple(train.images.shape[1:])
         network = models.create(config.network, num_classes)
@@ -82,19 +83,19 @@ class Run:
         return cls(
             configs=configs,
             unfinished=range(len(configs)) if unfinished is None else unfinished,
-            source=source,
+            data=data,
             setup=Setup(
                 network=models.create(config.network, num_classes, dtype=jnp.dtype(config.precision)),
                 tx=optimizer(config, total_steps),
                 objective=objective(config),
-                augmentation=source.augmentation(config),
+                augmentation=data.augmentation(config),
                 batch_size=config.batch_size,
                 num_images=num_images,
                 image_shape=image_shape,
                 mesh=mesh,
             ),
             float32_network=network,
-            measurement=measuring.plan(source.benchmark, config),
+            measurement=measuring.plan(data.benchmark, config),
             measured_steps=measuring.steps_to_measure(total_steps, num_images / config.batch_size, config.measurements),
             total_steps=total_steps,
             on_record=on_record,
@@ -104,8 +105,8 @@ class Run:
         """Returns the classifier of a seed's state, without a feature mean."""
         return Classifier(
             state.variables,
-            jnp.asarray(self.source.mean),
-            jnp.asarray(self.source.std),
+            jnp.asarray(self.data.mean),
+            jnp.asarray(self.data.std),
             network=self.float32_network,
             augmentation=self.setup.augmentation,
         )
@@ -117,7 +118,7 @@ class Run:
 
     def describe(self, config: Resolved) -> Description:
         """Returns the description of the run of one seed."""
-        benchmark = self.source.benchmark
+        benchmark = self.data.benchmark
         splits = {
             "source_train": benchmark.source_train,
             "source_test": benchmark.source_test,
@@ -130,11 +131,11 @@ class Run:
             total_steps=self.total_steps,
             data=DataDescription(
                 name=benchmark.name,
-                fingerprint=self.source.fingerprint,
+                fingerprint=self.data.fingerprint,
                 num_source_classes=len(benchmark.source_train.class_names),
                 image_shape=self.setup.image_shape,
-                mean=tuple(self.source.mean.tolist()),
-                std=tuple(self.source.std.tolist()),
+                mean=tuple(self.data.mean.tolist()),
+                std=tuple(self.data.std.tolist()),
                 augmentation=self.setup.augmentation,
                 made_with=dict(benchmark.made_with),
                 measured_per_class=self.measurement.per_class,

@@ -13,7 +13,6 @@ from ncjax.classifier import normalize
 from ncjax.data.augment import augment
 from ncjax.models import Network
 from ncjax.train import losses
-from ncjax.train.config import Config
 from ncjax.train.losses import Objective
 
 
@@ -60,34 +59,6 @@ class Batch:
     labels: Int[Array, " b"]
     mean: Float[Array, " c"]
     std: Float[Array, " c"]
-
-
-def schedule(config: Config, total_steps: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the step."""
-    rate = config.learning_rate
-    if config.schedule == "cosine":
-        cosine = optax.cosine_decay_schedule(rate, total_steps)
-        return lambda step: cosine(jnp.asarray(step, jnp.float32))
-    if config.schedule == "step":
-        return optax.piecewise_constant_schedule(rate, {int(0.6 * total_steps): 0.1, int(0.8 * total_steps): 0.1})
-    return optax.constant_schedule(rate)
-
-
-def optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
-    """Returns SGD with momentum and an L2 penalty in the gradient, or AdamW.
-
-    AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) has decoupled weight decay, and warms up
-    linearly over the first twentieth of the steps.
-    """
-    rate = schedule(config, total_steps)
-    if config.optimizer == "adamw":
-        warm_up = optax.linear_schedule(0.0, 1.0, max(1, total_steps // 20))
-        return optax.adamw(
-            lambda step: warm_up(step + 1) * rate(step), b1=config.momentum, weight_decay=config.weight_decay
-        )
-    return optax.chain(
-        optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.momentum or None)
-    )
 
 
 def initial_state(

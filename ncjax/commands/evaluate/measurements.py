@@ -18,8 +18,8 @@ from ncjax.commands.evaluate.subjects import Subject
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
 from ncjax.eval.tuning import GRID, feature_tune
-from ncjax.files import aligned
 from ncjax.progress import progress
+from ncjax.tables import aligned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

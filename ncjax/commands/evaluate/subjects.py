@@ -17,9 +17,9 @@ from ncjax.classifier import outputs
 from ncjax.commands.evaluate.options import Options
 from ncjax.data import Benchmark, Split
 from ncjax.errors import UNREADABLE_NPZ, InputError
-from ncjax.train import read_config
+from ncjax.train import read_description
 from ncjax.train.checkpoint import find
-from ncjax.train.source import fingerprint
+from ncjax.train.run_data import fingerprint
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def load(options: Options) -> list[Subject]:
 
 def _load_run(options: Options) -> Subject:
     assert options.run is not None
-    described = read_config(options.run)
+    description = read_description(options.run)
     options.check_places()
     step = find(options.run / "checkpoints", options.step)
     params = ncjax.restore(options.run, step)
-    benchmark = runs.open_benchmark(described, options.data_dir)
+    benchmark = runs.open_benchmark(description, options.data_dir)
     split = getattr(benchmark, options.split)
     if split is None:
         raise InputError(f"this run's data has no {options.split} images; choose another --split")

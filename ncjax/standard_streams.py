@@ -6,7 +6,7 @@ import os
 import sys
 
 _IN_ASCII = {"±": "+-", "–": "-", "…": "...", "∞": "inf", "≥": ">="}
-_ERRORS = "ncjax.output"
+_ERRORS = "ncjax.standard_streams"
 
 
 class _Output(io.FileIO):

@@ -14,7 +14,7 @@ from ncjax.train.config import Config
 _ROWS_AT_ONCE = 4096
 
 
-class Source(NamedTuple):
+class RunData(NamedTuple):
     """A benchmark, its checksums and its pixel statistics, computed once for all seeds of a run.
 
     Attributes:
@@ -30,7 +30,7 @@ class Source(NamedTuple):
     std: np.ndarray
 
     @classmethod
-    def of(cls, benchmark: Benchmark) -> "Source":
+    def of(cls, benchmark: Benchmark) -> "RunData":
         """Reads all images of a benchmark.
 
         Raises:

@@ -13,7 +13,7 @@ from ncjax.devices import data_mesh, on_data_mesh
 from ncjax.errors import InputError, first_line
 from ncjax.eval import heads
 from ncjax.eval.engine import EpisodeRequest
-from ncjax.eval.report import EpisodeReport
+from ncjax.eval.episode_report import EpisodeReport
 from ncjax.eval.sampling import EpisodePlan, Queries
 from ncjax.eval.transforms import TRANSFORMS, transform_features
 

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int, Real
 
 from ncjax.collapse.metrics import summary_of_samples
 from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
-from ncjax.collapse.population import covariance_products, population_estimates
 from ncjax.collapse.residuals import Frame, LinearHead, residual_sums
+from ncjax.collapse.unbiased import covariance_products, population_estimates
 
 ACCURACIES = ("nc4", "ncc_accuracy")
 MOST_CLASSES = 1000

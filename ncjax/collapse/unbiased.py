@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Real
 
+from ncjax.collapse.class_distance_variance import debiased_cdnv_pairs
 from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
-from ncjax.collapse.pairs import debiased_cdnv_pairs
 from ncjax.collapse.residuals import Frame, mean_along, residual_sums
 
 

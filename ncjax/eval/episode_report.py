@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ncjax.equality import EqualByValue
+from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
 from ncjax.eval.intervals import (
     COVERS,
