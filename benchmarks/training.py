@@ -93,7 +93,8 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
     from ncjax import devices, models
     from ncjax.train import Config
     from ncjax.train.losses import Objective
-    from ncjax.train.step import Batch, optimizer
+    from ncjax.train.optimizer import optimizer
+    from ncjax.train.step import Batch
     from ncjax.train.trainer import Setup, resident_trainer
 
     images, labels = data(options.side, options.channels, options.images)

@@ -13,7 +13,8 @@ from tiny import network as tiny_network
 from ncjax.models import Network
 from ncjax.train import Config
 from ncjax.train.losses import Objective
-from ncjax.train.step import Batch, TrainState, optimizer
+from ncjax.train.optimizer import optimizer
+from ncjax.train.step import Batch, TrainState
 from ncjax.train.trainer import Setup, resident_trainer
 
 CONFIG = Config(learning_rate=0.05, schedule="constant", batch_size=16)

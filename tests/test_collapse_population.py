@@ -108,6 +108,7 @@ def coverage(k, n, d, shapes, cdnvs, repeats):
     return out
 
 
+@pytest.mark.slow
 def test_the_quotients_interval_covers_whatever_the_noise():
     """Nearly every draw has one, up to inf; on a logarithmic scale 45 % had one, which covered in 83 % of draws."""
     hits = coverage(3, 8, 16, ("spherical",), (10.0,), 60)["nc1_quotient", "spherical", 10.0]

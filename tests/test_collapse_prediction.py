@@ -63,9 +63,8 @@ def gaps(samples, rng, ways=WAYS, episodes=200):
     return predicted - [measured(samples, ways, shots, episodes, rng)[0] for shots in SHOTS]
 
 
-@pytest.mark.parametrize(
-    "separation", [0.5, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1.0, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("separation", [0.0, 0.5, 1.0])
 def test_few_samples_in_many_dimensions(separation):
     """20 samples a class in 640 dimensions, 0 being pure noise: plug-in moments were off by .15 to .27."""
     rng = np.random.default_rng(3)

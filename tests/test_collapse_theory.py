@@ -188,6 +188,7 @@ def test_prediction_of_features_is_the_measured_error_of_their_episodes():
         assert predicted.predicted_error[i] < 0.005
 
 
+@pytest.mark.slow
 def test_degenerate_geometries_are_said_to_be_so():
     x, y, _, _ = clusters(5, 30, 10)
     constant = theory(np.ones_like(x), y, ways=3, shots=SHOTS)

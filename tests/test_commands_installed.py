@@ -20,7 +20,7 @@ def test_an_installed_command_is_the_script(
     main = getattr(importlib.import_module(module), function)
     assert main is importlib.import_module(f"experiments.{name}").main
     monkeypatch.setattr(sys, "argv", [f"ncjax-{name}", "--help"])
-    monkeypatch.setattr(cli.output, "prepare", lambda: None)
+    monkeypatch.setattr(cli.standard_streams, "prepare", lambda: None)
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 0

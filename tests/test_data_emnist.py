@@ -155,6 +155,7 @@ def test_changed_files_are_prepared_anew(small):
     np.testing.assert_array_equal(after.source_train.images, 255 - before.source_train.images)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path(os.environ.get("NCJAX_DATA_DIR", "-"), "emnist").is_dir(), reason="NCJAX_DATA_DIR has no emnist"
 )

@@ -255,7 +255,7 @@ def test_omniglot_checks_its_archives(drawings, tmp_path):
     with pytest.raises(InputError, match="not the official 68d2efa1b9178cc56df9314c21c6e718"):
         data.load("omniglot", data_dir=drawings[0])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"is no folder that holds images_background\.zip and images_evaluation\.zip"):
+    with pytest.raises(InputError, match=r"is no folder with images_background\.zip and images_evaluation\.zip"):
         _load((tmp_path / "empty", drawings[1]))
     path = drawings[0] / "images_evaluation.zip"
     path.write_bytes(path.read_bytes()[:-50])

@@ -71,6 +71,7 @@ def test_the_readmes_python_runs_in_order(namespace: dict[str, Any]) -> None:
     assert namespace["report"].settings.head.startswith("ridge")
 
 
+@pytest.mark.slow
 def test_the_python_about_encoders_runs_in_order(namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     for block in python_blocks(ENCODERS):
         exec(compile(block, "encoders.md", "exec"), namespace)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 
 from common import sweep
 from common.cache import cached_json
@@ -153,7 +154,8 @@ def test_a_finished_run_prints_its_table_though_its_figure_cannot_be_written(
     run.mkdir()
     record = {"step": 0, "epoch": 0.0, "loss": 1.0, "target/cdnv": 2.0, "target/ncc/5w1s": 0.5}
     (run / "metrics.jsonl").write_text(json.dumps(record | {"target/ncc/5w1s/ci95": 0.01}) + "\n")
-    (run / "config.json").write_text('{"config": {}, "data": {}}')
+    content = {"config": {}, "data": tiny.data_description(), "total_steps": 0, "versions": {}}
+    (run / "config.json").write_text(json.dumps(content))
     pretrain.show(run)
     assert (run / "figures" / "collapse.png").exists()
     (run / "figures" / "collapse.png").unlink()

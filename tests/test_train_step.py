@@ -10,7 +10,8 @@ from steps import CONFIG, network_of, training_data
 
 from ncjax.train import Config
 from ncjax.train.losses import Objective
-from ncjax.train.step import Batch, epoch_order, initial_state, optimizer, schedule, train_step
+from ncjax.train.optimizer import optimizer, schedule
+from ncjax.train.step import Batch, epoch_order, initial_state, train_step
 
 
 def test_every_image_once_an_epoch_across_epochs() -> None:
