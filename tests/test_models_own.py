@@ -88,7 +88,8 @@ def test_stages_of_ones_own() -> None:
     assert len(output.stages) == 2
 
 
-@pytest.mark.parametrize("name", ["Nnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linen", "plain"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linen", "plain", "Nnx"])
 def test_a_run_is_trained_and_read_back(name: str, tmp_path: Path) -> None:
     """In another process only the name in config.json is left."""
     benchmark = tiny.benchmark()
