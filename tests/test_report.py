@@ -1,6 +1,7 @@
 """The report page: its numbers, its limits, and that a real browser opens it without an error."""
 
 import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ from conftest import make_mesh
 from sklearn.decomposition import PCA
 
 import ncjax
-from ncjax import models, runs
+from ncjax import Classifier, encoders, models, runs
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
 from ncjax.train import Config
@@ -143,7 +144,7 @@ def test_before_training_is_the_network_of_the_first_record(both: list[runs.Run]
     # the record measures collapse on fewer images than the page: compared on the episodes instead
     first = both[0].records[0]
     params = ncjax.restore(both[0].folder)
-    target = runs.open_benchmark(both[0].described).target
+    target = runs.open_benchmark(both[0].description).target
     again = feature_episodes(detail.before, target.labels, ways=5, shots=5, queries=7, episodes=50, seed=0)
     assert again.accuracy == pytest.approx(first["target/ncc/5w5s"], abs=1e-6)
     assert again.ci95 == pytest.approx(first["target/ncc/5w5s/ci95"], abs=1e-6)
@@ -327,3 +328,28 @@ const painted = figure => {
 };
 return [...document.querySelectorAll('figure')].map(painted);
 """
+
+
+def encoder() -> Classifier:
+    """Rows of pixels as features; `--encoder=test_report:encoder`."""
+    return encoders.from_function(lambda images: images.reshape(len(images), -1)[:, ::9], channels=1)
+
+
+def test_the_page_of_an_encoder_has_its_panels_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = importlib.import_module("ncjax.commands.report")
+    options = command.Options(
+        encoder="test_report:encoder", dataset="npz", data_dir=str(folder / "images.npz"), episodes=50,
+        out=tmp_path / "page.html",
+    )  # fmt: skip
+    command.write(options)
+    assert "test_report:encoder on npz" in capsys.readouterr().out
+    text = (tmp_path / "page.html").read_text()
+    assert "CDNV of pairs of classes" in text
+    assert "The encoder&#39;s features." in text or "The encoder's features." in text
+    assert "During training" not in text
+    with pytest.raises(InputError, match="give runs or --encoder, not both"):
+        command.write(dataclasses.replace(options, paths=(folder,)))
+    with pytest.raises(InputError, match="give --dataset=NAME"):
+        command.write(dataclasses.replace(options, dataset=None))

@@ -2,18 +2,21 @@
 
 python experiments/report.py RUN: a run's folder, a folder of seeds, or any folder that holds runs; or several.
 python experiments/report.py RUN RUN --out=report.html --detail=2: panels of the second run on the page.
+python experiments/report.py --encoder=timm:resnet18 --dataset=cifar_fs --data_dir=PATH: the panels of an encoder.
 
 The page is one file that needs no network. If a run's data cannot be read, the page leaves out the panels and says so.
 Where the package is installed, `ncjax-report` is the same command.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from ncjax import cli, runs
+from ncjax import cli, data, encoders, runs
 from ncjax.errors import InputError
 
 
@@ -27,8 +30,14 @@ class Options:
     """File for the page."""
     detail: int = 1
     """Number of the run, as the page counts them, whose target classes are shown; 0 for none."""
+    encoder: str | None = None
+    """Instead of runs: timm:NAME, hf:NAME_OR_FOLDER, torchvision:NAME or package.module:function."""
+    dataset: str | None = None
+    """Data set whose target classes --encoder is shown on; see python -m ncjax.data."""
+    image_size: int | None = None
+    """Side of the images that --encoder takes, in pixels; by default that of its own configuration."""
     data_dir: str | None = None
-    """Folder of that run's data, if it has moved."""
+    """Folder of that run's data, if it has moved; or of the images for --encoder."""
     episodes: int = 2000
     """Few-shot episodes for each point of accuracy against shots."""
 
@@ -42,16 +51,14 @@ def write(options: Options) -> None:
     cli.check_out(options.out)
     if options.episodes < 2:
         raise InputError(f"--episodes={options.episodes}: an interval needs at least 2")
+    if options.encoder is not None:
+        write_encoder(options)
+        return
     measured = read_measured(options.paths)
     count = len(measured)
     if not 0 <= options.detail <= count:
         raise InputError(f"--detail={options.detail}: there are {count} runs; give 1 to {count}, or 0")
-    try:
-        from ncjax import report
-    except ModuleNotFoundError as error:
-        if error.name not in ("bokeh", "jinja2"):
-            raise
-        raise InputError('the report needs Bokeh: pip install -e ".[report]"') from None
+    report = _import_report()
     detail, missing = None, ""
     if options.detail:
         try:
@@ -59,10 +66,42 @@ def write(options: Options) -> None:
         except InputError as error:
             missing = f"The panels of target classes are missing, since they need the run's data and weights: {error}"
             print(missing, file=sys.stderr)
-    text = report.page(measured, detail, missing=missing)
-    cli.write(options.out, text)
-    megabytes = len(text.encode("utf-8", "surrogateescape")) / 1e6
-    print(f"report  {options.out}  ({'1 run' if count == 1 else f'{count} runs'}, {megabytes:.1f} MB)")
+    _write_page(options.out, report.page(measured, detail, missing=missing), "1 run" if count == 1 else f"{count} runs")
+
+
+def write_encoder(options: Options) -> None:
+    """Writes the page of an encoder on the target classes of a data set.
+
+    Raises:
+      InputError: the encoder or the data cannot be loaded, or runs are given too.
+    """
+    assert options.encoder is not None
+    if options.paths:
+        raise InputError("give runs or --encoder, not both")
+    if options.dataset is None:
+        raise InputError("--encoder needs images: give --dataset=NAME, and --data_dir=PATH where they are your own")
+    report = _import_report()
+    target = data.load(options.dataset, data_dir=options.data_dir).target
+    sys.path.append(os.getcwd())  # for a user's own package.module:function
+    params = encoders.load(options.encoder, image_size=options.image_size)
+    name = f"{params.network.name} on {options.dataset}"
+    detail = report.examine_encoder(params, target, name=name, episodes=options.episodes)
+    _write_page(options.out, report.page([], detail), name)
+
+
+def _import_report() -> Any:
+    try:
+        from ncjax import report
+    except ModuleNotFoundError as error:
+        if error.name not in ("bokeh", "jinja2"):
+            raise
+        raise InputError('the report needs Bokeh: pip install -e ".[report]"') from None
+    return report
+
+
+def _write_page(out: Path, text: str, subject: str) -> None:
+    cli.write(out, text)
+    print(f"report  {out}  ({subject}, {len(text.encode('utf-8', 'surrogateescape')) / 1e6:.1f} MB)")
 
 
 def read_measured(paths: tuple[Path, ...]) -> list[runs.Run]:

@@ -4,7 +4,15 @@
 Needs Bokeh, which the extra `report` installs: `pip install -e ".[report]"`.
 """
 
-from ncjax.report.detail import Detail, confusion_rates, examine, examine_split, initial, principal_components
+from ncjax.report.detail import (
+    Detail,
+    confusion_rates,
+    examine,
+    examine_encoder,
+    examine_split,
+    initial,
+    principal_components,
+)
 from ncjax.report.html_page import page
 from ncjax.report.tables import run_names
 
@@ -12,6 +20,7 @@ __all__ = [
     "Detail",
     "confusion_rates",
     "examine",
+    "examine_encoder",
     "examine_split",
     "initial",
     "page",

@@ -1,4 +1,4 @@
-"""Computes what the panels of one run show: features before and after training, collapse, accuracy, confusion."""
+"""Computes what the panels of one run or encoder show: features, collapse, accuracy, confusion."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -25,27 +25,29 @@ MOST_PROJECTED_CLASSES, MOST_PROJECTED_IMAGES = 20, 1500
 
 @dataclass(frozen=True, eq=False)
 class Detail:
-    """The numbers behind the panels of one run.
+    """The numbers behind the panels of one run or encoder.
 
     Attributes:
-      run: the run.
+      run: the run; None for an encoder from elsewhere.
+      name: of the encoder and its data; empty for a run.
       class_names: names of the k target classes.
       labels: [n], labels of the target images.
-      before: features [n, d] of the network at initialisation.
-      after: features [n, d] at the newest checkpoint.
+      before: features [n, d] of the network at initialisation; None for an encoder.
+      after: features [n, d] at the newest checkpoint, or of the encoder.
       collapse: measures of `after`.
       curves: accuracy against shots, by head.
       confused: report of the ncc head at the largest number of shots up to 5.
     """
 
-    run: Run
+    run: Run | None
     class_names: tuple[str, ...]
     labels: np.ndarray
-    before: np.ndarray
+    before: np.ndarray | None
     after: np.ndarray
     collapse: collapse.Collapse
     curves: dict[str, AccuracyCurve]
     confused: EpisodeReport
+    name: str = ""
 
     def shown_classes(self) -> np.ndarray:
         """Rows of the matrices: all classes, or the `MOST_CLASSES` that are hardest to tell from others."""
@@ -90,6 +92,19 @@ def examine(run: Run, *, data_dir: str | None = None, episodes: int = 2000) -> D
 
 def examine_split(run: Run, params: Classifier, target: Split, *, episodes: int = 2000) -> Detail:
     """Computes the panels of one run from a classifier and target images that are loaded already."""
+    detail = examine_encoder(params, target, name="", episodes=episodes)
+    return dataclasses.replace(detail, run=run, before=features(initial(params, run), target))
+
+
+def examine_encoder(params: Classifier, target: Split, *, name: str, episodes: int = 2000) -> Detail:
+    """Computes the panels of any classifier or encoder.
+
+    Args:
+      params: a Classifier, for example of `ncjax.encoders`.
+      target: the images and classes to show.
+      name: title of the page.
+      episodes: few-shot episodes for each head and number of shots.
+    """
     after = features(params, target)
     fewest = int(np.bincount(target.labels).min())
     queries = max(1, min(15, fewest // 2))
@@ -107,10 +122,11 @@ def examine_split(run: Run, params: Classifier, target: Split, *, episodes: int 
         for head in HEADS
     }
     return Detail(
-        run=run,
+        run=None,
+        name=name,
         class_names=tuple(map(str, target.class_names)),
         labels=target.labels,
-        before=features(initial(params, run), target),
+        before=None,
         after=after,
         collapse=collapse.measure(after, target.labels, num_classes=target.num_classes),
         curves=curves,

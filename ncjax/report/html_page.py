@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from bokeh.embed import components
 from bokeh.resources import Resources
 
+from ncjax.errors import InputError
 from ncjax.eval import COVERS
 from ncjax.report import figures, panels, tables
 from ncjax.report.detail import Detail
@@ -16,27 +17,34 @@ def page(runs: Sequence[Run], detail: Detail | None, *, missing: str = "") -> st
     """Writes the whole page as HTML text.
 
     Args:
-      runs: at least one run.
-      detail: panels of one of them; None leaves them out.
+      runs: the runs; none for a page of an encoder.
+      detail: panels of one of the runs, or of an encoder; None leaves them out.
       missing: why there is no detail; shown where the panels would be.
+
+    Raises:
+      InputError: if there is neither a run nor an encoder.
     """
-    names = tables.run_names(runs)
-    focus = detail.run if detail is not None else runs[0]
-    focus_name = names[runs.index(focus)]
-    plots = {"cdnv": figures.plot_cdnv(runs, names), "accuracy": figures.plot_accuracy(runs, names)}
+    if not runs and detail is None:
+        raise InputError("a page needs a run or an encoder")
+    names = tables.run_names(runs) if runs else []
+    focus = detail.run if detail is not None and detail.run is not None else next(iter(runs), None)
+    focus_name = "" if detail is None else detail.name
+    if focus is not None:
+        focus_name = names[runs.index(focus)]
+    plots = {"cdnv": figures.plot_cdnv(runs, names), "accuracy": figures.plot_accuracy(runs, names)} if runs else {}
     if detail is not None:
         plots |= panels.plot_panels(detail)
     script, divs = components(plots)
-    settings, differing = tables.settings(runs)
+    settings, differing = tables.settings(runs) if runs else ([], None)
     return render(
         "report.html",
         bokeh="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
         script=script,
         plots=divs,
-        title=runs[0].folder.name if len(runs) == 1 else f"{len(runs)} runs",
-        summary=tables.summary(runs, names),
+        title=_title(runs) or focus_name,
+        summary=tables.summary(runs, names) if runs else None,
         seeds=tables.over_seeds(runs),
-        course=tables.measures(focus),
+        course=tables.measures(focus) if focus is not None else None,
         course_name=focus_name,
         detail=tables.captions(detail, focus_name) if detail is not None else None,
         missing=missing,
@@ -45,3 +53,9 @@ def page(runs: Sequence[Run], detail: Detail | None, *, missing: str = "") -> st
         differing=differing,
         names=names,
     )
+
+
+def _title(runs: Sequence[Run]) -> str:
+    if len(runs) == 1:
+        return runs[0].folder.name
+    return f"{len(runs)} runs" if runs else ""

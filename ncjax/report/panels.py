@@ -31,10 +31,10 @@ _CLASS_MARKERS = ("circle", "triangle", "square")
 
 
 def plot_panels(detail: Detail) -> dict[str, figure]:
-    """Plots all panels of a run's target classes, by the names that the template gives them."""
-    return {
+    """Plots all panels of the target classes, by the names that the template gives them."""
+    before = {} if detail.before is None else {"before": _plot_projection(detail, detail.before)}
+    return before | {
         "matrix": _plot_pairs(detail),
-        "before": _plot_projection(detail, detail.before),
         "after": _plot_projection(detail, detail.after),
         "confusion": _plot_confusion(detail),
         "shots": _plot_shots(detail),
