@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from ncjax.comparison import Configuration
+    from ncjax.runs import Configuration
 
 SETS = {
     "source_train": "source, training images",
@@ -130,7 +130,7 @@ def plot_configurations(configurations: Sequence[Configuration]) -> Figure:
     """Plots target CDNV and few-shot accuracy over epochs, a color for each configuration, a column for each data set.
 
     Args:
-      configurations: results of `ncjax.comparison.configurations`; a line for each of their runs.
+      configurations: results of `ncjax.runs.configurations`; a line for each of their runs.
     """
     data = list(dict.fromkeys(configuration.data for configuration in configurations))
     names = list(dict.fromkeys(configuration.name for configuration in configurations))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_comparison import run
+from test_runs_comparison import run
 
 from ncjax.commands import runs as command
 from ncjax.commands.runs import Options, delete, differences, examine, select, table

@@ -35,7 +35,8 @@ ALLOWED = {
     "eval images": {"classifier", "data", "eval arrays", "models"},
     "train": {"classifier", "collapse", "data", "eval arrays", "eval images", "models"},
 }
-ALLOWED["runs"] = ALLOWED["train"] | {"train"}
+ALLOWED["statistics"] = {"eval arrays"}
+ALLOWED["runs"] = ALLOWED["train"] | {"statistics", "train"}
 ALLOWED["top"] = set(ALLOWED)
 PACKAGE = Path(ncjax.__file__).parent
 

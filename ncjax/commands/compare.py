@@ -14,11 +14,10 @@ from pathlib import Path
 
 import tyro
 
-from ncjax import cli, comparison, plots
-from ncjax.comparison import Comparison, Difference
+from ncjax import cli, plots
 from ncjax.errors import InputError
 from ncjax.files import json_text
-from ncjax.runs import Run, find, open_benchmark, read
+from ncjax.runs import Comparison, Difference, Run, comparison, find, open_benchmark, read
 from ncjax.tables import TableFormat, format_table
 
 HEADER = ("measure", "better", "baseline", "other", "change", "95 % interval", "verdict")
@@ -72,7 +71,7 @@ def _change(difference: Difference) -> tuple[str, str]:
     return shown(difference.estimate), f"{shown(difference.low)} to {shown(difference.high)}"
 
 
-def table(one: Comparison, style: TableFormat) -> str:
+def table(compared: Comparison, style: TableFormat) -> str:
     """Formats a comparison as a table, a row for each measure."""
     rows = [
         (
@@ -83,19 +82,19 @@ def table(one: Comparison, style: TableFormat) -> str:
             *_change(difference),
             difference.verdict,
         )
-        for difference in one.differences
+        for difference in compared.differences
     ]
     return format_table(HEADER, rows, style)
 
 
-def heading(one: Comparison) -> str:
+def heading(compared: Comparison) -> str:
     """Says which configurations are compared, on which data, and how runs are paired."""
-    pairs = max((difference.pairs for difference in one.differences), default=0)
+    pairs = max((difference.pairs for difference in compared.differences), default=0)
     how = f"paired by {pairs} seeds" if pairs else "not paired"
-    runs = f"{len(one.baseline.runs)} and {len(one.other.runs)} runs"
+    runs = f"{len(compared.baseline.runs)} and {len(compared.other.runs)} runs"
     return (
-        f"{one.other.name}\n  beside the baseline {one.baseline.name}\n"
-        f"  target data: {one.other.data}; {runs}, {how}; intervals cover {comparison.COVERS}"
+        f"{compared.other.name}\n  beside the baseline {compared.baseline.name}\n"
+        f"  target data: {compared.other.data}; {runs}, {how}; intervals cover {comparison.COVERS}"
     )
 
 
@@ -108,13 +107,16 @@ def run(options: Options) -> None:
     cli.check_out(options.out, options.figure)
     runs = [read(folder) for folder in find(*options.runs)]
     comparisons = comparison.compare(runs, baseline=options.baseline, all_measures=options.all_measures)
-    for one in comparisons:
+    for compared in comparisons:
         if options.format == "text":
-            print(heading(one))
-        print(table(one, options.format))
+            print(heading(compared))
+        print(table(compared, options.format))
     paired = _episodes(comparisons, options) if options.episodes else []
     if options.out is not None:
-        cli.write(options.out, json_text({"comparisons": [_as_json(one) for one in comparisons], "episodes": paired}))
+        cli.write(
+            options.out,
+            json_text({"comparisons": [_as_json(compared) for compared in comparisons], "episodes": paired}),
+        )
     if options.figure is not None:
         plots.save(plots.plot_configurations(comparison.configurations(runs)), options.figure)
 
@@ -122,38 +124,43 @@ def run(options: Options) -> None:
 def _episodes(comparisons: list[Comparison], options: Options) -> list[dict[str, object]]:
     """Prints few-shot accuracy on the same episodes, for each pair of runs of one seed."""
     results: list[dict[str, object]] = []
-    for one in comparisons:
-        target = open_benchmark(one.baseline.runs[0].description, options.data_dir).target
-        for first, second in run_pairs(one):
+    for compared in comparisons:
+        target = open_benchmark(compared.baseline.runs[0].description, options.data_dir).target
+        for first, second in run_pairs(compared):
             difference = comparison.paired_episodes(
                 first, second, target, shots=options.shots, episodes=options.episodes
             )
-            print(f"{one.other.name}, seed {second.config.seed}, {options.shots}-shot ncc, same episodes: {difference}")
+            kind = f"seed {second.config.seed}, {options.shots}-shot ncc, same episodes"
+            print(f"{compared.other.name}, {kind}: {difference}")
             results.append(
-                {"other": one.other.name, "seed": second.config.seed} | {"difference": dataclasses.asdict(difference)}
+                {"other": compared.other.name, "seed": second.config.seed}
+                | {"difference": dataclasses.asdict(difference)}
             )
     return results
 
 
-def run_pairs(one: Comparison) -> list[tuple[Run, Run]]:
+def run_pairs(compared: Comparison) -> list[tuple[Run, Run]]:
     """Pairs runs of the same seed; the first runs of both if they have no seed in common."""
-    common = [seed for seed in one.baseline.seeds if seed in one.other.seeds]
+    common = [seed for seed in compared.baseline.seeds if seed in compared.other.seeds]
     if not common:
-        return [(one.baseline.runs[0], one.other.runs[0])]
+        return [(compared.baseline.runs[0], compared.other.runs[0])]
     return [
-        (one.baseline.runs[one.baseline.seeds.index(seed)], one.other.runs[one.other.seeds.index(seed)])
+        (
+            compared.baseline.runs[compared.baseline.seeds.index(seed)],
+            compared.other.runs[compared.other.seeds.index(seed)],
+        )
         for seed in common
     ]
 
 
-def _as_json(one: Comparison) -> dict[str, object]:
+def _as_json(compared: Comparison) -> dict[str, object]:
     return {
-        "baseline": one.baseline.name,
-        "other": one.other.name,
-        "target_data": one.other.data,
+        "baseline": compared.baseline.name,
+        "other": compared.other.name,
+        "target_data": compared.other.data,
         "covers": comparison.COVERS,
-        "runs": [[str(run.folder) for run in c.runs] for c in (one.baseline, one.other)],
-        "differences": [dataclasses.asdict(d) | {"verdict": d.verdict} for d in one.differences],
+        "runs": [[str(run.folder) for run in c.runs] for c in (compared.baseline, compared.other)],
+        "differences": [dataclasses.asdict(d) | {"verdict": d.verdict} for d in compared.differences],
     }
 
 

@@ -18,7 +18,7 @@ from ncjax.data import Split
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
 from ncjax.eval.episode_report import PairedDifference
-from ncjax.runs import Run
+from ncjax.runs.folders import Run
 from ncjax.statistics import welch
 from ncjax.train.config import Config, identity
 
@@ -141,9 +141,9 @@ def configurations(runs: Iterable[Run]) -> list[Configuration]:
     for (data, _, members), settings in zip(groups.values(), complete, strict=True):
         name = ", ".join(f"{setting}={settings[setting]}" for setting in differing) or "all settings alike"
         members.sort(key=lambda run: int(run.config.seed))
-        for one, two in pairwise(members):
-            if one.config.seed == two.config.seed:
-                raise InputError(f"{one.folder} and {two.folder} are the same run twice: give one of them")
+        for first, second in pairwise(members):
+            if first.config.seed == second.config.seed:
+                raise InputError(f"{first.folder} and {second.folder} are the same run twice: give one of them")
         grouped.append(Configuration(name, data, tuple(members)))
     return grouped
 

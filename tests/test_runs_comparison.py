@@ -11,9 +11,8 @@ import tiny
 from scipy import stats
 
 from ncjax.commands import compare as command
-from ncjax.comparison import compare, configurations
 from ncjax.errors import InputError
-from ncjax.runs import Run, read
+from ncjax.runs import Run, compare, configurations, read
 from ncjax.tables import format_table
 from ncjax.train import Config, resolve
 
