@@ -21,7 +21,7 @@ OPTIONAL = (
 # room of its folder. `collapse`, the array part of `eval`, `data` and `models` stand on the root modules alone.
 ROOT = (
     "checks", "devices", "equal_by_value", "errors", "files", "interval", "keys", "preprocessing", "progress",
-    "standard_streams", "tables",
+    "standard_streams", "tables", "user_functions",
 )  # fmt: skip
 IMAGE_EPISODES = ("eval", "eval.few_shot", "eval.fixed_batches", "eval.image_episodes")
 ALLOWED = {

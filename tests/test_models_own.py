@@ -1,6 +1,5 @@
 """Networks of the user's own, in Linen and in NNX: trained, resumed by name, refused in one line."""
 
-import sys
 from pathlib import Path
 
 import jax
@@ -99,14 +98,6 @@ def test_a_run_is_trained_and_read_back(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ncjax.features(params, benchmark.target), ncjax.features(again, benchmark.target))
     assert ncjax.pretrain(config, benchmark=benchmark).network == again.network
     assert ncjax.eval.episodes(again, benchmark.target, ways=2, shots=1, queries=3, episodes=20).accuracy > 0
-
-
-def test_a_module_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "net_of_a_user.py").write_text("from flax import linen as nn\ndef make():\n    return nn.Dense(3)\n")
-    monkeypatch.chdir(tmp_path)
-    path = list(sys.path)
-    assert models.create("net_of_a_user:make", 4).num_classes == 4
-    assert sys.path == path
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,19 @@ The function makes an encoder of normalised images [n, h, w, c] to features [n, 
 classes. It returns a Flax Linen module, or it takes `flax.nnx.Rngs` and returns a Flax NNX model.
 """
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array
 
-from ncjax.errors import InputError, first_line
+from ncjax.errors import InputError
 from ncjax.models.encoder import as_encoder_output
 from ncjax.models.network import Output
+from ncjax.user_functions import load_function
 
 
 class EncoderWithHead(nn.Module):
@@ -55,10 +53,9 @@ def from_name(name: str, num_classes: int, dtype: Any) -> Any:
     Raises:
         InputError: The function is not there, or makes neither a Linen module nor an NNX model.
     """
-    package, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         return None
-    return _with_head(name, _import(name, package, function), num_classes, dtype)
+    return _with_head(name, load_function(name, "network"), num_classes, dtype)
 
 
 @lru_cache(maxsize=16)  # a module that holds a lambda equals no other, and would be compiled again
@@ -74,23 +71,6 @@ def _with_head(name: str, make: Callable[..., Any], num_classes: int, dtype: Any
             "take flax.nnx.Rngs and return a flax.nnx model"
         )
     return EncoderWithHead(encoder, num_classes, dtype)
-
-
-def _import(name: str, package: str, function: str) -> Callable[..., Any]:
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        make = getattr(importlib.import_module(package), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"network {name}: {first_line(error)}; run from the folder that has the module, or install it"
-        ) from None
-    finally:
-        sys.path.remove(here)
-    if not callable(make):
-        raise InputError(f"network {name} is a {type(make).__name__}: give a function that makes a Flax module")
-    function_of_user: Callable[..., Any] = make
-    return function_of_user
 
 
 def _takes_an_argument(make: Callable[..., Any]) -> bool:

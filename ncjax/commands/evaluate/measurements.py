@@ -17,9 +17,11 @@ from ncjax.commands.evaluate.options import Options, slug
 from ncjax.commands.evaluate.subjects import Subject
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
+from ncjax.eval.heads import Head
 from ncjax.eval.tuning import GRID, feature_tune
 from ncjax.progress import progress
 from ncjax.tables import aligned
+from ncjax.user_functions import load_function
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,6 +103,8 @@ def _report(options: Options, subject: Subject, head: str, shots: int) -> Episod
 
 def _tuned(options: Options, subject: Subject, head: str, shots: int) -> Any:
     """Returns a head; with --tune and a hyperparameter to choose, the best on the validation classes."""
+    if ":" in head:
+        return Head(head, load_function(head, "head"))
     if not options.tune or head not in ("ridge", "logistic"):
         return head
     features = subject.validation_features

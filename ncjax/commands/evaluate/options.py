@@ -9,7 +9,9 @@ from tyro.conf import UseAppendAction
 
 from ncjax import cli
 from ncjax.errors import InputError
+from ncjax.eval.heads import HEADS
 from ncjax.files import is_replaceable
+from ncjax.user_functions import load_function
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Options:
     """Checkpoint of the run; by default the newest."""
     split: Literal["target", "validation", "source_test", "source_train"] = "target"
     """Classes and images of the data set to evaluate on."""
-    heads: tuple[Literal["ncc", "cosine", "ridge", "logistic"], ...] = ("ncc", "ridge", "logistic")
-    """Heads to evaluate."""
+    heads: tuple[str, ...] = ("ncc", "ridge", "logistic")
+    """Heads to evaluate: ncc, cosine, ridge, logistic, or package.module:function, a function of yours that returns the
+    scores [M, W] of queries and a dictionary, of (support [N, d], labels [N], query [M, d], ways)."""
     ways: int = 5
     """Classes in an episode."""
     shots: tuple[int, ...] = (1, 5)
@@ -114,6 +117,11 @@ class Options:
         """Raises InputError for options that exclude each other."""
         if not self.heads or not self.shots:
             raise InputError("give at least one of --heads and one of --shots")
+        for head in self.heads:
+            if ":" in head:
+                load_function(head, "head")
+            elif head not in HEADS:
+                raise InputError(f"no head is called {head!r}: give {', '.join(HEADS)} or package.module:function")
         if self.curves and self.support_augmentations:
             raise InputError("--curves extracts features once: leave out --support_augmentations, or --curves")
         if self.tune and self.split == "validation":

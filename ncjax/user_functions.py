@@ -1,0 +1,36 @@
+"""Functions of the user's own, named `package.module:function` on the command line."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ncjax.errors import InputError, first_line
+
+
+def load_function(spec: str, purpose: str) -> Callable[..., Any]:
+    """Imports a function by name.
+
+    Args:
+        spec: "package.module:function". Modules are looked for as Python does, and then in the current folder.
+        purpose: What the function is for, for messages: "network", "head".
+
+    Raises:
+        InputError: If there is no such function.
+    """
+    package, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        function = getattr(importlib.import_module(package), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{purpose} {spec}: {first_line(error)}; run from the folder that has the module, or install it"
+        ) from None
+    finally:
+        sys.path.remove(here)
+    if not callable(function):
+        raise InputError(f"{purpose} {spec} is a {type(function).__name__}: give a function")
+    loaded: Callable[..., Any] = function
+    return loaded
