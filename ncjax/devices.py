@@ -38,11 +38,23 @@ def on_data_mesh(function: Callable[P, R]) -> Callable[P, R]:
 
     JAX computes with arrays of Explicit axes only under their own mesh: such arguments get Auto axes, and results are
     placed on the caller's mesh again.
+
+    Raises:
+        InputError: If the function is called inside jit, grad or vmap.
     """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        current = jax.sharding.get_mesh()
+        try:
+            current = jax.sharding.get_mesh()
+        except ValueError as error:
+            if "jax.jit" not in str(error):
+                raise
+            raise InputError(
+                f"{function.__name__} reads its arguments on the host, and so cannot be called inside jit, grad or vmap: "
+                "call it outside. Inside, ncjax.collapse.cdnv, ncjax.collapse.ClassMoments, ncjax.eval.heads and "
+                "ncjax.classifier.extract are pure"
+            ) from None
         if current.empty or ("data" in current.axis_names and _is_auto(current)):
             return function(*args, **kwargs)
         with jax.set_mesh(data_mesh()):

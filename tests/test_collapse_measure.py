@@ -284,3 +284,15 @@ def test_features_whose_fourth_powers_float32_does_not_hold_are_refused(scale):
     if scale == 1e-10:
         with pytest.raises(InputError, match="features spread by"):
             theory(scale * x.astype(np.float64), y, ways=3)
+
+
+def test_inside_jit_each_says_what_to_do(features):
+    labels = np.arange(len(features)) % 4
+    counted = cdnv(features, labels)
+    np.testing.assert_array_equal(counted, cdnv(features, labels, 4))
+    with pytest.raises(InputError, match="inside jit needs num_classes"):
+        jax.jit(cdnv)(features, labels)
+    with pytest.raises(
+        InputError, match=r"measure reads its arguments .* call it outside\. Inside, ncjax\.collapse\.cdnv"
+    ):
+        jax.jit(lambda x: measure(x, labels))(features)

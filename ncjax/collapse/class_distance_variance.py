@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, Real
 
 from ncjax.collapse.moments import ClassMoments, moments_of_batch
+from ncjax.errors import InputError
 
 _EPS = float(jnp.finfo(jnp.float32).eps)
 
@@ -19,7 +20,7 @@ _EPS = float(jnp.finfo(jnp.float32).eps)
 def cdnv(
     features: Real[Array | np.ndarray, "n d"],
     labels: Integer[Array | np.ndarray, " n"],
-    num_classes: int,
+    num_classes: int | None = None,
     mask: Bool[Array | np.ndarray, " n"] | None = None,
 ) -> Float[Array, ""]:
     """Computes the mean over pairs i<j of V_ij = (Var_i + Var_j) / (2‖μ_i − μ_j‖²), as in arXiv 2112.15121.
@@ -30,8 +31,12 @@ def cdnv(
     Args:
         features: [n, d], any floating dtype; the arithmetic is float32.
         labels: [n], 0..num_classes-1; rows with other labels do not count.
-        num_classes: Static. Classes without samples are left out of the mean.
+        num_classes: Static. Classes without samples are left out of the mean. Outside of jit it may be left out: then
+            it is the largest label + 1.
         mask: [n], rows that count, by default all; the contents of other rows, NaN included, have no effect.
+
+    Raises:
+        InputError: If `num_classes` is left out inside jit, where labels have no values yet.
 
     Returns:
         A float32 scalar: inf if two classes have the same mean, NaN if fewer than two classes have samples.
@@ -43,6 +48,10 @@ def cdnv(
         >>> float(cdnv(features, jnp.array([0, 0, 1, 1]), 2))
         0.0625
     """
+    if num_classes is None:
+        if isinstance(labels, jax.core.Tracer):
+            raise InputError("cdnv inside jit needs num_classes, since labels have no values there")
+        num_classes = int(np.max(labels, initial=0)) + 1
     moments, _ = moments_of_batch(features, labels, num_classes, mask)
     pairs = cdnv_pairs(moments.variance, squared_distances(moments.centred_mean))
     counts = moments.present[:, None] & moments.present & ~jnp.eye(num_classes, dtype=bool)
