@@ -51,8 +51,8 @@ def on_data_mesh(function: Callable[P, R]) -> Callable[P, R]:
             if "jax.jit" not in str(error):
                 raise
             raise InputError(
-                f"{function.__name__} reads its arguments on the host, and so cannot be called inside jit, grad or vmap: "
-                "call it outside. Inside, ncjax.collapse.cdnv, ncjax.collapse.ClassMoments, ncjax.eval.heads and "
+                f"{function.__name__} reads its arguments on the host, and so not inside jit, grad or vmap: call it "
+                "outside. Inside, ncjax.collapse.cdnv, ncjax.collapse.ClassMoments, ncjax.eval.heads and "
                 "ncjax.classifier.extract are pure"
             ) from None
         if current.empty or ("data" in current.axis_names and _is_auto(current)):
