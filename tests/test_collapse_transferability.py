@@ -107,7 +107,7 @@ def test_tight_classes_score_better() -> None:
     assert tight.transrate > 0
 
 
-def test_collapse_itself_has_every_score() -> None:
+def test_collapse_itself_has_every_score_but_ncti() -> None:
     """All samples of a class are one point: the covariance has rank k - 1, and nothing is divided by 0."""
     labels = np.arange(200) % 5
     features = np.random.default_rng(1).normal(size=(5, 80)).astype(np.float32)[labels]
@@ -116,14 +116,25 @@ def test_collapse_itself_has_every_score() -> None:
     assert scores.h_score == pytest.approx(4)
     assert scores.vci == pytest.approx(0, abs=1e-9)
     assert np.isfinite([scores.logme, scores.transrate, scores.rankme, scores.gbc]).all()
+    assert scores.ncti is None
+    assert scores.reasons["ncti"] == "the features span 4 directions: it takes 64 principal components"
+
+
+def test_collapse_of_many_classes_leaves_ncti_nothing_to_whiten() -> None:
+    labels = np.arange(400) % 100
+    features = np.random.default_rng(1).normal(size=(100, 128)).astype(np.float32)[labels]
+    scores = transferability(features, labels)
+    assert scores.covariance_rank == 99
+    assert scores.ncti is None
+    assert scores.reasons["ncti"] == "the classes have no variance in some principal component"
 
 
 def test_an_offset_changes_no_score_of_centred_features() -> None:
     features, labels, _ = task(300, 80, 5, 1.0)
-    here = transferability(features, labels)
-    there = transferability(features.astype(np.float64) + 100, labels)
+    centred = transferability(features, labels)
+    moved = transferability(features.astype(np.float64) + 100, labels)
     for name in ("vci", "h_score", "transrate", "gbc"):
-        assert getattr(there, name) == pytest.approx(getattr(here, name), rel=1e-4), name
+        assert getattr(moved, name) == pytest.approx(getattr(centred, name), rel=1e-4), name
 
 
 def test_names_as_labels_are_classes_too() -> None:

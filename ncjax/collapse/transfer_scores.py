@@ -148,7 +148,7 @@ def transferability(
     rankme = _rankme(raw_spectrum, min(n, d))
     if logme is None:
         reasons["logme"] = reasons["rankme"] = "all features are 0"
-    ncti, why = _ncti(centred, y, counts)
+    ncti, why = _ncti(centred, y, counts, centred_spectrum)
     if ncti is None:
         reasons["ncti"] = why
     if probabilities is None:
@@ -158,7 +158,7 @@ def transferability(
         h_score=h_score,
         covariance_rank=len(centred_spectrum.values),
         logme=logme,
-        transrate=_transrate(centred, y, k),
+        transrate=_transrate(centred, y, k, centred_spectrum),
         ncti=ncti,
         rankme=rankme,
         gbc=_gbc(x, y, counts),
@@ -255,15 +255,16 @@ def _logme(x: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int, spect
     return float(np.mean(evidences)) / n
 
 
-def _coding_rate(x: Float[np.ndarray, " n d"]) -> float:
-    n, d = x.shape
-    gram = x.T @ x if n >= d else x @ x.T
-    values = np.maximum(np.linalg.eigvalsh(gram), 0.0)
-    return 0.5 * float(np.log1p(values / (n * _CODING_PRECISION)).sum())
+def _coding_rate(squared_singular: Float[np.ndarray, " r"], n: int) -> float:
+    """½ log det(I + ZᵀZ/(nε)), from the squared singular values of the n rows of Z."""
+    return 0.5 * float(np.log1p(np.maximum(squared_singular, 0.0) / (n * _CODING_PRECISION)).sum())
 
 
-def _transrate(centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int) -> float:
-    return _coding_rate(centred) - float(np.mean([_coding_rate(centred[y == c]) for c in range(k)]))
+def _transrate(centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int, spectrum: _Spectrum) -> float:
+    def of_class(z: Float[np.ndarray, " m d"]) -> float:
+        return _coding_rate(np.linalg.eigvalsh(z.T @ z if len(z) >= z.shape[1] else z @ z.T), len(z))
+
+    return _coding_rate(spectrum.values, len(y)) - float(np.mean([of_class(centred[y == c]) for c in range(k)]))
 
 
 def _rankme(spectrum: _Spectrum, most: int) -> float | None:
@@ -299,15 +300,19 @@ def _leep(log_probabilities: Float[np.ndarray, " n s"], y: Int[np.ndarray, " n"]
 
 
 def _ncti(
-    centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"]
+    centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"], spectrum: _Spectrum
 ) -> tuple[Ncti | None, str]:
     """NCTI's parts, or None and the reason."""
-    n, k = len(centred), len(counts)
+    n, k, rank = len(centred), len(counts), len(spectrum.values)
     if n - 1 < _NCTI_DIMENSIONS or centred.shape[1] < _NCTI_DIMENSIONS:
         return None, f"{n} samples of {centred.shape[1]} dimensions: it takes {_NCTI_DIMENSIONS} principal components"
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    components = centred @ vectors[:, : -_NCTI_DIMENSIONS - 1 : -1]
-    explained = values[:-33:-1].sum() / (n - 1)
+    if rank < _NCTI_DIMENSIONS:  # as at collapse: what is left would be rounding noise, and be whitened
+        return None, f"the features span {rank} directions: it takes {_NCTI_DIMENSIONS} principal components"
+    components = centred @ spectrum.vectors[:, :_NCTI_DIMENSIONS]
+    within = components - (_class_sums(components, y, k) / counts[:, None])[y]
+    if (within.std(axis=0) <= 1e-10 * components.std(axis=0)).any():  # no more than rounding, and would be whitened
+        return None, "the classes have no variance in some principal component"
+    explained = spectrum.values[:32].sum() / (n - 1)
     shrinkage = max(float(np.exp(-explained)), 1e-10)
     try:
         if shrinkage == 1e-10:
