@@ -8,28 +8,29 @@ from typing import Any
 
 from ncjax.errors import InputError, first_line
 
+_HINT = "run from the folder that has the module, or install it"
 
-def load_function(spec: str, purpose: str) -> Callable[..., Any]:
+
+def load_function(spec: str, purpose: str, hint: str = _HINT) -> Callable[..., Any]:
     """Imports a function by name.
 
     Args:
         spec: "package.module:function". Modules are looked for as Python does, and then in the current folder.
-        purpose: What the function is for, for messages: "network", "head".
+        purpose: Use of the function, for messages: "network", "head", "encoder".
+        hint: What to do if it cannot be imported.
 
     Raises:
         InputError: If there is no such function.
     """
     package, _, name = spec.partition(":")
-    here = str(Path.cwd())
-    sys.path.append(here)
+    folder = str(Path.cwd())
+    sys.path.append(folder)
     try:
         function = getattr(importlib.import_module(package), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{purpose} {spec}: {first_line(error)}; run from the folder that has the module, or install it"
-        ) from None
+        raise InputError(f"{purpose} {spec}: {first_line(error)}; {hint}") from None
     finally:
-        sys.path.remove(here)
+        sys.path.remove(folder)
     if not callable(function):
         raise InputError(f"{purpose} {spec} is a {type(function).__name__}: give a function")
     loaded: Callable[..., Any] = function

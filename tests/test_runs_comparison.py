@@ -24,7 +24,7 @@ def run(
     cdnv: float | None,
     accuracy: float = 0.5,
     *,
-    fingerprint: str = "x-1-2",
+    fingerprint: str = "w-x-1-2",
     measured_per_class: int = 50,
     total_steps: int = 100,
     **settings: Any,
@@ -106,7 +106,7 @@ def test_an_interval_that_is_not_there_says_why(tmp_path: Path) -> None:
 
 def test_other_target_data_is_never_pooled(tmp_path: Path) -> None:
     runs = [run(tmp_path / f"a{s}", 1.0, seed=s) for s in range(2)]
-    runs += [run(tmp_path / f"b{s}", 2.0, seed=s, fingerprint="x-3-4", mixup=0.2) for s in range(2)]
+    runs += [run(tmp_path / f"b{s}", 2.0, seed=s, fingerprint="w-x-3-4", mixup=0.2) for s in range(2)]
     with pytest.raises(InputError, match="no two configurations share their target data"):
         compare(runs)
     runs += [run(tmp_path / f"c{s}", 3.0 + s, seed=s, mixup=0.2) for s in range(2)]

@@ -16,6 +16,7 @@ from scipy.stats import ttest_1samp
 
 from ncjax.plots import SETS
 from ncjax.runs import Run, number
+from ncjax.runs.comparison import ONLY_MEASURING, target_data
 from ncjax.statistics import FEWEST, correlation_interval, independent, spearman, welch
 from ncjax.train.config import identity
 from ncjax.train.records import few_shot_keys
@@ -23,8 +24,6 @@ from ncjax.train.records import few_shot_keys
 Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
 # a failed test precedes a missing test, which would hide it
 _WORST_FIRST: tuple[Verdict, ...] = ("contradicted", "not supported", "not tested")
-_MEASURING = ("measurements", "measure_episodes", "measure_per_class")
-"""Settings of how a run is measured, which do not change its training."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def error_follows_cdnv(runs: Sequence[Run]) -> list[Claim]:
     """
     name = "few-shot error rises with target CDNV"
     claims = []
-    for group in _groups(runs, _target_data):
-        claim = Claim(name, f"{_target_data(group[0])}, {len(group)} runs: Spearman")
+    for group in _groups(runs, target_data):
+        claim = Claim(name, f"{target_data(group[0])}, {len(group)} runs: Spearman")
         for key in _accuracies(group):
             for records, start in (("last checkpoints", -1), ("checkpoints after the first", 1)):
                 claim.parts.append(_correlation(f"{key}, {records}", group, key, start))
@@ -138,7 +137,7 @@ def settings_without(run: Run, *names: str) -> str:
 
     Runs that differ only in how they are measured are the same training, and no evidence beside each other.
     """
-    left_out = {*names, *_MEASURING}
+    left_out = {*names, *ONLY_MEASURING}
     fields = {key: value for key, value in identity(run.config).items() if key not in left_out}
     return json.dumps(fields, sort_keys=True, default=str)
 
@@ -231,15 +230,6 @@ def _accuracies(runs: Sequence[Run]) -> list[str]:
     """Returns the keys of few-shot accuracies of the nearest class centre that all runs have."""
     keys = [key for key in few_shot_keys(runs[0].records[0]) if key.startswith("target/ncc/")]
     return [key for key in keys if all(key in record for run in runs for record in run.records)]
-
-
-def _target_data(run: Run) -> str:
-    """Identifies the target images of a run; data sets of the user's own may share a name, but not checksums."""
-    config = run.config
-    # checksums of images and labels of each split, the target's last
-    sums = run.description.data.fingerprint.split("-")
-    checksum = f" (checksum {'-'.join(sums[-2:])})" if len(sums) >= 4 else ""
-    return f"{config.dataset}, target classes of split_seed {config.split_seed}{checksum}"
 
 
 def _correlation(name: str, runs: Sequence[Run], key: str, start: int) -> Part:

@@ -10,6 +10,7 @@ Runs are paired by seed where both have the same seeds. Runs on other target dat
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import tyro
@@ -123,13 +124,19 @@ def run(options: Options) -> None:
 
 def _episodes(comparisons: list[Comparison], options: Options) -> list[dict[str, object]]:
     """Prints few-shot accuracy on the same episodes, for each pair of runs of one seed."""
+    baselines = {compared.baseline.data: compared.baseline.runs[0] for compared in comparisons}
+    targets = {data: open_benchmark(run.description, options.data_dir).target for data, run in baselines.items()}
+    reports = {}  # a baseline is compared more than once, and evaluated once
+    for compared in comparisons:
+        for run in chain.from_iterable(run_pairs(compared)):
+            if run.folder not in reports:
+                reports[run.folder] = comparison.episode_report(
+                    run, targets[compared.other.data], shots=options.shots, episodes=options.episodes
+                )
     results: list[dict[str, object]] = []
     for compared in comparisons:
-        target = open_benchmark(compared.baseline.runs[0].description, options.data_dir).target
         for first, second in run_pairs(compared):
-            difference = comparison.paired_episodes(
-                first, second, target, shots=options.shots, episodes=options.episodes
-            )
+            difference = reports[second.folder].compare(reports[first.folder])
             kind = f"seed {second.config.seed}, {options.shots}-shot ncc, same episodes"
             print(f"{compared.other.name}, {kind}: {difference}")
             results.append(

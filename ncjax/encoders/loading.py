@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from ncjax.encoders.nnx_model import from_nnx
 from ncjax.encoders.pretrained import Loaded, ModelRequest
 from ncjax.encoders.torch_module import from_torch, import_torch
 from ncjax.encoders.traced import stage_names
-from ncjax.errors import InputError, first_line
+from ncjax.errors import InputError
+from ncjax.user_functions import load_function
 
 if TYPE_CHECKING:
     import torch
@@ -100,10 +100,7 @@ def _of_function(package: str, function: str, request: ModelRequest) -> Classifi
         InputError: The function cannot be imported, does not take the requested settings, or returns no model.
     """
     spec = f"{package}:{function}"
-    try:
-        make = getattr(importlib.import_module(package), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"encoder {spec!r}: {first_line(error)}; give {SPECS}") from error
+    make = load_function(spec, "encoder", f"give {SPECS}")
     takes = inspect.signature(make).parameters
     requested = {"random_weights": request.random_weights, "image_size": request.image_size, "stages": request.stages}
     result = make(**{key: value for key, value in requested.items() if value and key in takes})

@@ -6,7 +6,7 @@ from ncjax.runs.comparison import (
     Difference,
     compare,
     configurations,
-    paired_episodes,
+    episode_report,
 )
 from ncjax.runs.folders import Run, find, number, open_benchmark, read
 
@@ -17,9 +17,9 @@ __all__ = [
     "Run",
     "compare",
     "configurations",
+    "episode_report",
     "find",
     "number",
     "open_benchmark",
-    "paired_episodes",
     "read",
 ]

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import ttest_1samp
 
 from ncjax.classifier import features
 from ncjax.data import Split
 from ncjax.errors import InputError
-from ncjax.eval import feature_episodes
-from ncjax.eval.episode_report import PairedDifference
+from ncjax.eval import EpisodeReport, feature_episodes
+from ncjax.eval.intervals import mean_interval
 from ncjax.runs.folders import Run
 from ncjax.statistics import welch
 from ncjax.train.config import Config, identity
 
 COVERS = "other seeds; the same classes and training images"
 """What the intervals of differences cover."""
-_ONLY_MEASURING = frozenset({"measurements", "measure_episodes", "measure_per_class", "keep_checkpoints"})
-"""Settings that change no training."""
+ONLY_MEASURING = frozenset({"measurements", "measure_episodes", "measure_per_class"})
+"""Settings of how a run is measured, which do not change its training."""
 _RATIOS = ("cdnv", "cdnv_median", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient")
 """Positive measures without an upper end, which are compared by their ratio."""
 _LOWER_IS_BETTER = frozenset({*_RATIOS, "nc2_equinorm", "nc2_equiangular", "nc3", "loss"})
@@ -107,10 +106,12 @@ class Comparison:
 
 
 def target_data(run: Run) -> str:
-    """Names the target data of a run: data set, seed of the split, and checksums of images and labels."""
+    """Identifies the target images of a run; data sets of the user's own may share a name, but not checksums."""
     config = run.config
-    checksums = run.description.data.fingerprint.split("-")[-2:]
-    return f"{config.dataset}, split_seed {config.split_seed} ({'-'.join(checksums)})"
+    # checksums of images and labels of each split, the target's last
+    sums = run.description.data.fingerprint.split("-")
+    checksum = f" (checksum {'-'.join(sums[-2:])})" if len(sums) >= 4 else ""
+    return f"{config.dataset}, target classes of split_seed {config.split_seed}{checksum}"
 
 
 def configurations(runs: Iterable[Run]) -> list[Configuration]:
@@ -129,7 +130,7 @@ def configurations(runs: Iterable[Run]) -> list[Configuration]:
         settings = {
             name: value
             for name, value in identity(run.config).items()
-            if name not in _ONLY_MEASURING and name not in ("seed", "data_dir")
+            if name not in ONLY_MEASURING and name not in ("seed", "data_dir")
         }
         data = target_data(run)
         key = json.dumps([data, settings], sort_keys=True, default=str)
@@ -174,10 +175,12 @@ def compare(runs: Sequence[Run], *, baseline: str | None = None, all_measures: b
         raise InputError(f"no configuration is called {baseline!r}; there are {names}")
     comparisons = []
     for data in dict.fromkeys(configuration.data for configuration in grouped):
-        here = [configuration for configuration in grouped if configuration.data == data]
-        first = next((c for c in here if c.name == baseline), here[0])
+        comparable = [configuration for configuration in grouped if configuration.data == data]
+        first = next((c for c in comparable if c.name == baseline), comparable[0])
         comparisons += [
-            Comparison(first, other, _differences(first, other, all_measures)) for other in here if other is not first
+            Comparison(first, other, _differences(first, other, all_measures))
+            for other in comparable
+            if other is not first
         ]
     if not comparisons:
         names = "; ".join(f"{c.name} on {c.data}" for c in grouped)
@@ -185,37 +188,31 @@ def compare(runs: Sequence[Run], *, baseline: str | None = None, all_measures: b
     return comparisons
 
 
-def paired_episodes(
-    baseline: Run, other: Run, target: Split, *, shots: int = 5, head: str = "ncc", episodes: int = 10_000
-) -> PairedDifference:
-    """Compares the few-shot accuracy of two runs on the same episodes.
+def episode_report(
+    run: Run, target: Split, *, shots: int = 5, head: str = "ncc", episodes: int = 10_000
+) -> EpisodeReport:
+    """Evaluates a run's newest checkpoint on the same episodes as any other run.
+
+    `episode_report(other, target).compare(episode_report(baseline, target))` is the paired difference.
 
     Args:
-        baseline: A run with a checkpoint.
-        other: Another one.
-        target: The target classes of both.
+        run: A run with a checkpoint.
+        target: Its target classes.
         shots: Support images a class, in 5 ways or as many as there are.
         head: The head.
         episodes: Number of episodes.
 
-    Returns:
-        other's accuracy less baseline's, with intervals over episodes and over target classes.
-
     Raises:
-        InputError: If a checkpoint is missing, or the target has too few images.
+        InputError: If the checkpoint is missing, or the target has too few images.
     """
-    reports = [
-        feature_episodes(
-            features(run.restore(), target),
-            target.labels,
-            ways=min(5, target.num_classes),
-            shots=shots,
-            head=head,
-            episodes=episodes,
-        )
-        for run in (other, baseline)
-    ]
-    return reports[0].compare(reports[1])
+    return feature_episodes(
+        features(run.restore(), target),
+        target.labels,
+        ways=min(5, target.num_classes),
+        shots=shots,
+        head=head,
+        episodes=episodes,
+    )
 
 
 def _differences(baseline: Configuration, other: Configuration, all_measures: bool) -> tuple[Difference, ...]:
@@ -223,12 +220,14 @@ def _differences(baseline: Configuration, other: Configuration, all_measures: bo
     shared = [
         key
         for key in last[0]
-        if all(key in record for record in last) and not key.endswith(("/ci95", "/unresolved_pairs")) and key != "step"
+        if all(key in record for record in last)
+        and not key.endswith(("/ci95", "/unresolved_pairs"))
+        and key not in ("step", "epoch")
     ]
     if not all_measures:
         shared = [key for key in shared if key in _MAIN or (key.startswith("target/") and key.count("/") == 2)]
     counts = {run.description.data.measured_per_class for run in (*baseline.runs, *other.runs)}
-    return tuple(_difference(key, baseline, other, counts) for key in shared if key != "epoch")
+    return tuple(_difference(key, baseline, other, counts) for key in shared)
 
 
 def _difference(
@@ -258,7 +257,8 @@ def _difference(
     if paired:
         gaps = np.asarray([second[other.seeds.index(s)] - first[baseline.seeds.index(s)] for s in common])
         estimate = float(gaps.mean())
-        low, high = _t_interval(gaps)
+        half = 0.0 if np.ptp(gaps) == 0 else mean_interval(gaps)
+        low, high = estimate - half, estimate + half
     else:
         estimate, low, high = welch(second, first)
     shown = math.exp(estimate) if ratio else estimate
@@ -273,10 +273,3 @@ def _mean(values: np.ndarray, geometric: bool) -> float:
     if not geometric or not np.isfinite(values).all() or (values <= 0).any():
         return float(values.mean())
     return float(np.exp(np.log(values).mean()))
-
-
-def _t_interval(values: np.ndarray) -> tuple[float, float]:
-    if np.ptp(values) == 0:
-        return math.nan, math.nan
-    low, high = ttest_1samp(values, 0.0).confidence_interval(0.95)
-    return float(low), float(high)

@@ -11,6 +11,7 @@ import numpy as np
 from ncjax.errors import InputError
 from ncjax.eval.intervals import mean_interval
 from ncjax.files import expand, named, write_atomically
+from ncjax.tables import aligned
 from ncjax.train.measurement import Record
 
 _SETS = ("source_train", "source_test", "target")
@@ -73,11 +74,9 @@ def table(records: Sequence[Record], per_class: int | None = None) -> str:
         row += [f"{record[f'{name}/accuracy']:.4f}" for name in accuracies]
         row += [f"{100 * (record[key] or 0):.2f} ± {100 * (record[f'{key}/ci95'] or 0):.2f}" for key in shown]
         rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(
         [
-            *lines,
+            *aligned(rows, left=0),
             f"CDNV: mean over pairs of classes, on {per_class or 'the same number of'} images a class in every set; it "
             "grows with their number.",
             "Few-shot: NwKs is N-way K-shot on target classes, accuracy in percent; ± is the 95 % t interval over the",
