@@ -166,7 +166,7 @@ def population(features, labels, products):
     centred, centring = means - means.mean(0), np.eye(k) - 1 / k
     gram = centred @ centred.T - centring @ np.diag(noise) @ centring
     norms, within = np.diag(gram), np.mean(sigma, axis=0)
-    cdnv, directional, distance_noise, quadratic_share = [], [], [], []
+    cdnv, directional, subtracted, distance_noise, quadratic_share = [], [], [], [], []
     for i in range(k):
         for j in range(k):
             if i != j:
@@ -175,6 +175,7 @@ def population(features, labels, products):
                 along = [delta @ sigma[c] @ delta - products[c, i] / n[i] - products[c, j] / n[j] for c in (i, j)]
                 cdnv.append((noise[i] * n[i] + noise[j] * n[j]) / (2 * distance))
                 directional.append(along[0] / distance**2)
+                subtracted.append((products[i, i] / n[i] + products[i, j] / n[j]) / distance**2)
                 quadratic = products[i, i] / n[i] ** 2 + products[j, j] / n[j] ** 2 + 2 * products[i, j] / n[i] / n[j]
                 variance = 4 * max(along[0] / n[i] + along[1] / n[j], 0) + 2 * quadratic
                 distance_noise.append(np.sqrt(variance) / distance)
@@ -182,10 +183,11 @@ def population(features, labels, products):
     if k - 1 <= len(means[0]):
         of_within = np.diag(products.mean(0) / n)
         inverse = np.linalg.pinv(gram, rcond=1e-10)
-        nc1 = np.trace((centred @ within @ centred.T - centring @ of_within @ centring) @ inverse @ inverse)
+        nc1_subtracted = np.trace(centring @ of_within @ centring @ inverse @ inverse)
+        nc1 = np.trace(centred @ within @ centred.T @ inverse @ inverse) - nc1_subtracted
     else:
         added = (1 - 1 / k) * sum(s / m for s, m in zip(sigma, n, strict=True))
-        nc1 = np.trace(within @ np.linalg.inv(centred.T @ centred - added))
+        nc1, nc1_subtracted = np.trace(within @ np.linalg.inv(centred.T @ centred - added)), 0.0
     return {
         "cdnv": np.mean(cdnv),
         "directional_cdnv": np.mean(directional),
@@ -195,6 +197,8 @@ def population(features, labels, products):
         "cosines": (gram / np.sqrt(np.outer(norms, norms)))[np.triu_indices(k, 1)],
         "distance_noise": max(distance_noise),
         "quadratic_share": np.mean(quadratic_share),
+        "directional_cdnv/noise": np.mean(subtracted) / np.mean(directional),
+        "nc1/noise": nc1_subtracted / nc1,
     }
 
 

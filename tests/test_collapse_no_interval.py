@@ -61,26 +61,6 @@ def test_bad_input_is_named():
         intervals(x, y)
 
 
-@pytest.mark.slow
-def test_equiangular_has_no_interval_where_noise_in_many_pairs_leaves_a_bias(monkeypatch):
-    """Many pairs make the standard error small, and what is left of the bias of |z| shows: it covered .70 at CDNV 1.
-
-    The guard against noisy distances refuses both measures of NC2 here; without it, the bias alone is looked at.
-    """
-    means = np.random.default_rng(0).normal(size=(64, 64))
-    y = np.repeat(np.arange(64), 8)
-    x = (means[y] + np.sqrt(2.0) * np.random.default_rng(1).normal(size=(len(y), 64))).astype(np.float32)
-    found = intervals(x, y)
-    assert 0.8 < found.cdnv.estimate < 1.2
-    assert found.nc2_equinorm is None
-    assert "too few to tell the distance" in found.reasons["nc2_equiangular"]
-    monkeypatch.setattr("ncjax.collapse.jackknife._MOST_DISTANCE_NOISE", {})
-    found = intervals(x, y)
-    assert found.nc2_equinorm is not None
-    assert found.nc2_equiangular is None
-    assert "depends on their number" in found.reasons["nc2_equiangular"]
-
-
 def test_no_interval_where_samples_are_too_few_and_why():
     rng = np.random.default_rng(0)
     found = intervals(rng.normal(size=(24, 5)).astype(np.float32), np.arange(24) % 4)

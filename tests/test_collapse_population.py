@@ -1,7 +1,5 @@
 """Estimates of what infinitely many samples would give, against float64; the intervals around them, by simulation."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +8,11 @@ import pytest
 from oracles_collapse import clusters
 from scipy.special import stdtrit
 
+from ncjax.collapse.jackknife import number_of_groups
+from ncjax.collapse.nc2_intervals import with_equiangular
+from ncjax.collapse.sample_intervals import interval_over_samples
 from ncjax.collapse.unbiased import covariance_products, population_estimates
 
-module = importlib.import_module("ncjax.collapse.jackknife")
 PRODUCTS = jax.jit(covariance_products, static_argnums=(3, 4))
 ESTIMATES = jax.jit(population_estimates, static_argnums=3)
 
@@ -71,7 +71,7 @@ def classes_like(shape, k, d, cdnv):
 
 def coverage(k, n, d, shapes, cdnvs, repeats):
     """For each metric, shape and CDNV how many 90 % intervals over samples are given, and how many hold the truth."""
-    groups = module._number_of_groups(np.full(k, n))
+    groups = number_of_groups(np.full(k, n))
     y = jnp.repeat(jnp.arange(k, dtype=jnp.int32), n)
     group = jnp.tile(jnp.arange(n, dtype=jnp.int32) % groups, k)
 
@@ -94,14 +94,9 @@ def coverage(k, n, d, shapes, cdnvs, repeats):
             values = truth(means, variances)
             found = {name: [] for name in values}
             for r in range(repeats):
-                whole, left = module._shapes(*({name: v[r] for name, v in part.items()} for part in (wholes, lefts)))
+                whole, left = with_equiangular(*({name: v[r] for name, v in part.items()} for part in (wholes, lefts)))
                 for name, value in values.items():
-                    if name == "nc1_quotient":
-                        interval = module._quotient(whole["separation"], left["separation"], quantile)
-                    else:
-                        interval = module._unresolved(name, whole, k, "samples") or module._interval(
-                            name, whole, left, "samples", quantile
-                        )
+                    interval = interval_over_samples(name, whole, left, quantile)
                     if not isinstance(interval, str):
                         found[name].append(interval.low <= value <= interval.high)
             out |= {(name, shape, cdnv): np.array(hits) for name, hits in found.items()}

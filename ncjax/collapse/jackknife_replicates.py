@@ -35,8 +35,8 @@ def whole_metrics(
     moments, residuals = moments_of_batch(features, position, num_classes)
     accuracies = {name: whole[name] for name in (*ACCURACIES, "spread") if name in whole}
     left_out = _left_out(residuals, segments(position, num_classes), Frame.of(moments, head))
-    halves = _halves(features, position, group, num_classes)
-    return accuracies | left_out | halves | _estimates(features, position, products, num_classes)
+    uncertain = {"uncertain": _uncertain(features, position, group, num_classes)}
+    return accuracies | left_out | uncertain | _estimates(features, position, products, num_classes)
 
 
 @partial(jax.jit, static_argnames="num_classes")
@@ -70,15 +70,10 @@ def _estimates(
     return estimates
 
 
-def _halves(
+def _uncertain(
     features: Float[Array, "n d"], position: Int[Array, " n"], group: Int[Array, " n"], num_classes: int
-) -> dict[str, Array]:
-    """Classifies every sample by the nearest class mean of the even and of the odd groups.
-
-    Returns:
-        `ncc_accuracy/halves`, the accuracy on the samples that are not part of the means, and `uncertain`, the share of
-        samples that the two halves assign to different classes.
-    """
+) -> Float[Array, ""]:
+    """Computes the share of samples to which the class means of the even and of the odd groups assign two classes."""
     counts = (position >= 0) & (position < num_classes)
     row = jnp.where(counts, position, 0)
 
@@ -92,12 +87,7 @@ def _halves(
         return jnp.argmin(frame.squared_distance[row] - 2.0 * towards, axis=1)
 
     even, odd = nearest(0), nearest(1)
-    correct = jnp.where(group % 2 == 0, odd, even) == row
-    samples = jnp.sum(counts, dtype=jnp.float32)
-    return {
-        "ncc_accuracy/halves": jnp.sum(counts & correct, dtype=jnp.float32) / samples,
-        "uncertain": jnp.sum(counts & (even != odd), dtype=jnp.float32) / samples,
-    }
+    return jnp.sum(counts & (even != odd), dtype=jnp.float32) / jnp.sum(counts, dtype=jnp.float32)
 
 
 def _left_out(residuals: Float[Array, "n d"], segment: Int[Array, " n"], frame: Frame) -> dict[str, Array]:

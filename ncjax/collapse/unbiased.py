@@ -62,8 +62,9 @@ def population_estimates(
         noise hides the class means, not finite if the classes have no variance; `squared_norms` ‖μ_c − μ_G‖² [k];
         `cosines` of μ_i − μ_G and μ_j − μ_G for pairs i<j [k(k−1)/2]; `distance_noise`, the largest relative standard
         error of a squared distance of two class means; `quadratic_share`, the mean over pairs of the share of its
-        variance that is quadratic in the noise; and `nc1_noise`, the largest share of sampling noise in a direction of
-        NC1.
+        variance that is quadratic in the noise; `nc1_noise`, the largest share of sampling noise in a direction of NC1;
+        `directional_cdnv/noise` and `nc1/noise`, what was subtracted from the variance along differences of class means
+        because those differences contain noise, as a multiple of what is left; inf if nothing is left.
     """
     moments, residuals = moments_of_batch(features, position, num_classes)
     frame, segment = Frame.of(moments), segments(position, num_classes)
@@ -75,8 +76,8 @@ def population_estimates(
 
     # (μ_j − μ_i)ᵀ Σ_i (μ_j − μ_i); the covariance of the class means' noise adds to the true one
     sums = residual_sums(residuals, segment, frame)
-    along = mean_along(sums, frame) * (n / (n - 1.0))[:, None]
-    along -= products / n + (jnp.diagonal(products) / n)[:, None]
+    measured = mean_along(sums, frame) * (n / (n - 1.0))[:, None]
+    along = measured - products / n - (jnp.diagonal(products) / n)[:, None]
     both = jnp.diagonal(products) / n**2
     quadratic = both[:, None] + both + 2.0 * products / (n[:, None] * n)
     linear = jnp.maximum(along / n[:, None] + (along / n[:, None]).T, 0.0)
@@ -90,11 +91,15 @@ def population_estimates(
     upper = jnp.triu_indices(num_classes, 1)
     length = jnp.sqrt(jnp.maximum(norms, 0.0))
     length = jnp.where(length > 0, length, jnp.inf)
-    nc1, nc1_noise = _nc1(residuals, segment, frame, noise, jnp.mean(products, axis=0) / n)
+    nc1, nc1_of_noise, nc1_noise = _nc1(residuals, segment, frame, noise, jnp.mean(products, axis=0) / n)
+    directional = _mean(along / safe / safe, pair)
+    directional_of_noise = _mean((measured - along) / safe / safe, pair)
     return {
         "cdnv": _mean(debiased_cdnv_pairs(moments, frame.squared_distance), pair),
-        "directional_cdnv": jnp.where(jnp.all(positive | ~pair), _mean(along / safe / safe, pair), jnp.inf),
+        "directional_cdnv": jnp.where(jnp.all(positive | ~pair), directional, jnp.inf),
+        "directional_cdnv/noise": _ratio(directional_of_noise, directional),
         "nc1": nc1,
+        "nc1/noise": _ratio(nc1_of_noise, nc1),
         "separation": jnp.mean(norms) / jnp.mean(variance),
         "squared_norms": norms,
         "cosines": (gram / length[:, None] / length)[upper],
@@ -102,6 +107,10 @@ def population_estimates(
         "quadratic_share": _mean(share, pair),
         "nc1_noise": nc1_noise,
     }
+
+
+def _ratio(noise: Float[Array, ""], value: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.where(value > 0, noise / jnp.where(value > 0, value, 1.0), jnp.inf)
 
 
 def _mean(pairs: Float[Array, "k k"], pair: Array) -> Float[Array, ""]:
@@ -125,8 +134,8 @@ def _nc1(
     frame: Frame,
     noise: Float[Array, " k"],
     noise_within: Float[Array, " k"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Computes tr(Σ_W Σ_B⁺)/k and the largest share of noise in an inverted direction.
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Computes tr(Σ_W Σ_B⁺)/k, what was subtracted from it as noise of Σ_W, and the largest share of noise in Σ_B.
 
     With M = U S Vᵀ the centred class means, tr(Σ_W Σ_B⁺)/k = tr((M Σ_W Mᵀ)(M Mᵀ)⁺²) where k − 1 ≤ d, and the noise of
     M Mᵀ is diag(Var_c/n_c) between the classes, that of M Σ_W Mᵀ diag(tr(Σ_W Σ_c)/n_c). With more classes than
@@ -154,6 +163,7 @@ def _nc1(
     if k - 1 > d:
         share = scatter((1.0 - 1.0 / k) / (n * (n - 1.0)))
         value = jnp.sum(within * jnp.linalg.inv(jnp.eye(d) - share))
+        subtracted = jnp.zeros(())
     else:
         u = jnp.matmul(frame.centred_mean, basis, precision=HIGHEST)
 
@@ -162,8 +172,8 @@ def _nc1(
 
         share = between(noise)
         scale = jnp.where(inverse > 0, 1.0 / jnp.where(inverse > 0, inverse, 1.0), 0.0)
-        numerator = within * scale[:, None] * scale - between(noise_within)
         rows = jnp.linalg.inv(jnp.eye(k - 1) - share) * inverse
-        value = jnp.sum(rows * jnp.matmul(numerator, rows, precision=HIGHEST))
+        subtracted = jnp.sum(rows * jnp.matmul(between(noise_within), rows, precision=HIGHEST))
+        value = jnp.sum(rows * jnp.matmul(within * scale[:, None] * scale, rows, precision=HIGHEST)) - subtracted
     largest = jnp.max(jnp.linalg.eigvalsh(share))
-    return jnp.where(frame.nc1_rank > 0, value, jnp.inf), largest
+    return jnp.where(frame.nc1_rank > 0, value, jnp.inf), subtracted, largest
