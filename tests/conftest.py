@@ -95,6 +95,13 @@ def make_mesh(count: int) -> Mesh:
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of prepared data, empty for each test."""
+    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(autouse=True)
 def _one_device() -> Iterator[None]:
     with jax.set_mesh(make_mesh(1)):

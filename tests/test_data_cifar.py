@@ -19,6 +19,8 @@ from ncjax.data import cifar, record_writer
 from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 NAMES = json.loads((Path(__file__).parent / "cifar100_classes.json").read_text())["fine"]
 TRAIN, TEST = 5, 2  # images a class in the small archive
 
@@ -26,12 +28,6 @@ real = pytest.mark.skipif(
     not Path(os.environ.get("NCJAX_DATA_DIR", "-"), "cifar-100-python").is_dir(),
     reason="NCJAX_DATA_DIR names no folder with the real CIFAR-100",
 )
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def _pickle(folder, member, content):

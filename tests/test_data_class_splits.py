@@ -13,13 +13,9 @@ from ncjax import data
 from ncjax.data import Split, class_splits, images
 from ncjax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SPLITS = Path(class_splits.__file__).parent / "splits"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def _shipped(name: str) -> dict[str, Any]:

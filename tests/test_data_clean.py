@@ -15,11 +15,7 @@ from ncjax.data import archives, cleaning
 from ncjax.data.__main__ import main
 from ncjax.progress import progress, progress_bar, remark
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

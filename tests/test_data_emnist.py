@@ -15,11 +15,7 @@ from ncjax.data import emnist
 from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def _idx(array):

@@ -13,12 +13,9 @@ from ncjax.data import cleaning, mini_imagenet
 from ncjax.data.images import bits_of_grey
 from ncjax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SPLIT = json.loads((Path(mini_imagenet.__file__).parent / "splits" / "mini_imagenet.json").read_text())
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def _tree(root, classes, each=3, grey=None):

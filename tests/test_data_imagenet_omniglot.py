@@ -16,13 +16,10 @@ from ncjax.data import mini_imagenet, omniglot
 from ncjax.data.data_set import Request, build
 from ncjax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SPLIT = json.loads((Path(mini_imagenet.__file__).parent / "splits" / "mini_imagenet.json").read_text())
 WNIDS = sorted([*SPLIT["train"], *SPLIT["val"], *SPLIT["test"]])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def _pixels(number, size):

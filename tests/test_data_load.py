@@ -11,11 +11,7 @@ from ncjax.data.catalog import CATALOG
 from ncjax.data.class_splits import own_class_split, random_class_split
 from ncjax.errors import InputError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

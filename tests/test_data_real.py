@@ -17,14 +17,9 @@ import ncjax
 from ncjax import data
 from ncjax.data.__main__ import main as preview
 
-pytestmark = [pytest.mark.slow, pytest.mark.cheap_compilation]
+pytestmark = [pytest.mark.slow, pytest.mark.cheap_compilation, pytest.mark.usefixtures("cache")]
 
 _PAGE = (ROOT / "docs" / "your_data.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NCJAX_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.fixture

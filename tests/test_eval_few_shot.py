@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 import ncjax
 from ncjax import classifier
 from ncjax.errors import InputError
-from ncjax.eval import FewShotClassifier, few_shot, fit, heads
+from ncjax.eval import FewShotClassifier, few_shot_classifier, fit, heads
 
 SUPPORT = tiny.split(5, 6, seed=2, noise=90)
 QUERIES = tiny.split(5, 8, seed=2, noise=90, draw=1)
@@ -110,7 +110,7 @@ def test_leave_one_out_is_a_loop(params: ncjax.Classifier, x: np.ndarray) -> Non
 def test_any_number_of_images_compiles_once(params: ncjax.Classifier) -> None:
     fitted = fit(params, SUPPORT, batch_size=8)
     fitted.predict(QUERIES.images[0])
-    programs = (classifier._compiled, few_shot._scores.__wrapped__)
+    programs = (classifier._compiled, few_shot_classifier._scores.__wrapped__)
     before = [program._cache_size() for program in programs]
     whole = fitted.scores(QUERIES)
     for count in (1, 3, 8, 9, 40):

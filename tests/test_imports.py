@@ -23,7 +23,7 @@ ROOT = (
     "checks", "devices", "equal_by_value", "errors", "files", "interval", "keys", "preprocessing", "progress",
     "standard_streams", "tables", "user_functions",
 )  # fmt: skip
-IMAGE_EPISODES = ("eval", "eval.few_shot", "eval.fixed_batches", "eval.image_episodes")
+IMAGE_EPISODES = ("eval", "eval.few_shot", "eval.few_shot_classifier", "eval.fixed_batches", "eval.image_episodes")
 ALLOWED = {
     "root": set(),
     "collapse": set(),

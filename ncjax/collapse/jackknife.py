@@ -104,8 +104,8 @@ def intervals(
     Over classes, one class is left out at a time. The interval is for the expected value of the plain metric over draws
     of as many classes from the same population, with as many samples each.
 
-    Over classes, uses Student's t intervals: of CDNV and NC1 on a logarithmic scale, since they are positive and skewed,
-    of NC2 and accuracies on their own. Over samples, too, but on scales on which the metrics are about linear in what is
+    Over classes, uses t intervals: of CDNV and NC1 on a logarithmic scale, since they are positive and skewed,
+    of NC2 and accuracies on their own. Over samples, too, but on scales that are about linear in what is
     estimated worst, the squared distances of class means: the inverse for CDNV and `nc1_quotient`, the inverse of the
     square root for NC1 and the directional CDNV. The upper end is inf if the interval on that scale reaches 0, that is,
     if the class means may coincide. NC2's equinorm has an interval from the moments of a sum of squares (see

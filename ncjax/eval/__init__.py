@@ -4,7 +4,8 @@ from ncjax.eval import heads
 from ncjax.eval.array_episodes import feature_episodes
 from ncjax.eval.curves import AccuracyCurve, feature_curve
 from ncjax.eval.episode_report import EpisodeReport, EpisodeSettings, PairedDifference
-from ncjax.eval.few_shot import FewShotClassifier, fit
+from ncjax.eval.few_shot import fit
+from ncjax.eval.few_shot_classifier import FewShotClassifier
 from ncjax.eval.image_episodes import curve, episodes, tune
 from ncjax.eval.intervals import COVERS
 from ncjax.eval.predictions import LeaveOneOut, Predictions
