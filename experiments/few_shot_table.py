@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import ncjax
 from common import drawing, grids, sweep
 from common.cache import cached_json
-from ncjax import features
 from ncjax.errors import InputError
-from ncjax.eval import feature_episodes, feature_tune
 from ncjax.plots import SHOT_COLORS
 from ncjax.progress import progress
 from ncjax.runs import Run
@@ -96,18 +95,20 @@ def evaluate(run: Run, episodes: int, data_dir: str | None = None) -> dict[str, 
 def measure(run: Run, episodes: int, data_dir: str | None = None) -> dict[str, Any]:
     """Computes accuracy and intervals of each head and number of shots."""
     benchmark, params = sweep.benchmark(run, data_dir), run.restore()
-    target = features(params, benchmark.target)
-    validation = None if benchmark.validation is None else features(params, benchmark.validation)
+    target = ncjax.features(params, benchmark.target)
+    validation = None if benchmark.validation is None else ncjax.features(params, benchmark.validation)
     cells: dict[str, Any] = {"episodes": episodes}
     for head in HEADS:
         for shots in SHOTS:
             tuned: Any = head
             if head != "ncc" and validation is not None:
                 assert benchmark.validation is not None
-                tuned = feature_tune(
+                tuned = ncjax.eval.feature_tune(
                     validation, benchmark.validation.labels, head=head, shots=shots, episodes=TUNING_EPISODES
                 )
-            report = feature_episodes(target, benchmark.target.labels, shots=shots, head=tuned, episodes=episodes)
+            report = ncjax.eval.feature_episodes(
+                target, benchmark.target.labels, shots=shots, head=tuned, episodes=episodes
+            )
             cells[f"{head}/5w{shots}s"] = {
                 "head": report.settings.head,
                 "accuracy": report.accuracy,

@@ -33,17 +33,16 @@ import numpy as np
 import ncjax
 from common import grids, imagenet_lite0, sweep
 from common.cache import cached_json
-from ncjax import Classifier, collapse, plots
-from ncjax.classifier import outputs
-from ncjax.data import Benchmark, Split
+from ncjax import plots, train
 from ncjax.errors import InputError
-from ncjax.eval import feature_episodes
 from ncjax.plots import log_axis
 from ncjax.progress import progress
-from ncjax.train.run_data import fingerprint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ncjax import Classifier
+    from ncjax.data import Benchmark, Split
 
 SHOTS = (1, 5)
 EPISODES = 2000
@@ -112,11 +111,13 @@ def some_of(split: Split, per_class: int) -> Split:
     order = np.random.default_rng(0).permutation(len(split))
     rows = [order[split.labels[order] == label][:per_class] for label in range(split.num_classes)]
     chosen = np.sort(np.concatenate(rows))
-    return Split(split.images[chosen], split.labels[chosen], split.class_names)
+    return ncjax.data.Split(split.images[chosen], split.labels[chosen], split.class_names)
 
 
 def measure(params: Classifier, split: Split, in_imagenet: dict[str, str]) -> dict[str, Any]:
     """Measures collapse, error, prediction and bounds of every stage, and the error on new classes alone."""
+    from ncjax.classifier import outputs  # imports Flax, and --help is answered without it
+
     (stages,) = outputs(params, split, ("stages",), batch_size=64)
     new = np.flatnonzero([name not in in_imagenet for name in split.class_names])
     is_new = np.isin(split.labels, new)
@@ -124,8 +125,8 @@ def measure(params: Classifier, split: Split, in_imagenet: dict[str, str]) -> di
     queries = min(15, int(np.bincount(split.labels).min()) - max(SHOTS))
     result: dict[str, Any] = {"images": len(split), "classes": split.num_classes, "ways": ways, "stages": []}
     for stage in progress(stages, "stages"):
-        measured = collapse.measure(stage, split.labels)
-        theory = collapse.theory(stage, split.labels, ways=ways, shots=SHOTS)
+        measured = ncjax.collapse.measure(stage, split.labels)
+        theory = ncjax.collapse.theory(stage, split.labels, ways=ways, shots=SHOTS)
         reports = [errors(stage, split.labels, ways, n, queries) for n in SHOTS]
         result["stages"].append(
             {
@@ -146,7 +147,7 @@ def measure(params: Classifier, split: Split, in_imagenet: dict[str, str]) -> di
 
 def errors(features: np.ndarray, labels: np.ndarray, ways: int, shots: int, queries: int) -> tuple[float, float]:
     """Returns the error of the nearest class centre, and the half width of its 95 % interval over episodes."""
-    report = feature_episodes(features, labels, ways=ways, shots=shots, queries=queries, episodes=EPISODES)
+    report = ncjax.eval.feature_episodes(features, labels, ways=ways, shots=shots, queries=queries, episodes=EPISODES)
     return 1 - report.accuracy, report.ci95
 
 
@@ -165,7 +166,8 @@ def measure_all(options: Options, figures: sweep.Figures) -> dict[str, dict[str,
         results[name] = {}
         for weights, params in params_by_weights.items():
             settings = {
-                "data": fingerprint(benchmark), "images": IMAGES[options.preset], "episodes": EPISODES, "shots": SHOTS,
+                "data": train.fingerprint(benchmark), "images": IMAGES[options.preset], "episodes": EPISODES,
+                "shots": SHOTS,
                 "run": str(figures.runs[0].folder) if weights.startswith("CIFAR") else "",
                 "encoder": f"{params.network.name}, {params.preprocessing}",
             }  # fmt: skip

@@ -16,28 +16,22 @@ Time: smoke 252 s of CPU time on two CPU cores, with the runs of number_of_class
 not yet run. Results: RESULTS.md.
 """
 
-import dataclasses
-import warnings
-from functools import partial
-from typing import Any
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-import optax
-from jaxtyping import Array
 
+import ncjax
 from common import drawing, grids, sweep
 from common.cache import cached_json
-from ncjax import Classifier, devices, features, keys, logits, models
-from ncjax.classifier import normalize
-from ncjax.data import Split
-from ncjax.data.augment import augment
-from ncjax.eval.heads import Linear, fit_logistic, fit_ridge
 from ncjax.plots import log_axis
 from ncjax.progress import progress
-from ncjax.runs import Run
 from ncjax.statistics import correlation_interval, independent, spearman
+
+if TYPE_CHECKING:
+    from ncjax.data import Split
+    from ncjax.runs import Run
 
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
 CS = (1e-1, 1.0, 1e1)
@@ -63,75 +57,6 @@ def divide(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return rng.permutation(np.concatenate(train)), np.concatenate(held)
 
 
-_ridge = jax.jit(fit_ridge, static_argnames="ways")
-
-
-@partial(jax.jit, static_argnames="ways")
-def _logistic(x: Array, y: Array, ways: int, C: Array) -> tuple[Linear, Array]:
-    classifier, info = fit_logistic(x, y, ways, C)
-    return classifier, info["converged"]
-
-
-def logistic(x: np.ndarray, y: np.ndarray, ways: int, C: Array) -> Linear:
-    """Fits logistic regression, and warns if it did not converge."""
-    classifier, converged = _logistic(x, y, ways, C)
-    if not converged:
-        warnings.warn(f"the logistic regression of {len(y)} images did not converge at C={C:g}", stacklevel=2)
-    return classifier
-
-
-def probe(fit: Any, values: tuple[float, ...], x: np.ndarray, y: np.ndarray, ways: int) -> tuple[Linear, float]:
-    """Fits a classifier with the penalty that is best on the last fifth of rows when fitted to the others.
-
-    `fit` takes features [n, d], labels [n], the number of classes and one of `values`. Returns classifier and penalty.
-    """
-    cut = 4 * len(y) // 5
-    accuracy = [
-        float(np.mean(np.asarray(fit(x[:cut], y[:cut], ways, jnp.float32(value))(x[cut:])).argmax(-1) == y[cut:]))
-        for value in values
-    ]
-    best = values[int(np.argmax(accuracy))]
-    return fit(x, y, ways, jnp.float32(best)), best
-
-
-def fine_tune(params: Classifier, images: np.ndarray, labels: np.ndarray, start: Linear) -> Classifier:
-    """Trains the whole network on new classes by SGD, from the run's weights and the head `start`."""
-    assert isinstance(params.network, models.Network)
-    network = models.create(params.network.name, len(start.offset))
-    mesh = devices.data_mesh()
-    before = jax.tree.map(jnp.array, params.variables)  # a copy: the step donates it
-    head = {"kernel": start.weights.T, "bias": start.bias}
-    variables = {"params": {**before["params"], "head": head}, "batch_stats": before["batch_stats"]}
-    batches = len(labels) // BATCH
-    cosine = optax.cosine_decay_schedule(RATE, EPOCHS * batches)
-    tx = optax.sgd(lambda count: cosine(jnp.asarray(count, jnp.float32)), momentum=0.9)
-
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(variables: Any, state: Any, mean: Array, std: Array, x: Array, y: Array, key: Array) -> tuple[Any, Any]:
-        for_crops, for_dropout = jax.random.split(key)
-        x = normalize(augment(for_crops, x, params.augmentation), mean, std)
-
-        def loss(weights: Any) -> tuple[Array, Any]:
-            output, stats = network.apply({**variables, "params": weights}, x, train=True, key=for_dropout)
-            return optax.softmax_cross_entropy_with_integer_labels(output.logits, y).mean(), stats
-
-        grads, stats = jax.grad(loss, has_aux=True)(variables["params"])
-        updates, state = tx.update(grads, state, variables["params"])
-        return {"params": optax.apply_updates(variables["params"], updates), "batch_stats": stats}, state
-
-    rng = np.random.default_rng(0)
-    variables, state, mean, std = jax.device_put(
-        (variables, tx.init(variables["params"]), params.mean, params.std), devices.replicated(mesh)
-    )
-    for epoch in range(EPOCHS):
-        order = rng.permutation(len(labels))[: batches * BATCH].reshape(batches, BATCH)
-        for i, rows in enumerate(order):
-            x, y = jax.device_put((images[rows], labels[rows]), devices.sharded(mesh))
-            variables, state = step(variables, state, mean, std, x, y, keys.root(epoch * batches + i))
-            devices.limit_in_flight(epoch * batches + i, variables)
-    return dataclasses.replace(params, variables=variables, network=network, feature_mean=None)
-
-
 def transfer(run: Run, data_dir: str | None = None) -> dict[str, Any]:
     """Returns accuracies on held-out target images, cached in transfer.json in the run's folder."""
     settings = {
@@ -143,20 +68,22 @@ def transfer(run: Run, data_dir: str | None = None) -> dict[str, Any]:
 
 def probes(run: Run, data_dir: str | None = None) -> dict[str, Any]:
     """Computes accuracies on held-out target images, and the penalties of the probes."""
+    from common import fitting  # imports JAX and Flax, and --help has been answered without them
+
     target = sweep.benchmark(run, data_dir).target
     params = run.restore()
     ways = len(target.class_names)
     train, held = divide(target)
-    target_features = features(params, target)
+    target_features = ncjax.features(params, target)
     x, y = target_features[train], target.labels[train]
     result: dict[str, Any] = {"held_out": len(held), "training": len(train)}
-    for name, fit, values in (("ridge", _ridge, ALPHAS), ("logistic", logistic, CS)):
-        classifier, best = probe(fit, values, x, y, ways)
+    for name, fit, values in (("ridge", fitting.ridge, ALPHAS), ("logistic", fitting.logistic, CS)):
+        classifier, best = fitting.probe(fit, values, x, y, ways)
         predicted = np.asarray(classifier(target_features[held])).argmax(-1)
         result[name] = float(np.mean(predicted == target.labels[held]))
         result[f"{name}/penalty"] = best
-    tuned = fine_tune(params, target.images[train], y, classifier)
-    result["fine-tuning"] = float(np.mean(logits(tuned, target.images[held]).argmax(-1) == target.labels[held]))
+    tuned = fitting.fine_tune(params, target.images[train], y, classifier, epochs=EPOCHS, batch=BATCH, rate=RATE)
+    result["fine-tuning"] = float(np.mean(ncjax.logits(tuned, target.images[held]).argmax(-1) == target.labels[held]))
     return result
 
 

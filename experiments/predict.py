@@ -7,23 +7,27 @@ Writes a table: file, class, margin over the runner-up, probability if the head 
 Prints the accuracy to expect. `--html` also writes a page of the images with their predictions.
 """
 
+from __future__ import annotations
+
 import csv
 import importlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.stats import norm
 
 import ncjax
-from ncjax import cli, collapse, encoders, runs
+from ncjax import cli, runs
 from ncjax.data import images as image_files
 from ncjax.errors import InputError
-from ncjax.eval import FewShotClassifier, Predictions, fit
-from ncjax.preprocessing import Preprocessing
 from ncjax.train import read_description
+
+if TYPE_CHECKING:
+    from ncjax.eval import FewShotClassifier, Predictions
+    from ncjax.preprocessing import Preprocessing
 
 _DEFAULT_SIZE = 224
 _CAVEAT = (
@@ -72,7 +76,7 @@ def load_encoder(options: Options) -> tuple[ncjax.Classifier, tuple[int, int, in
         height, width, channels = read_description(options.run).data.image_shape
         return ncjax.restore(options.run, options.step), (height, width, channels)
     assert options.encoder is not None
-    params = encoders.load(options.encoder, image_size=options.image_size)
+    params = ncjax.encoders.load(options.encoder, image_size=options.image_size)
     height, width = _file_size(params.preprocessing)
     return params, (height, width, 3)
 
@@ -117,7 +121,7 @@ def fit_support(options: Options) -> FewShotClassifier:
     unreadable = sorted(classes.keys() - set(labels))
     if unreadable:
         raise InputError(f"no image of class {unreadable[0]!r} of --support={options.support} can be read; add some")
-    return fit(
+    return ncjax.eval.fit(
         params,
         np.concatenate(arrays),
         labels,
@@ -156,7 +160,7 @@ def expectation(classifier: FewShotClassifier) -> list[str]:
     else:
         lines.append("Leave-one-out on the support: no class has a second image.")
     if counts.min() >= 4:
-        theory = collapse.theory(classifier.support, classifier.labels, ways=ways, shots=[int(counts.min())])
+        theory = ncjax.collapse.theory(classifier.support, classifier.labels, ways=ways, shots=[int(counts.min())])
         lines.append(
             f"Predicted from the spread of the features, for the nearest class centre and {counts.min()} images a "
             f"class: {100 * (1 - float(theory.predicted[0])):.0f} %."
@@ -168,7 +172,7 @@ def expectation(classifier: FewShotClassifier) -> list[str]:
 
 def wilson(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
     """Computes Wilson's interval (1927) for a proportion of `right` in `total`."""
-    z = float(norm.ppf(0.5 + level / 2))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     share = right / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
@@ -190,7 +194,7 @@ def classify(classifier: FewShotClassifier, images: tuple[Path, ...]) -> tuple[l
         name: None if getattr(chunks[0], name) is None else np.concatenate([getattr(part, name) for part in chunks])
         for name in ("names", "runner_up", "margin", "scores", "probabilities")
     }
-    return paths, Predictions(**arrays, class_names=classifier.class_names)
+    return paths, ncjax.eval.Predictions(**arrays, class_names=classifier.class_names)
 
 
 def table(paths: list[Path], predictions: Predictions) -> str:
@@ -226,7 +230,7 @@ def predict(options: Options) -> None:
             raise InputError('--html needs Jinja2: pip install -e ".[report]"') from None
     image_files.files_at(options.images)  # reports missing files before any work
     if options.classifier is not None:
-        classifier = FewShotClassifier.load(options.classifier, load_encoder(options)[0])
+        classifier = ncjax.eval.FewShotClassifier.load(options.classifier, load_encoder(options)[0])
     else:
         classifier = fit_support(options)
     expected = expectation(classifier)

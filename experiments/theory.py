@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import ncjax
 from common import drawing, grids, sweep
-from ncjax import collapse, features
-from ncjax.data import Split
-from ncjax.eval import feature_episodes
 from ncjax.plots import log_axis, mark_vacuous
 from ncjax.progress import progress
 from ncjax.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ncjax.data import Split
 
 SHOTS = (1, 2, 5, 10, 20, 50)
 EPISODES = 2000
@@ -44,11 +44,11 @@ def grid(options: sweep.Options) -> list[sweep.Point]:
 
 def compare(run: Run, step: int, target: Split, shots: list[int]) -> dict[str, Any]:
     """Computes bounds, prediction and measured error at a checkpoint, each for every number of shots."""
-    target_features = features(run.restore(step), target)
+    target_features = ncjax.features(run.restore(step), target)
     ways = min(5, len(target.class_names))
-    theory = collapse.theory(target_features, target.labels, ways=ways, shots=shots)
+    theory = ncjax.collapse.theory(target_features, target.labels, ways=ways, shots=shots)
     reports = [
-        feature_episodes(target_features, target.labels, ways=ways, shots=n, queries=15, episodes=EPISODES)
+        ncjax.eval.feature_episodes(target_features, target.labels, ways=ways, shots=n, queries=15, episodes=EPISODES)
         for n in shots
     ]
     return {

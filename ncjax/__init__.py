@@ -1,7 +1,8 @@
 """Neural collapse and few-shot transfer in JAX: pretrain, measure collapse, evaluate thousands of episodes."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ncjax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ncjax import collapse, data, encoders, eval, models, plots, report, runs, train
@@ -27,7 +28,7 @@ __all__ = [
     "train",
 ]
 
-_HOME = {
+_HOMES = {name: f"ncjax.{name}" for name in __all__} | {
     "Classifier": "ncjax.classifier",
     "InputError": "ncjax.errors",
     "features": "ncjax.classifier",
@@ -35,18 +36,4 @@ _HOME = {
     "pretrain": "ncjax.train",
     "restore": "ncjax.train",
 }
-"""The module of each public name that is no module itself."""
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that `import ncjax` costs nothing."""
-    if name not in __all__:
-        raise AttributeError(f"module 'ncjax' has no attribute {name!r}")
-    module = importlib.import_module(_HOME.get(name, f"ncjax.{name}"))
-    value = getattr(module, name) if name in _HOME else module
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

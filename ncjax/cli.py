@@ -1,4 +1,7 @@
-"""What the command-line scripts share: reading options, the backend and its cache, one-line errors, exit codes."""
+"""What the command-line scripts share: reading options, the backend and its cache, one-line errors, exit codes.
+
+JAX is imported inside the functions that need it: that takes a second, which --help does without.
+"""
 
 import dataclasses
 import errno
@@ -13,12 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import tyro
 
-from ncjax import devices, files, standard_streams
+from ncjax import files, standard_streams
 from ncjax.errors import InputError, first_line
-from ncjax.train import Interrupted
+from ncjax.train.signals import Interrupted
 
 _T = TypeVar("_T")
 
@@ -52,6 +54,8 @@ def start_backend(*, several: bool = False) -> None:
     Raises:
       InputError: the backend cannot be started, or the other processes are not found.
     """
+    from ncjax import devices
+
     prepare_backend()
     if several:
         join_processes()
@@ -63,6 +67,10 @@ def prepare_backend() -> None:
 
     To be called before anything touches the JAX backend. `JAX_COMPILATION_CACHE_DIR` chooses another folder.
     """
+    import jax
+
+    from ncjax import devices
+
     devices.use_all_cores()
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of its own ordinary doings
     if jax.config.values["jax_compilation_cache_dir"] is None:
@@ -124,6 +132,8 @@ def join_processes() -> None:
     Raises:
       InputError: if the other processes are not known or cannot be reached.
     """
+    import jax
+
     number, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     try:
         jax.distributed.initialize(
@@ -156,6 +166,8 @@ def one_line_errors() -> Iterator[None]:
     except SystemExit:
         raise
     except BaseException as error:
+        import jax
+
         several = jax.distributed.is_initialized()
         explained = _explanation(error, several and jax.process_count() > 1)
         if explained is None and not several:
@@ -177,6 +189,8 @@ def one_line_errors() -> Iterator[None]:
 
 def _explanation(error: BaseException, several: bool) -> tuple[str, int] | None:
     """The line and the exit code of what a person can mend; None of anything else."""
+    import jax
+
     if isinstance(error, InputError):
         return f"error: {error}", EXIT_USAGE
     if isinstance(error, Interrupted):

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ncjax.collapse import Theory
 from ncjax.errors import InputError
-from ncjax.eval import COVERS, AccuracyCurve
+from ncjax.eval.intervals import COVERS
 from ncjax.files import expand, make_parent, write_atomically
-from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
 if TYPE_CHECKING:
@@ -24,7 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+    from ncjax.collapse import Theory
+    from ncjax.eval import AccuracyCurve
     from ncjax.runs import Configuration
+    from ncjax.train.measurement import Record
 
 SETS = {
     "source_train": "source, training images",

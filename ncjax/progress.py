@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-import jax
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -42,6 +41,8 @@ def remark(text: str) -> None:
 
 
 def _is_lead_process() -> bool:
+    import jax  # takes a second, and commands answer --help without it
+
     # `process_index` starts the backend, after which devices cannot be chosen any more; data is often loaded earlier.
     # Several processes have called jax.distributed.initialize, which does not start it.
     return not jax.distributed.is_initialized() or jax.process_index() == 0

@@ -1,11 +1,13 @@
-"""Statistics over runs: means, differences and rank correlations, each with a 95 % interval."""
+"""Statistics over runs: means, differences and rank correlations, each with a 95 % interval.
+
+scipy.stats is imported inside the functions that need it: that takes half a second.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata, ttest_ind
 
 from ncjax.eval.intervals import mean_interval
 
@@ -43,6 +45,8 @@ def welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     Returns:
       The difference and both ends of the interval, which are NaN if either sample is a single value.
     """
+    from scipy.stats import ttest_ind
+
     difference = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
         return difference, math.nan, math.nan
@@ -57,6 +61,8 @@ def spearman(points: np.ndarray) -> float:
 
     Infinity ranks highest. NaN if a column does not vary.
     """
+    from scipy.stats import rankdata
+
     x, y = rankdata(points, axis=0).T
     if len(points) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan

@@ -16,7 +16,7 @@ from scipy.stats import sem, t
 from sklearn.linear_model import LogisticRegression
 
 import ncjax
-from common import drawing, grids, sweep
+from common import drawing, fitting, grids, sweep
 from common.cache import cached_json
 from experiments import few_shot_table, generalization_gap, linear_probe, number_of_classes, theory
 from ncjax import keys, models, plots
@@ -320,16 +320,15 @@ def test_held_out_target_images_are_not_trained_on() -> None:
 
 @pytest.mark.slow
 def test_fine_tuning_learns_the_new_classes_and_leaves_the_run_as_it_was(
-    small: sweep.Options, monkeypatch: pytest.MonkeyPatch
+    small: sweep.Options,
 ) -> None:
-    monkeypatch.setattr(linear_probe, "BATCH", 16)
     network = tiny.network(6)
     variables = network.init(keys.root(0), (12, 12, 1))
     before = jax.tree.map(np.array, variables)
     params = ncjax.Classifier(variables, np.float32([0.5]), np.float32([0.3]), network=network, augmentation="shift")
     target = tiny.split(5, 60, seed=2)
     zero = Linear(np.zeros((5, 8 * 36), np.float32), np.zeros(5, np.float32), np.zeros(8 * 36, np.float32))
-    tuned = linear_probe.fine_tune(params, target.images, target.labels, zero)
+    tuned = fitting.fine_tune(params, target.images, target.labels, zero, epochs=5, batch=16, rate=0.01)
     new = tiny.split(5, 20, seed=2, draw=1)
     assert np.mean(ncjax.logits(tuned, new).argmax(-1) == new.labels) > 0.8
     for old, now in zip(map(np.asarray, jax.tree.leaves(before)), jax.tree.leaves(params.variables), strict=True):
@@ -340,10 +339,10 @@ def test_the_logistic_probe_is_scikit_learns_and_says_when_it_is_not() -> None:
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(4), 30)
     x = (rng.normal(size=(4, 6))[y] + rng.normal(size=(120, 6)) + 3).astype(np.float32)
-    ours = linear_probe.logistic(x, y, 4, jnp.float32(0.5))
+    ours = fitting.logistic(x, y, 4, jnp.float32(0.5))
     theirs = LogisticRegression(C=0.5, tol=1e-8, max_iter=1000).fit(x.astype(np.float64), y)
     np.testing.assert_allclose(ours.weights, theirs.coef_, atol=1e-3)
     bias = np.asarray(ours.bias)
     np.testing.assert_allclose(bias - bias.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=1e-3)
     with pytest.warns(UserWarning, match="120 images did not converge at C=1e-36"):
-        linear_probe.logistic(x, y, 4, jnp.float32(1e-36))
+        fitting.logistic(x, y, 4, jnp.float32(1e-36))

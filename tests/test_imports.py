@@ -7,6 +7,7 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ OPTIONAL = (
 # Each room and those below it that it may import, beside the root modules; a module that is not named belongs to the
 # room of its folder. `collapse`, the array part of `eval`, `data` and `models` stand on the root modules alone.
 ROOT = (
-    "checks", "devices", "equal_by_value", "errors", "files", "interval", "keys", "preprocessing", "progress",
-    "standard_streams", "tables", "user_functions",
+    "checks", "devices", "equal_by_value", "errors", "files", "interval", "keys", "lazy", "preprocessing",
+    "progress", "standard_streams", "tables", "user_functions",
 )  # fmt: skip
 IMAGE_EPISODES = ("eval", "eval.few_shot", "eval.few_shot_classifier", "eval.fixed_batches", "eval.image_episodes")
 ALLOWED = {
@@ -86,6 +87,35 @@ def test_importing_leaves_out_what_is_optional_or_slow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["False", "[]"]
+
+
+@pytest.mark.parametrize("package", [ncjax, ncjax.eval, ncjax.train])
+def test_every_name_of_a_lazy_package_can_be_imported(package: Any) -> None:
+    pytest.importorskip("bokeh")  # ncjax.report imports it
+    assert set(package.__all__) == package._HOMES.keys()
+    assert all(getattr(package, name) is not None for name in package.__all__)
+
+
+SLOW_TO_IMPORT = ("flax", "optax", "orbax", "tensorflow_datasets", "scipy.stats", "matplotlib", *OPTIONAL)
+COMMANDS = sorted(
+    [*(PACKAGE.parent / "experiments").glob("*.py"), PACKAGE / "data/__main__.py", PACKAGE / "runs/__main__.py"]
+)
+
+
+def test_commands_answer_help_before_they_import_what_does_the_work() -> None:
+    code = (
+        "import contextlib, io, runpy, sys\n"
+        f"sys.path.insert(0, {str(PACKAGE.parent / 'experiments')!r})\n"
+        f"for command in {[str(path) for path in COMMANDS]}:\n"
+        "    sys.argv, text = [command, '--help'], io.StringIO()\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):\n"
+        "        runpy.run_path(command, run_name='__main__')\n"
+        f"    slow = [name for name in {SLOW_TO_IMPORT} if name in sys.modules]\n"
+        "    assert 'usage' in text.getvalue() and not slow, (command, slow)\n"
+        "print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+import ncjax
 from common.sweep import benchmark
 from common.verdicts import Claim, Part, judge
-from ncjax import collapse, features
 from ncjax.errors import InputError
-from ncjax.eval import feature_episodes
 from ncjax.progress import progress
 from ncjax.runs import Run
 
@@ -64,11 +63,11 @@ def compare(run: Run, episodes: int, data_dir: str | None = None) -> list[Part]:
     """
     params = run.restore()
     target = benchmark(run, data_dir).target
-    target_features = features(params, target)
+    target_features = ncjax.features(params, target)
     ways = min(5, len(target.class_names))
     fewest = int(np.bincount(target.labels).min())
     shots = [n for n in SHOTS if n < fewest]
-    theory = collapse.theory(target_features, target.labels, ways=ways, shots=shots)
+    theory = ncjax.collapse.theory(target_features, target.labels, ways=ways, shots=shots)
     bounds = {name: values for name, values in theory.bounds().items() if UNCHECKED not in name}
     parts = []
     for i, n in enumerate(shots):
@@ -78,7 +77,7 @@ def compare(run: Run, episodes: int, data_dir: str | None = None) -> list[Part]:
         below = {name: values[i] for name, values in bounds.items() if values[i] < 1}
         if not below:
             continue
-        report = feature_episodes(
+        report = ncjax.eval.feature_episodes(
             target_features, target.labels, ways=ways, shots=n, queries=min(15, fewest - n), episodes=episodes
         )
         for name, bound in below.items():

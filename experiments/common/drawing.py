@@ -13,12 +13,13 @@ from ncjax import plots
 from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS, log_axis, plain_axes
 from ncjax.statistics import Mean
 from ncjax.tables import aligned
-from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ncjax.train.measurement import Record
 
 
 def row_of_panels(count: int, width: float = 5.2, height: float = 4.2) -> tuple[Figure, list[Axes]]:

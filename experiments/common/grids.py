@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 from common.sweep import Options, Point
+from ncjax import train
 from ncjax.files import expand
-from ncjax.train import Config, resolve
-from ncjax.train.config import identity
+from ncjax.train.config import Config, identity
 
 CLASSES = {"smoke": (5, 10, 20, 64), "paper": (5, 10, 20, 30, 40, 50, 64)}
 """Numbers of source classes in `by_classes`."""
@@ -36,7 +36,7 @@ def reference(options: Options, **changes: Any) -> Config:
             num_source_classes=64, samples_per_class=100, keep_checkpoints=True,
         )  # fmt: skip
     changed = dataclasses.replace(plain, **changes)
-    if identity(resolve(changed)) == identity(resolve(plain)):
+    if identity(train.resolve(changed)) == identity(train.resolve(plain)):
         return changed
     between = 0 if options.preset == "smoke" else plain.measurements
     return dataclasses.replace(changed, keep_checkpoints=False, measurements=between)

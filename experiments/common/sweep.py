@@ -18,18 +18,17 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ncjax import cli, plots, runs
-from ncjax.data import Benchmark
+from ncjax import cli, plots, runs, train
 from ncjax.errors import InputError
 from ncjax.files import json_text
 from ncjax.runs import Run
 from ncjax.statistics import Mean
-from ncjax.train import Config, Diverged, load_benchmark, pretrain, resolve
-from ncjax.train.config import identity, run_name
-from ncjax.train.workdir import WorkdirLocked
+from ncjax.train.config import Config, identity, run_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ncjax.data import Benchmark
 
 _T = TypeVar("_T")
 _DATA_SETTINGS = (
@@ -178,7 +177,7 @@ def folder(point: Point, options: Options) -> Path:
 
     The seeds of a point are trained together, as one program, so that another number of seeds is another folder.
     """
-    settled = resolve(dataclasses.replace(point.config, seed=0, seeds=1, workdir=None))
+    settled = train.resolve(dataclasses.replace(point.config, seed=0, seeds=1, workdir=None))
     # settings at their default do not count, so that a setting that is added later keeps the names of older runs
     changed = {key: value for key, value in identity(settled).items() if value != getattr(Config(), key)}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
@@ -211,13 +210,13 @@ def _first_in_folder(items: Iterable[_T], folder_of: Callable[[_T], Path]) -> li
 
 def load(config: Config) -> Benchmark:
     """Loads the data of a configuration; keeps the last, which neighbours in a grid often share."""
-    config = resolve(config)
+    config = train.resolve(config)
     return _load_cached(Config(**{name: getattr(config, name) for name in _DATA_SETTINGS}))
 
 
 @lru_cache(maxsize=1)
 def _load_cached(config: Config) -> Benchmark:
-    return load_benchmark(config)
+    return train.load_benchmark(config)
 
 
 def benchmark(run: Run, data_dir: str | None = None) -> Benchmark:
@@ -267,11 +266,11 @@ def _train(point: Point, options: Options) -> str:
         point.config, seed=0, seeds=seeds, workdir=workdir / "seed_0" if seeds == 1 else workdir
     )
     try:
-        pretrain(config, benchmark=load(config))
-    except Diverged as error:
+        train.pretrain(config, benchmark=load(config))
+    except train.Diverged as error:
         print(f"{point.label}: {error}", file=sys.stderr)
         return str(error).split(";")[0]
-    except WorkdirLocked:
+    except train.WorkdirLocked:
         reason = f"another process is at work in {workdir}"
         print(f"{point.label}: {reason}; left to it", file=sys.stderr)
         return reason

@@ -4,6 +4,8 @@ A claim has parts. A part is a comparison with an estimate and a 95 % interval, 
 is on the claim's side of the null value.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections import defaultdict
@@ -12,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy.stats import ttest_1samp
 
 from ncjax.plots import SETS
 from ncjax.runs import Run, number
@@ -202,6 +203,8 @@ def _ratio(
     if np.ptp(logs) == 0:
         low = high = float(logs[0])
     else:
+        from scipy.stats import ttest_1samp  # takes half a second, and --help is answered without it
+
         low, high = ttest_1samp(logs, 0.0).confidence_interval(0.95)
     holding = int((logs > 0).sum() if above else (logs < 0).sum())
     note = "; ".join(filter(None, [f"holds in {holding} of {len(logs)} {unit}", note]))

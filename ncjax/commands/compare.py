@@ -8,6 +8,8 @@ Configurations are named by the settings in which they differ. The first one is 
 Runs are paired by seed where both have the same seeds. Runs on other target data are never pooled.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 from itertools import chain

@@ -12,26 +12,15 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from ncjax import cli, plots, runs
+from ncjax import cli, plots, runs, train
 from ncjax.errors import InputError
-from ncjax.train import (
-    CheckpointsGone,
-    Config,
-    Diverged,
-    pretrain,
-    read_description,
-    read_records,
-    resolve,
-    seeds_table,
-    table,
-)
-from ncjax.train.hosts import is_lead_process
+from ncjax.train.config import Config
 
 
 def show(workdir: Path) -> None:
     """Prints the table of a run and draws its figure, if the figure can be written."""
-    records = read_records(workdir)
-    print(table(records, read_description(workdir).data.measured_per_class))
+    records = train.read_records(workdir)
+    print(train.table(records, train.read_description(workdir).data.measured_per_class))
     print(f"\nrun     {workdir}")
     try:
         plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")
@@ -57,7 +46,7 @@ def show_all(config: Config) -> bool:
     for run in finished:
         show(run.folder)
     if len(finished) > 1:
-        print(f"\n{seeds_table([run.records[-1] for run in finished])}")
+        print(f"\n{train.seeds_table([run.records[-1] for run in finished])}")
     return len(finished) == config.seeds
 
 
@@ -65,15 +54,17 @@ def main() -> None:
     """Pretrains as the command line says."""
     config = cli.read_options(Config, __doc__)
     with cli.one_line_errors():
+        from ncjax.train.hosts import is_lead_process  # imports JAX, and --help has been answered without it
+
         cli.start_backend(several=config.distributed or cli.one_of_several())
-        config = resolve(config)
+        config = train.resolve(config)
         try:
-            pretrain(config)
-        except Diverged:
+            train.pretrain(config)
+        except train.Diverged:
             if is_lead_process() and config.seeds > 1:
                 show_all(config)
             raise
-        except CheckpointsGone as error:
+        except train.CheckpointsGone as error:
             if not error.finished or (is_lead_process() and not show_all(config)):
                 raise
             if is_lead_process():

@@ -8,6 +8,8 @@ The page is one file that needs no network. If a run's data cannot be read, the 
 Where the package is installed, `ncjax-report` is the same command.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from typing import Any
 
 import tyro
 
-from ncjax import cli, data, encoders, runs
+import ncjax
+from ncjax import cli, runs
 from ncjax.errors import InputError
 
 
@@ -81,9 +84,9 @@ def write_encoder(options: Options) -> None:
     if options.dataset is None:
         raise InputError("--encoder needs images: give --dataset=NAME, and --data_dir=PATH where they are your own")
     report = _import_report()
-    target = data.load(options.dataset, data_dir=options.data_dir).target
+    target = ncjax.data.load(options.dataset, data_dir=options.data_dir).target
     sys.path.append(os.getcwd())  # for a user's own package.module:function
-    params = encoders.load(options.encoder, image_size=options.image_size)
+    params = ncjax.encoders.load(options.encoder, image_size=options.image_size)
     name = f"{params.network.name} on {options.dataset}"
     detail = report.examine_encoder(params, target, name=name, episodes=options.episodes)
     _write_page(options.out, report.page([], detail), name)

@@ -24,7 +24,6 @@ from ncjax.files import expand
 from ncjax.runs import Run, find, read
 from ncjax.tables import TableFormat, format_table
 from ncjax.train import Description, read_description
-from ncjax.train.workdir import is_locked
 
 _NOT_SHOWN = frozenset({"workdir", "data_dir", "seeds", "profile", "tensorboard", "distributed"})
 
@@ -86,6 +85,8 @@ class Entry:
 
 def examine(folder: Path) -> Entry:
     """Reads a run's folder, whatever state it is in."""
+    from ncjax.train.workdir import is_locked  # imports JAX, and --help is answered without it
+
     running = is_locked(folder)
     description = run = None
     reason = ""

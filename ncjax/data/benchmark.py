@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ncjax.data.augment import KINDS
 from ncjax.errors import InputError, first_line
 
 
@@ -143,6 +142,8 @@ class Benchmark:
                 f"source_test of {self.name} has other class_names than source_train; both must be of the same "
                 "classes, in the same order"
             )
+        from ncjax.data.augment import KINDS  # imports JAX, and commands answer --help without it
+
         if self.augmentation not in KINDS:
             raise InputError(f"unknown augmentation {self.augmentation!r}; choose one of {', '.join(KINDS)}")
 

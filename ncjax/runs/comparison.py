@@ -4,22 +4,27 @@ Runs that differ in their seed alone form a configuration. Each configuration is
 target classes and images only.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ncjax.classifier import features
-from ncjax.data import Split
+import ncjax
 from ncjax.errors import InputError
-from ncjax.eval import EpisodeReport, feature_episodes
 from ncjax.eval.intervals import mean_interval
 from ncjax.runs.folders import Run
 from ncjax.statistics import welch
 from ncjax.train.config import Config, identity
+
+if TYPE_CHECKING:
+    from ncjax.data import Split
+    from ncjax.eval import EpisodeReport
 
 COVERS = "other seeds; the same classes and training images"
 """What the intervals of differences cover."""
@@ -205,8 +210,8 @@ def episode_report(
     Raises:
         InputError: If the checkpoint is missing, or the target has too few images.
     """
-    return feature_episodes(
-        features(run.restore(), target),
+    return ncjax.eval.feature_episodes(
+        ncjax.features(run.restore(), target),
         target.labels,
         ways=min(5, target.num_classes),
         shots=shots,

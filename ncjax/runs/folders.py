@@ -1,5 +1,7 @@
 """Runs on disk: finding them, reading their records, and opening the data that they were trained on."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import re
@@ -7,13 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ncjax.classifier import Classifier
-from ncjax.data import Benchmark
+from ncjax import train
 from ncjax.errors import InputError
 from ncjax.files import expand
-from ncjax.train import Config, Description, fingerprint, load_benchmark, read_description, read_records, restore
-from ncjax.train.measurement import Record
+from ncjax.train import Config, Description, read_description, read_records
+
+if TYPE_CHECKING:
+    from ncjax.classifier import Classifier
+    from ncjax.data import Benchmark
+    from ncjax.train.measurement import Record
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Run:
         Raises:
           InputError: as `ncjax.restore`.
         """
-        return restore(self.folder, step)
+        return train.restore(self.folder, step)
 
 
 def number(value: float | int | None) -> float:
@@ -124,21 +130,21 @@ def open_benchmark(
     description: Description,
     data_dir: str | None = None,
     *,
-    load: Callable[[Config], Benchmark] = load_benchmark,
+    load: Callable[[Config], Benchmark] | None = None,
 ) -> Benchmark:
     """Loads the data that a run was trained on.
 
     Args:
       description: the run's description.
       data_dir: the folder of the data, if it has moved.
-      load: loads the data, for example from a cache.
+      load: loads the data, for example from a cache; by default `ncjax.train.load_benchmark`.
 
     Raises:
       InputError: if the data cannot be read, or differs from the run's.
     """
     config = description.config
-    benchmark = load(dataclasses.replace(config, data_dir=data_dir or config.data_dir))
-    if fingerprint(benchmark) != description.data.fingerprint:
+    benchmark = (load or train.load_benchmark)(dataclasses.replace(config, data_dir=data_dir or config.data_dir))
+    if train.fingerprint(benchmark) != description.data.fingerprint:
         raise InputError(
             f"{config.dataset} gives other images than this run was trained on; "
             "give their folder with --data_dir, or evaluate from Python with your own Split"

@@ -12,10 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from ncjax.checks import whole_number
 from ncjax.errors import InputError
 from ncjax.files import expand
-from ncjax.train.losses import Objective
 
 
 @dataclass(frozen=True)
@@ -207,6 +205,8 @@ def _plain(config: Config) -> Config:
 
 
 def _plain_value(name: str, value: Any, hint: Any) -> Any:
+    from ncjax.checks import whole_number  # imports JAX, and a command answers --help without it
+
     kinds = {hint, *get_args(hint)}
     is_flag = isinstance(value, bool | np.bool_)
     if value is None and type(None) in kinds:
@@ -266,11 +266,6 @@ def _check(config: Config) -> None:
             raise InputError(f"{name}={getattr(config, name)}: it must be finite")
     if config.mixup and config.cdnv_penalty:
         raise InputError("mixup and cdnv_penalty exclude each other: a mixed image has no class; set one of them to 0")
-
-
-def objective(config: Config) -> Objective:
-    """Returns the objective of the run."""
-    return Objective(config.label_smoothing, config.mixup, config.dropout, config.cdnv_penalty)
 
 
 # Rendered, or read from official archives with known checksums: the images do not depend on the folder.

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ncjax import collapse
 from ncjax.collapse.moments import segments
+from ncjax.train.config import Config
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Objective:
     mixup: float = 0.0
     dropout: float = 0.0
     cdnv_penalty: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config) -> "Objective":
+        """Returns the objective of a run."""
+        return cls(config.label_smoothing, config.mixup, config.dropout, config.cdnv_penalty)
 
 
 def smoothed_targets(labels: Int[Array, " n"], num_classes: int, smoothing: float) -> Float[Array, "n k"]:

@@ -1,10 +1,12 @@
 """The records of a run: metrics.jsonl and timing.jsonl, and tables of the records."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +14,9 @@ from ncjax.errors import InputError
 from ncjax.eval.intervals import mean_interval
 from ncjax.files import expand, named, write_atomically
 from ncjax.tables import aligned
-from ncjax.train.measurement import Record
+
+if TYPE_CHECKING:
+    from ncjax.train.measurement import Record
 
 _SETS = ("source_train", "source_test", "target")
 

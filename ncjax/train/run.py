@@ -18,8 +18,9 @@ from ncjax.errors import InputError
 from ncjax.models import Network
 from ncjax.train import measurement as measuring
 from ncjax.train import streaming, throughput
-from ncjax.train.config import Resolved, identity, objective
+from ncjax.train.config import Resolved, identity
 from ncjax.train.description import DataDescription, Description
+from ncjax.train.losses import Objective
 from ncjax.train.measurement import MeasurementPlan
 from ncjax.train.optimizer import optimizer
 from ncjax.train.run_data import RunData
@@ -87,7 +88,7 @@ class Run:
             setup=Setup(
                 network=models.create(config.network, num_classes, dtype=jnp.dtype(config.precision)),
                 tx=optimizer(config, total_steps),
-                objective=objective(config),
+                objective=Objective.of(config),
                 augmentation=data.augmentation(config),
                 batch_size=config.batch_size,
                 num_images=num_images,

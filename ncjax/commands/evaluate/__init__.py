@@ -14,9 +14,7 @@ import sys
 from typing import Any
 
 from ncjax import cli, plots
-from ncjax.commands.evaluate.measurements import combine, evaluate
 from ncjax.commands.evaluate.options import Options
-from ncjax.commands.evaluate.subjects import load
 from ncjax.files import json_text
 
 
@@ -36,6 +34,10 @@ def main() -> None:
     """Evaluates what the command line names."""
     options = cli.read_options(Options, __doc__)
     with cli.one_line_errors():
+        # these import JAX and Flax, and --help has been answered without them
+        from ncjax.commands.evaluate.measurements import combine, evaluate
+        from ncjax.commands.evaluate.subjects import load
+
         cli.start_backend()
         options.check()
         subjects = load(options)

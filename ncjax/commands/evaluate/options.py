@@ -9,7 +9,6 @@ from tyro.conf import UseAppendAction
 
 from ncjax import cli
 from ncjax.errors import InputError
-from ncjax.eval.heads import HEADS
 from ncjax.files import is_replaceable
 from ncjax.user_functions import load_function
 
@@ -115,6 +114,8 @@ class Options:
 
     def check(self) -> None:
         """Raises InputError for options that exclude each other."""
+        from ncjax.eval.heads import HEADS  # imports JAX, and --help is answered without it
+
         if not self.heads or not self.shots:
             raise InputError("give at least one of --heads and one of --shots")
         for head in self.heads:
