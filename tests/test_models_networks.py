@@ -67,10 +67,23 @@ def test_without_shortcuts_only_the_projections_are_gone() -> None:
     assert models.num_parameters(with_) - models.num_parameters(without) == projections
 
 
+def test_a_stride_of_the_first_convolution_changes_the_work_and_no_parameter() -> None:
+    def flops_and_shapes(name: str) -> tuple[float, Any]:
+        network = models.create(name, 10)
+        variables = jax.eval_shape(lambda: network.init(keys.root(0), (32, 32, 3)))
+        forward = jax.jit(lambda variables: network.apply(variables, jnp.zeros((1, 32, 32, 3)))[0].logits)
+        return forward.lower(variables).cost_analysis()["flops"], jax.tree.map(jnp.shape, variables)
+
+    (whole, shapes), (strided, same_shapes) = map(flops_and_shapes, ("wrn-10-2", "wrn-10-2-s2"))
+    assert whole / strided == pytest.approx(4, rel=0.1)  # not exactly: pixels at borders have fewer neighbours
+    assert shapes == same_shapes
+
+
 GREY, COLOUR = (28, 28, 1), (16, 16, 3)
 STAGES = {
     "wrn-10-1": ([16, 16, 32, 64, 64], COLOUR),
     "conv-10-1": ([16, 16, 32, 64, 64], GREY),
+    "wrn-10-1-s2": ([16, 16, 32, 64, 64], GREY),
     "conv4": ([64, 64, 64, 64, 64], GREY),
     "mlp-3-32": ([32, 32, 32], COLOUR),
     "resnet12-dropblock": ([64, 160, 320, 640], COLOUR),

@@ -12,8 +12,8 @@ from ncjax.models.network import Network, Output, num_parameters
 __all__ = ["EncoderOutput", "Network", "Output", "create", "num_parameters"]
 
 _FAMILIES = {
-    "wrn-N-k": wide_resnet.from_name,
-    "conv-N-k": wide_resnet.from_name,
+    "wrn-N-k[-s2]": wide_resnet.from_name,
+    "conv-N-k[-s2]": wide_resnet.from_name,
     "conv4": convnet.from_name,
     "resnet12": resnet12.from_name,
     "resnet12-dropblock": resnet12.from_name,
@@ -28,8 +28,9 @@ def create(name: str, num_classes: int, *, dtype: Any = jnp.float32) -> Network:
 
     Args:
         name: `wrn-28-4` (wide residual network of depth 28 and width 4), `conv-28-4` (the same without shortcuts),
-            `conv4`, `resnet12`, `resnet12-dropblock`, `mlp-4-256` (depth, width), `vit-6-192-4` (depth, width, patch),
-            or `package.module:function`, a function of yours (`ncjax.models.own_network`).
+            either with `-s2` (a first convolution of stride 2: a quarter of the work), `conv4`, `resnet12`,
+            `resnet12-dropblock`, `mlp-4-256` (depth, width), `vit-6-192-4` (depth, width, patch), or
+            `package.module:function`, a function of yours (`ncjax.models.own_network`).
         num_classes: The number of classes.
         dtype: The type of convolutions; parameters, batch statistics, features and logits stay float32.
 

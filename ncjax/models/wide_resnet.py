@@ -1,8 +1,9 @@
-"""Wide residual networks, `wrn-N-k`, and the same without shortcuts, `conv-N-k`.
+"""Wide residual networks, `wrn-N-k`, and the same without shortcuts, `conv-N-k`; `wrn-N-k-s2` on half the resolution.
 
 Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146: a 3x3 convolution to 16 channels, then three groups of
 (N - 4) / 6 blocks at widths 16k, 32k and 64k, where the second and third group halve the resolution; a block is twice
 (batch norm, ReLU, 3x3 convolution) beside a shortcut, and a last batch norm and ReLU precede global average pooling.
+With `-s2` the first convolution has stride 2: every layer after it computes a quarter of the pixels.
 """
 
 import re
@@ -43,6 +44,8 @@ class _Block(nn.Module):
 class WideResNet(nn.Module):
     """WRN-depth-width; with `shortcuts=False` the plain convolutional network of the same layers.
 
+    `stem_stride` is the stride of the first convolution.
+
     Stages: the stem, each block, and the features.
     """
 
@@ -51,11 +54,13 @@ class WideResNet(nn.Module):
     width: int
     shortcuts: bool = True
     dtype: Any = jnp.float32
+    stem_stride: int = 1
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
         """Computes logits, features [n, 64 * width] and stages for normalised images [n, h, w, c]."""
-        x = nn.Conv(16, (3, 3), padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype)(images)
+        stem = partial(nn.Conv, 16, (3, 3), padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype)
+        x = stem(strides=(self.stem_stride, self.stem_stride))(images)
         stages = [pooled(x)]
         for group in range(3):
             for block in range((self.depth - 4) // 6):
@@ -68,12 +73,12 @@ class WideResNet(nn.Module):
 
 
 def from_name(name: str, num_classes: int, dtype: Any) -> WideResNet | None:
-    """Returns the module of a name `wrn-N-k` or `conv-N-k`; None for a name of another form.
+    """Returns the module of a name `wrn-N-k`, `conv-N-k` or either with `-s2`; None for a name of another form.
 
     Raises:
         InputError: The depth is not 6n + 4, or the width is 0.
     """
-    match = re.fullmatch(r"(wrn|conv)-(\d+)-(\d+)", name)
+    match = re.fullmatch(r"(wrn|conv)-(\d+)-(\d+)(-s2)?", name)
     if match is None:
         return None
     kind, depth, width = match[1], int(match[2]), int(match[3])
@@ -82,4 +87,4 @@ def from_name(name: str, num_classes: int, dtype: Any) -> WideResNet | None:
             f"network {name!r}: the depth must be 6n + 4 (10, 16, 22, 28, 40, …) and the width at least 1; "
             f"for example {kind}-28-4"
         )
-    return WideResNet(num_classes, depth, width, shortcuts=kind == "wrn", dtype=dtype)
+    return WideResNet(num_classes, depth, width, kind == "wrn", dtype, stem_stride=2 if match[4] else 1)
