@@ -46,7 +46,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         measured = collapse.measure(np.eye(4), np.arange(4) // 2)
         return Evaluation({"subject": subject.name}, figures, measured, [])
 
-    monkeypatch.setattr(evaluate, "evaluate", compute)
+    monkeypatch.setattr(evaluate.measurements, "evaluate", compute)
     return subjects
 
 

@@ -18,6 +18,7 @@ from ncjax import features, logits, restore
 from ncjax.errors import InputError
 from ncjax.train import Diverged, pretrain, pretraining, read_records, resolve, streaming, table
 from ncjax.train.measurement import plan, steps_to_measure
+from ncjax.train.records import read_timing, time_spent
 
 pytestmark = [pytest.mark.cheap_compilation, pytest.mark.usefixtures("tiny_network")]
 
@@ -112,6 +113,18 @@ def test_tensorboard_and_timing_hold_what_they_should(
         assert entry["images_per_second"] == pytest.approx(16 * entry["steps"] / entry["seconds"])
         rate = counted["flops_per_step"] * entry["steps"] / entry["seconds"]
         assert entry["share_of_peak"] == pytest.approx(rate / counted["peak_flops"])
+
+
+def test_the_time_of_a_run_adds_up(finished: Path) -> None:
+    entries = read_timing(finished)
+    line = time_spent(entries, 100.0)
+    steps = sum(entry["seconds"] for entry in entries if "seconds" in entry)
+    measuring = sum(entry["measure_seconds"] for entry in entries if "measure_seconds" in entry)
+    (compiling,) = (entry["compile_seconds"] for entry in entries if "compile_seconds" in entry)
+    assert line.startswith(f"time    100.0 s: steps {steps:.1f}, measuring {measuring:.1f}, ")
+    assert f", compiling the step {compiling:.1f}, " in line
+    assert line.endswith(f" {100 - steps - measuring - compiling:.1f}")
+    assert min(steps, measuring, compiling) > 0
 
 
 def test_a_finished_run_has_nothing_to_profile(finished: Path, tmp_path: Path, capsys) -> None:

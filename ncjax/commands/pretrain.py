@@ -9,12 +9,17 @@ The same command continues an interrupted run; a finished run prints its table a
 """
 
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ncjax import cli, plots, runs, train
 from ncjax.errors import InputError
-from ncjax.train.config import Config
+from ncjax.train.config import Config, Resolved
+from ncjax.train.records import read_timing, time_spent
+
+_START = time.monotonic()
 
 
 def show(workdir: Path) -> None:
@@ -50,6 +55,12 @@ def show_all(config: Config) -> bool:
     return len(finished) == config.seeds
 
 
+def _timing(config: Resolved) -> list[dict[str, Any]]:
+    """Returns the entries of timing.jsonl; those of the seed that has most, since finished seeds get no more."""
+    folders = [config.workdir] if config.seeds == 1 else [config.workdir / f"seed_{i}" for i in range(config.seeds)]
+    return max(map(read_timing, folders), key=len)
+
+
 def main() -> None:
     """Pretrains as the command line says."""
     config = cli.read_options(Config, __doc__)
@@ -57,18 +68,22 @@ def main() -> None:
         from ncjax.train.hosts import is_lead_process  # imports JAX, and --help has been answered without it
 
         cli.start_backend(several=config.distributed or cli.one_of_several())
-        config = train.resolve(config)
+        resolved = train.resolve(config)
+        before = len(_timing(resolved))
         try:
-            train.pretrain(config)
+            train.pretrain(resolved)
         except train.Diverged:
-            if is_lead_process() and config.seeds > 1:
-                show_all(config)
+            if is_lead_process() and resolved.seeds > 1:
+                show_all(resolved)
             raise
         except train.CheckpointsGone as error:
-            if not error.finished or (is_lead_process() and not show_all(config)):
+            if not error.finished or (is_lead_process() and not show_all(resolved)):
                 raise
             if is_lead_process():
                 print(f"note: {error}", file=sys.stderr)
             return
         if is_lead_process():
-            show_all(config)
+            show_all(resolved)
+            entries = _timing(resolved)[before:]
+            if entries:  # not of a finished run
+                print(time_spent(entries, time.monotonic() - _START))

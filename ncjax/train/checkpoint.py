@@ -84,7 +84,10 @@ class Checkpoints:
         parts: dict[str, Any] = {"variables": state.variables, "optimizer": state.optimizer}
         parts["progress"] = {"json": text, "checksums": _checksums(parts, text)}
         self.wait()
-        with self._explained():
+        # By default, devices that hold the same array each write a slice, by a program compiled for each shape.
+        context = ocp.Context()
+        context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
+        with self._explained(), context:
             self._pending = self._manager.save_checkpointables_async(
                 step, parts, force=True, overwrite=step in self.damaged
             )

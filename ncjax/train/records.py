@@ -33,6 +33,28 @@ def append_timing(workdir: Path, entry: dict[str, Any]) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
+def read_timing(workdir: Path) -> list[dict[str, Any]]:
+    """Reads timing.jsonl; empty where there is none."""
+    path = workdir / "timing.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def time_spent(entries: Sequence[dict[str, Any]], seconds: float) -> str:
+    """Says where the time of an execution went.
+
+    Args:
+      entries: of timing.jsonl, those that the execution added.
+      seconds: from the start of the process to now.
+    """
+    parts = {
+        "steps": sum(entry["seconds"] for entry in entries if "steps" in entry),
+        "measuring": sum(entry.get("measure_seconds", 0) for entry in entries),
+        "compiling the step": sum(entry.get("compile_seconds", 0) for entry in entries),
+    }
+    parts["the rest (start, images, checkpoints, figure)"] = seconds - sum(parts.values())
+    return f"time    {seconds:.1f} s: " + ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+
+
 def read_records(workdir: str | Path) -> list[Record]:
     """Reads the records of a run, in the order of steps; every record has every key, and None is a value not finite.
 
