@@ -62,7 +62,7 @@ class Options:
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Reads the finished runs at or below these folders.
+    """Reads the finished runs at or below these folders, without those that continue other runs.
 
     Copies of a run, with the same training, data and seed, count as one run: the copy with the most records.
 
@@ -81,6 +81,9 @@ def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         run = read_run(folder)
         if not run.finished:
             left_out.append(f"{folder} stopped at step {run.records[-1]['step']}")
+            continue
+        if run.config.continue_from is not None:
+            left_out.append(f"{folder} continues another run, and does not begin untrained")
             continue
         key = settings_without(run), run.description.data.fingerprint
         earlier = finished.setdefault(key, run)

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,11 +32,11 @@ EXIT_TERMINATED = 75  # "try again": EX_TEMPFAIL of sysexits.h
 _OF_CUDA_GRAPHS = re.compile("(CUDA|instantiate) graph|stream.capture|command buffer", re.IGNORECASE)
 
 
-def read_options(options: type[_T], doc: str | None) -> _T:
-    """The command line as a dataclass of options, with `~` expanded in every path."""
+def read_options(options: type[_T], doc: str | None, default: Callable[[], _T | None] = lambda: None) -> _T:
+    """The command line as a dataclass of options, with `~` expanded in every path; `default` makes their defaults."""
     standard_streams.prepare()
     with one_line_errors():
-        chosen: Any = tyro.cli(options, description=doc, use_underscores=True)
+        chosen: Any = tyro.cli(options, description=doc, use_underscores=True, default=default())
         paths = {field.name: _expanded(getattr(chosen, field.name)) for field in dataclasses.fields(chosen)}
         replaced: _T = dataclasses.replace(chosen, **paths)
     return replaced

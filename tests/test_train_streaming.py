@@ -14,7 +14,7 @@ from PIL import Image
 
 from ncjax import data
 from ncjax.errors import InputError
-from ncjax.train import Config, pretrain, pretraining
+from ncjax.train import Config, continued_config, pretrain, pretraining
 from ncjax.train.run import Run
 from ncjax.train.throughput import stream_above
 
@@ -59,6 +59,9 @@ def test_a_streamed_run_is_the_resident_one(folder: Path, tmp_path: Path) -> Non
             )
         )  # fmt: skip
     tiny.assert_same_end(tmp_path / "streamed", tmp_path / "resident")
+    for name, stream in (("resident", False), ("streamed", True)):
+        pretrain(continued_config(tmp_path / name, epochs=1, stream=stream, workdir=tmp_path / f"{name} continued"))
+    tiny.assert_same_end(tmp_path / "streamed continued", tmp_path / "resident continued")
     assert '"streamed": true' in (tmp_path / "streamed" / "timing.jsonl").read_text()
 
 

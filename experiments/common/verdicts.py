@@ -17,9 +17,8 @@ import numpy as np
 
 from ncjax.plots import SETS
 from ncjax.runs import Run, number
-from ncjax.runs.comparison import ONLY_MEASURING, target_data
+from ncjax.runs.comparison import target_data, training_settings
 from ncjax.statistics import FEWEST, correlation_interval, independent, spearman, welch
-from ncjax.train.config import identity
 from ncjax.train.records import few_shot_keys
 
 Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
@@ -138,9 +137,7 @@ def settings_without(run: Run, *names: str) -> str:
 
     Runs that differ only in how they are measured are the same training, and no evidence beside each other.
     """
-    left_out = {*names, *ONLY_MEASURING}
-    fields = {key: value for key, value in identity(run.config).items() if key not in left_out}
-    return json.dumps(fields, sort_keys=True, default=str)
+    return json.dumps(training_settings(run, *names), sort_keys=True, default=str)
 
 
 def _groups(runs: Iterable[Run], key: Callable[[Run], Hashable]) -> list[list[Run]]:

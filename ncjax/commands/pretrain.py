@@ -3,6 +3,8 @@
 python experiments/pretrain.py: rendered characters, no download.
 python experiments/pretrain.py --dataset=cifar_fs --data_dir=PATH: CIFAR-FS, sized for two CPU cores.
 python experiments/pretrain.py --dataset=cifar_fs --preset=paper --precision=bfloat16: wrn-28-4, 100 epochs.
+python experiments/pretrain.py --continue_from=RUN --epochs=5: a new run from the last weights of another, with that
+run's settings where none are given. The schedule starts anew, over the 5 epochs.
 
 The same command continues an interrupted run; a finished run prints its table again. Where the package is installed,
 `ncjax-pretrain` is the same command.
@@ -61,9 +63,18 @@ def _timing(config: Resolved) -> list[dict[str, Any]]:
     return max(map(read_timing, folders), key=len)
 
 
+def default_settings() -> Config | None:
+    """Returns the settings of the run that --continue_from names; None without it."""
+    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name.replace("-", "_") == "__continue_from" and (folder := value if equals else following):
+            return train.continued_config(folder)
+    return None
+
+
 def main() -> None:
     """Pretrains as the command line says."""
-    config = cli.read_options(Config, __doc__)
+    config = cli.read_options(Config, __doc__, default_settings)
     with cli.one_line_errors():
         from ncjax.train.hosts import is_lead_process  # imports JAX, and --help has been answered without it
 

@@ -25,7 +25,7 @@ from ncjax.runs import Run, find, read
 from ncjax.tables import TableFormat, format_table
 from ncjax.train import Description, read_description
 
-_NOT_SHOWN = frozenset({"workdir", "data_dir", "seeds", "profile", "tensorboard", "distributed"})
+_NOT_SHOWN = frozenset({"workdir", "data_dir", "seeds", "start_weights", "profile", "tensorboard", "distributed"})
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import numpy as np
 from ncjax import collapse, keys
 from ncjax.classifier import Classifier, features
 from ncjax.data import Split
+from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve
 from ncjax.models import Network
 from ncjax.runs import Run, open_benchmark
 from ncjax.train import restore
+from ncjax.train.continuation import starting_variables
 
 HEADS = ("ncc", "ridge")
 """Heads of the panel of accuracy against shots."""
@@ -32,7 +34,8 @@ class Detail:
       name: of the encoder and its data; empty for a run.
       class_names: names of the k target classes.
       labels: [n], labels of the target images.
-      before: features [n, d] of the network at initialisation; None for an encoder.
+      before: features [n, d] of the network before the first step; None for an encoder, and where a continued run's
+        first weights are gone.
       after: features [n, d] at the newest checkpoint, or of the encoder.
       collapse: measures of `after`.
       curves: accuracy against shots, by head.
@@ -65,12 +68,23 @@ class Detail:
         return classes, np.concatenate([np.sort(rng.permutation(r)[:per_class]) for r in rows])
 
 
-def initial(params: Classifier, run: Run) -> Classifier:
-    """Rebuilds the classifier of a run as it was before the first step, from the run's seed."""
+def initial(params: Classifier, run: Run) -> Classifier | None:
+    """Rebuilds the classifier of a run as it was before the first step: from its seed, or from the run it continues.
+
+    Returns:
+      None if the run that it continues does not have those weights any more.
+    """
     network = params.network
     assert isinstance(network, Network)  # never an encoder from elsewhere: the classifier of a run
-    key = keys.stream(run.config.seed, "init")
-    variables = jax.jit(network.init, static_argnums=1)(key, tuple(run.description.data.image_shape))
+    height, width, channels = run.description.data.image_shape
+    shape = (height, width, channels)
+    if run.config.continue_from is not None:
+        try:
+            variables = starting_variables(run.config, jax.eval_shape(lambda: network.init(keys.root(0), shape)))
+        except InputError:
+            return None
+    else:
+        variables = jax.jit(network.init, static_argnums=1)(keys.stream(run.config.seed, "init"), shape)
     return dataclasses.replace(params, variables=variables, feature_mean=None)
 
 
@@ -93,7 +107,8 @@ def examine(run: Run, *, data_dir: str | None = None, episodes: int = 2000) -> D
 def examine_split(run: Run, params: Classifier, target: Split, *, episodes: int = 2000) -> Detail:
     """Computes the panels of one run from a classifier and target images that are loaded already."""
     detail = examine_encoder(params, target, name="", episodes=episodes)
-    return dataclasses.replace(detail, run=run, before=features(initial(params, run), target))
+    start = initial(params, run)
+    return dataclasses.replace(detail, run=run, before=None if start is None else features(start, target))
 
 
 def examine_encoder(params: Classifier, target: Split, *, name: str, episodes: int = 2000) -> Detail:

@@ -140,6 +140,9 @@ def captions(detail: Detail, name: str) -> dict[str, Any]:
         "name": name,
         "classes": f"all {measured.k} target classes" if shown == measured.k else hardest,
         "images": len(detail.labels),
+        "before": "the network at initialisation, under this run's seed"
+        if detail.run is None or detail.run.config.continue_from is None
+        else "the weights of the run that this one continues",
         "cdnv": format_number(measured.cdnv),
         "worst": " and ".join(detail.class_names[c] for c in measured.worst_pair),
         "worst_cdnv": format_number(measured.cdnv_worst),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from ncjax.eval.intervals import mean_interval
 from ncjax.runs.folders import Run
 from ncjax.statistics import welch
 from ncjax.train.config import Config, identity
+from ncjax.train.continuation import configuration_of_start
 
 if TYPE_CHECKING:
     from ncjax.data import Split
@@ -119,6 +122,26 @@ def target_data(run: Run) -> str:
     return f"{config.dataset}, target classes of split_seed {config.split_seed}{checksum}"
 
 
+def training_settings(run: Run, *without: str) -> dict[str, Any]:
+    """Returns the settings that can change the training and differ from their default.
+
+    Args:
+        run: The run.
+        without: Settings to leave out. Without the seed, runs that continue the seeds of one configuration are alike.
+    """
+    left_out = {*without, *ONLY_MEASURING}
+    settings = {name: value for name, value in identity(run.config).items() if name not in left_out}
+    if "seed" in left_out and "start_weights" in settings:
+        settings["start_weights"] = configuration_of_start(settings["start_weights"])
+    return settings
+
+
+def _source_name(run: Run) -> str:
+    """Returns the name of the folder that a run continues, without that of its seed."""
+    folder = Path(run.config.continue_from or "")
+    return (folder.parent if re.fullmatch(r"seed_\d+", folder.name) else folder).name
+
+
 def configurations(runs: Iterable[Run]) -> list[Configuration]:
     """Groups runs by their settings, without the seed, in the order of their first run.
 
@@ -130,13 +153,11 @@ def configurations(runs: Iterable[Run]) -> list[Configuration]:
     Raises:
         InputError: If two runs of a configuration have the same seed.
     """
-    groups: dict[str, tuple[str, dict[str, object], list[Run]]] = {}
+    groups: dict[str, tuple[str, dict[str, Any], list[Run]]] = {}
     for run in runs:
-        settings = {
-            name: value
-            for name, value in identity(run.config).items()
-            if name not in ONLY_MEASURING and name not in ("seed", "data_dir")
-        }
+        settings = training_settings(run, "seed", "data_dir")
+        if "start_weights" in settings:
+            settings["continue_from"] = f"{_source_name(run)}@{settings.pop('start_weights')}"
         data = target_data(run)
         key = json.dumps([data, settings], sort_keys=True, default=str)
         groups.setdefault(key, (data, settings, []))[2].append(run)

@@ -6,6 +6,7 @@ from ncjax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ncjax.train.config import Config
+    from ncjax.train.continuation import continued_config
     from ncjax.train.description import Description, read_config, read_description
     from ncjax.train.pretraining import CheckpointsGone, pretrain, resolve, restore
     from ncjax.train.records import read_records, seeds_table, table
@@ -21,6 +22,7 @@ __all__ = [
     "Diverged",
     "Interrupted",
     "WorkdirLocked",
+    "continued_config",
     "fingerprint",
     "load_benchmark",
     "pretrain",
@@ -40,6 +42,7 @@ _HOMES = {
     "Diverged": "ncjax.train.seeds",
     "Interrupted": "ncjax.train.signals",
     "WorkdirLocked": "ncjax.train.workdir",
+    "continued_config": "ncjax.train.continuation",
     "fingerprint": "ncjax.train.run_data",
     "load_benchmark": "ncjax.train.run_data",
     "pretrain": "ncjax.train.pretraining",

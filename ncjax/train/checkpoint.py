@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -100,9 +100,9 @@ class Checkpoints:
     def _read_back(self, step: int, state: TrainState) -> None:
         reason = ""
         try:
-            read_checkpoint(self.folder, step, _abstract(state))
+            read_checkpoint(self.folder, step, abstract_arrays(state))
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            reason = _reason(error)
+            reason = reason_of(error)
         (unreadable,) = max_over_processes(bool(reason))
         if unreadable:
             raise InputError(
@@ -143,12 +143,12 @@ class Checkpoints:
         """
         content = None
         try:
-            content = read_checkpoint(self.folder, step, _abstract(like))
+            content = read_checkpoint(self.folder, step, abstract_arrays(like))
         except InputError:
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             warnings.warn(
-                f"the checkpoint of step {step} in {self.folder} cannot be read ({_reason(error)}); "
+                f"the checkpoint of step {step} in {self.folder} cannot be read ({reason_of(error)}); "
                 "going back to the checkpoint before it",
                 stacklevel=3,
             )
@@ -156,12 +156,11 @@ class Checkpoints:
         if unreadable or content is None:
             self.damaged.add(step)
             return None
-        parts, history = content
         step_array = jax.device_put(np.int32(step), like.step.sharding)
-        return TrainState(step_array, parts["variables"], parts["optimizer"]), history
+        return TrainState(step_array, content.arrays["variables"], content.arrays["optimizer"]), content.history
 
 
-def _abstract(state: TrainState) -> dict[str, Any]:
+def abstract_arrays(state: TrainState) -> dict[str, Any]:
     """Describes the arrays of a checkpoint of `state` by shape, type and placement."""
     arrays = {"variables": state.variables, "optimizer": state.optimizer}
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), arrays)
@@ -186,41 +185,46 @@ def find(folder: Path, step: int | None = None) -> int:
     return steps[-1] if step is None else step
 
 
-def load_variables(folder: Path, abstract: Any, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads the network's variables and the history at `step`.
+def load_variables(folder: Path, abstract: Any, step: int) -> "Content":
+    """Reads the network's variables onto this process's first device, and the history at `step`, as `read_alone`."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    placed = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=first), abstract)
+    return read_alone(folder, step, {"variables": placed})
 
-    Does not wait for other processes; the run may still be writing.
+
+def read_alone(folder: Path, step: int, wanted: dict[str, Any]) -> "Content":
+    """Reads a checkpoint as `read_checkpoint` does, without waiting for other processes; a run may still be writing.
 
     Raises:
       InputError: if the checkpoint cannot be read, or is of another network.
     """
     try:
         with _only_this_process():
-            parts, history = read_checkpoint(folder, step, {"variables": abstract})
+            return read_checkpoint(folder, step, wanted)
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
         raise InputError(
-            f"the checkpoint of step {step} in {folder} cannot be read ({_reason(error)}); "
+            f"the checkpoint of step {step} in {folder} cannot be read ({reason_of(error)}); "
             f"there are checkpoints of {', '.join(map(str, steps_in(folder)))}"
         ) from error
-    return parts["variables"], history
 
 
-def read_history(folder: Path, step: int) -> dict[str, Any]:
-    """Reads the history at `step`, without the arrays; does not wait for other processes.
+class Content(NamedTuple):
+    """The content of a checkpoint.
 
-    Raises:
-      InputError: if it cannot be read.
+    Attributes:
+      arrays: the wanted arrays.
+      history: the JSON beside them.
+      checksums: of "variables", "optimizer" and "progress", as they were written.
     """
-    try:
-        with _only_this_process():
-            return read_checkpoint(folder, step, {})[1]
-    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-        raise InputError(f"the checkpoint of step {step} in {folder} cannot be read ({_reason(error)})") from error
+
+    arrays: dict[str, Any]
+    history: dict[str, Any]
+    checksums: dict[str, int]
 
 
-def read_checkpoint(folder: Path, step: int, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_checkpoint(folder: Path, step: int, wanted: dict[str, Any]) -> Content:
     """Reads the wanted arrays of a checkpoint and its history, and compares them with their checksums.
 
     Raises:
@@ -246,7 +250,7 @@ def read_checkpoint(folder: Path, step: int, wanted: dict[str, Any]) -> tuple[di
     bad = [name for name in sums if sums[name] != progress["checksums"].get(name)]
     if bad:
         raise CheckpointAltered(f"{bad[0]} is not what was written")
-    return parts, json.loads(progress["json"])
+    return Content(parts, json.loads(progress["json"]), progress["checksums"])
 
 
 class CheckpointAltered(Exception):
@@ -315,7 +319,8 @@ def _checksums(parts: dict[str, Any], text: str) -> dict[str, int]:
     return sums
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Says in a few words why a checkpoint cannot be read."""
     return str(error) if isinstance(error, CheckpointAltered) else type(error).__name__
 
 

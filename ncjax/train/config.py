@@ -31,6 +31,14 @@ class Config:
     """Sizes for a laptop (small), of the paper (paper), or for a quick trial (smoke)."""
     epochs: int | None = None
     """Passes over the source-train images; the preset's number comes with a least number of steps."""
+    continue_from: str | None = None
+    """Folder of another run, or of its seeds, whose last weights this run starts from. The schedule starts anew, over
+    this run's epochs. pretrain.py takes every setting that is not given from that run."""
+    continue_optimizer: bool = False
+    """With continue_from: start from that run's optimizer state (its momentum) too."""
+    start_weights: str | None = None
+    """Checksums of the settings and weights that continue_from holds, filled in where not given. They make the identity
+    of the run; other weights are refused."""
     min_steps: int | None = None
     """Least number of steps, for small data sets."""
     batch_size: int | None = None
@@ -161,7 +169,7 @@ _OF_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def fill(config: Config) -> Config:
-    """Checks every value and fills in what the preset decides; makes data_dir absolute.
+    """Checks every value and fills in what the preset decides; makes data_dir and continue_from absolute.
 
     If `epochs` is given, the preset's least number of steps does not apply.
 
@@ -174,11 +182,16 @@ def fill(config: Config) -> Config:
     _check_choices(config)
     if config.epochs is not None and config.min_steps is None:
         config = dataclasses.replace(config, min_steps=0)
-    if config.data_dir is not None:
-        config = dataclasses.replace(config, data_dir=str(expand(config.data_dir).absolute()))
+    config = dataclasses.replace(
+        config, data_dir=_absolute(config.data_dir), continue_from=_absolute(config.continue_from)
+    )
     config = with_preset(config)
     _check(config)
     return config
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(expand(path).absolute())
 
 
 def with_preset(config: Config) -> Config:
@@ -221,7 +234,7 @@ def _plain_value(name: str, value: Any, hint: Any) -> Any:
         if not is_flag:
             raise InputError(f"{name}={value!r}: give True or False")
         return bool(value)
-    if Path in kinds or name == "data_dir":
+    if Path in kinds or name in ("data_dir", "continue_from"):
         path = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(path, str):
             raise InputError(f"{name}={value!r}: give a path")
@@ -266,12 +279,16 @@ def _check(config: Config) -> None:
             raise InputError(f"{name}={getattr(config, name)}: it must be finite")
     if config.mixup and config.cdnv_penalty:
         raise InputError("mixup and cdnv_penalty exclude each other: a mixed image has no class; set one of them to 0")
+    if config.continue_from is None and (config.continue_optimizer or config.start_weights is not None):
+        raise InputError("continue_optimizer and start_weights are of continue_from: give the folder of a run")
 
 
 # Rendered, or read from official archives with known checksums: the images do not depend on the folder.
 _FIXED_DATA = ("glyphs", "cifar_fs", "fc100", "cifar100", "cifar10", "omniglot")
 # Settings that change no number; the preset has been replaced by its settings.
-_NOT_IDENTITY = ("workdir", "preset", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed")
+_NOT_IDENTITY = (
+    "workdir", "preset", "continue_from", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed",
+)  # fmt: skip
 
 
 def has_fixed_data(config: Config) -> bool:
@@ -291,6 +308,23 @@ def identity(config: Config) -> dict[str, Any]:
     if has_fixed_data(config):
         del fields["data_dir"]
     return {name: value for name, value in fields.items() if value != getattr(default, name)}
+
+
+def settings_of_seeds(config: Config) -> list[Config]:
+    """Returns the settings of each seed's own run, without folders of their own."""
+    if config.seeds == 1:
+        return [config]
+    starts = [None] * config.seeds if config.start_weights is None else config.start_weights.split(",")
+    return [
+        dataclasses.replace(
+            config,
+            seeds=1,
+            seed=config.seed + i,
+            continue_from=config.continue_from and str(Path(config.continue_from) / f"seed_{i}"),
+            start_weights=starts[i],
+        )
+        for i in range(config.seeds)
+    ]
 
 
 def default_workdir(config: Config) -> Path:

@@ -16,7 +16,7 @@ from ncjax.progress import seconds_between_updates
 from ncjax.train import measurement as measuring
 from ncjax.train import records as files
 from ncjax.train import streaming, throughput, workdir
-from ncjax.train.checkpoint import read_history
+from ncjax.train.checkpoint import read_alone
 from ncjax.train.description import add_execution
 from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together
 from ncjax.train.measurement import Record
@@ -62,7 +62,7 @@ def train(run: Run, stop: Stop) -> list[Classifier]:
 def _train(run: Run, seeds: list[SeedRun], stop: Stop) -> list[Classifier]:
     """Compiles the step, loads the newest checkpoint, and trains on."""
     trainer = _make_trainer(run)
-    states, step = resume(trainer, seeds, len(run.configs))
+    states, step = resume(trainer, seeds, run.configs, run.total_steps)
     trainer = dataclasses.replace(trainer, initial=())  # frees memory as large as the states
     with raise_together():
         for seed in active(seeds):
@@ -286,7 +286,7 @@ def _check_space(run: Run, seeds: Sequence[SeedRun]) -> None:
 def _note_diverged(run: Run, seeds: Sequence[SeedRun]) -> None:
     """Notes which seeds diverged according to the last checkpoints of the finished seeds."""
     for i in sorted(set(range(len(run.configs))) - set(run.unfinished)):
-        steps = read_history(run.configs[i].workdir / "checkpoints", run.total_steps).get("diverged", {})
+        steps = read_alone(run.configs[i].workdir / "checkpoints", run.total_steps, {}).history.get("diverged", {})
         for seed in seeds:
             seed.diverged_at = steps.get(str(seed.index), seed.diverged_at)
 

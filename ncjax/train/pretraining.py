@@ -1,6 +1,5 @@
 """`pretrain` and `restore`: finished runs are read back, others are trained to their end."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -15,10 +14,11 @@ from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.files import expand
+from ncjax.train import continuation, tensorboard, workdir
 from ncjax.train import records as files
-from ncjax.train import tensorboard, workdir
 from ncjax.train.checkpoint import find, load_variables, steps_in
-from ncjax.train.config import Config, Resolved, fill, identity
+from ncjax.train.config import Config, Resolved, fill, identity, settings_of_seeds
+from ncjax.train.continuation import with_start_weights
 from ncjax.train.description import Description, read_description
 from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together
 from ncjax.train.loop import train
@@ -55,7 +55,7 @@ def resolve(config: Config) -> Resolved:
     Raises:
       InputError: for a value outside its range; the message names the setting.
     """
-    return _with_workdir(fill(config), None)
+    return _with_workdir(with_start_weights(fill(config)), None)
 
 
 def _with_workdir(config: Config, known: RunData | None) -> Resolved:
@@ -105,6 +105,7 @@ def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord |
     if config.tensorboard:
         tensorboard.check_installed()
     with raise_together():
+        config = with_start_weights(config)
         known = None if benchmark is None else RunData.of(benchmark)
         resolved = _with_workdir(config, known)
         seeds = _seeds(resolved)
@@ -127,6 +128,7 @@ def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord |
     with raise_together():
         workdir.check_path(resolved.workdir)
         data = known or RunData.of(load_benchmark(config))
+        continuation.check_data([seeds[i] for i in unfinished], data)
         if data.is_streamed:  # a stream of images feeds one seed at a time
             runs = [Run.of([seeds[i]], data, on_record=on_record) for i in unfinished]
         else:
@@ -155,10 +157,7 @@ def _seeds(config: Resolved) -> list[Resolved]:
     if config.seeds == 1:
         return [config]
     workdir.check_seeds(config.workdir, config.seeds)
-    return [
-        dataclasses.replace(config, seeds=1, seed=config.seed + i, workdir=config.workdir / f"seed_{i}")
-        for i in range(config.seeds)
-    ]
+    return [Resolved.of(seed, config.workdir / f"seed_{i}") for i, seed in enumerate(settings_of_seeds(config))]
 
 
 @devices.on_data_mesh
@@ -178,14 +177,13 @@ def restore(workdir: str | Path, step: int | None = None) -> Classifier:
     data = description.data
     network = models.create(description.settings["network"], data.num_source_classes)
     abstract = jax.eval_shape(lambda: network.init(keys.root(0), data.image_shape))
-    on_first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=on_first_device), abstract)
-    variables, history = load_variables(checkpoints, abstract, step)
+    content = load_variables(checkpoints, abstract, step)
+    mean = content.history["feature_mean"]
     return Classifier(
-        variables,
+        content.arrays["variables"],
         jnp.asarray(data.mean, jnp.float32),
         jnp.asarray(data.std, jnp.float32),
-        None if history["feature_mean"] is None else jnp.asarray(history["feature_mean"], jnp.float32),
+        None if mean is None else jnp.asarray(mean, jnp.float32),
         network=network,
         augmentation=data.augmentation,
     )

@@ -9,6 +9,7 @@ from ncjax.errors import InputError
 from ncjax.train import records as files
 from ncjax.train.checkpoint import Checkpoints, load_newest
 from ncjax.train.config import Resolved
+from ncjax.train.continuation import start_state
 from ncjax.train.hosts import is_lead_process
 from ncjax.train.measurement import Record
 from ncjax.train.tensorboard import Events
@@ -106,19 +107,31 @@ def history(seeds: Sequence[SeedRun], seed: SeedRun, feature_mean: list[float] |
     return {"records": seed.records, "feature_mean": feature_mean} | ({"diverged": steps} if steps else {})
 
 
-def resume(trainer: Trainer, seeds: Sequence[SeedRun], num_seeds: int) -> tuple[States, int]:
-    """Loads the newest common checkpoint, with the records of each seed.
+def resume(
+    trainer: Trainer, seeds: Sequence[SeedRun], configs: Sequence[Resolved], total_steps: int
+) -> tuple[States, int]:
+    """Loads the newest common checkpoint, with the records of each seed, or the weights that a new run starts from.
+
+    Args:
+      trainer: with the states before the first step.
+      seeds: the seeds to train.
+      configs: the settings of all seeds of the program.
+      total_steps: the last step.
 
     Returns:
       The states to continue from, and their step.
     """
-    like = [trainer.one_seed(trainer.initial, i) for i in range(num_seeds)]
+    like = [trainer.one_seed(trainer.initial, i) for i in range(len(configs))]
     loaded = load_newest({seed.index: seed.checkpoints for seed in active(seeds)}, like)
     if loaded is None:
-        return trainer.initial, 0
+        trained = {seed.index for seed in active(seeds)}
+        if all(configs[i].continue_from is None for i in trained):
+            return trainer.initial, 0
+        first = [start_state(configs[i], state, total_steps) if i in trained else state for i, state in enumerate(like)]
+        return trainer.join(first), 0
     newest_state, newest_history = next(iter(loaded.values()))
     for seed in active(seeds):
         seed.diverged_at = newest_history.get("diverged", {}).get(str(seed.index))
         seed.records = loaded[seed.index][1]["records"] if seed.index in loaded else []
-    states = trainer.join([loaded[i][0] if i in loaded else like[i] for i in range(num_seeds)])
+    states = trainer.join([loaded[i][0] if i in loaded else like[i] for i in range(len(configs))])
     return states, int(newest_state.step)

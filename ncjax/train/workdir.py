@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from ncjax.errors import InputError
 from ncjax.files import write_atomically
-from ncjax.train.config import Config, default_workdir, has_fixed_data, identity, run_name
+from ncjax.train.config import Config, default_workdir, has_fixed_data, identity, run_name, settings_of_seeds
 from ncjax.train.description import Description, read_description, write_description
 from ncjax.train.hosts import is_lead_process
 
 _LOCK = ".lock"
-_SEEDS = "seeds.json"
+SEEDS = "seeds.json"
+"""File of a folder of several seeds, with their number."""
 
 
 class WorkdirConflict(InputError):
@@ -49,11 +50,9 @@ def find_workdir(config: Config, data_fingerprint: Callable[[], str], *, own_dat
       own_data: whether that is the caller's own benchmark.
     """
     default = default_workdir(config)
-    if default.exists() or not os.access(default.parent, os.R_OK | os.X_OK):
+    if default.exists():
         return default
-    for folder in sorted(default.parent.glob("*")):
-        if not folder.name.startswith(f"{run_name(config)}-"):
-            continue
+    for folder in _folders_beside(default, config):
         description = _description_of_same_run(folder, config)
         if description is not None and (
             not (own_data or may_have_other_data(description, config))
@@ -63,13 +62,38 @@ def find_workdir(config: Config, data_fingerprint: Callable[[], str], *, own_dat
     return default
 
 
+def _folders_beside(default: Path, config: Config) -> list[Path]:
+    """Lists the folders beside the default one that may hold the same run under another name."""
+    if not os.access(default.parent, os.R_OK | os.X_OK):
+        return []
+    return [folder for folder in sorted(default.parent.glob("*")) if folder.name.startswith(f"{run_name(config)}-")]
+
+
+def continued_from(config: Config) -> Iterator[str]:
+    """Yields `start_weights` of runs that have the settings of `config`, but for the weights, and are begun.
+
+    Args:
+      config: the settings, filled in, with `continue_from`.
+    """
+    folders = [config.workdir] if config.workdir is not None else _folders_beside(default_workdir(config), config)
+    for folder in folders:
+        with suppress(InputError, OSError):
+            folders_of_seeds = [folder / f"seed_{i}" for i in range(config.seeds)] if config.seeds > 1 else [folder]
+            begun = [read_description(seed).config for seed in folders_of_seeds]
+            start = ",".join(run.start_weights or "" for run in begun)
+            same = _description_of_same_run(folder, dataclasses.replace(config, start_weights=start))
+            seeds = settings_of_seeds(config)
+            if same and [run.continue_from for run in begun] == [seed.continue_from for seed in seeds]:
+                yield start
+
+
 def _description_of_same_run(folder: Path, config: Config) -> Description | None:
     """Reads the description of the run, or of its first seed, if it has these settings; otherwise None."""
     with suppress(InputError, OSError):
         if config.seeds > 1:
-            if _read_seeds(folder) != config.seeds:
+            if read_seeds(folder) != config.seeds:
                 return None
-            folder, config = folder / "seed_0", dataclasses.replace(config, seeds=1)
+            folder, config = folder / "seed_0", settings_of_seeds(config)[0]
         description = read_description(folder)
         if not description.differences(identity(config)):
             return description
@@ -123,9 +147,9 @@ def check_path(workdir: Path) -> None:
 
 
 def _check_free(workdir: Path) -> None:
-    if (workdir / _SEEDS).exists():
+    if (workdir / SEEDS).exists():
         raise WorkdirConflict(
-            f"{workdir} holds the runs of {_read_seeds(workdir)} seeds, not of one; choose another --workdir"
+            f"{workdir} holds the runs of {read_seeds(workdir)} seeds, not of one; choose another --workdir"
         )
     if workdir.is_dir() and any(path.suffix != ".partial" and path.name != _LOCK for path in workdir.iterdir()):
         raise WorkdirConflict(f"{workdir} is not empty and holds no run; choose another --workdir")
@@ -143,8 +167,13 @@ def _check_same(old: Description, identity: Mapping[str, Any], data: DataIdentit
             differences = ["other images or labels"]
         elif old.data.augmentation != data.augmentation:
             differences = [f"augmentation {old.data.augmentation!r} there, {data.augmentation!r} here"]
-    if differences:
-        raise WorkdirConflict(f"{workdir} holds another run ({'; '.join(differences)}); choose another --workdir")
+    if not differences:
+        return
+    advice = "choose another --workdir"
+    if {text.split()[0] for text in differences} <= {"epochs", "min_steps"}:
+        run = workdir.parent if (workdir.parent / SEEDS).exists() else workdir
+        advice += f", or to train that run longer, leave --workdir out and give --continue_from={run}"
+    raise WorkdirConflict(f"{workdir} holds another run ({'; '.join(differences)}); {advice}")
 
 
 def check_seeds(workdir: Path, seeds: int) -> None:
@@ -155,10 +184,10 @@ def check_seeds(workdir: Path, seeds: int) -> None:
     """
     if (workdir / "config.json").exists():
         raise WorkdirConflict(f"{workdir} holds a run of one seed, {seeds} were asked for; choose another --workdir")
-    if (workdir / _SEEDS).exists():
-        if _read_seeds(workdir) != seeds:
+    if (workdir / SEEDS).exists():
+        if read_seeds(workdir) != seeds:
             raise WorkdirConflict(
-                f"{workdir} holds the runs of {_read_seeds(workdir)} seeds, {seeds} were asked for; "
+                f"{workdir} holds the runs of {read_seeds(workdir)} seeds, {seeds} were asked for; "
                 "choose another --workdir"
             )
         return
@@ -175,16 +204,21 @@ def write_seeds(workdir: Path, seeds: int) -> None:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / _SEEDS, json.dumps({"seeds": seeds}) + "\n")
+        write_atomically(workdir / SEEDS, json.dumps({"seeds": seeds}) + "\n")
     except OSError as error:
         raise WorkdirConflict(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from None
 
 
-def _read_seeds(workdir: Path) -> int:
+def read_seeds(workdir: Path) -> int:
+    """Reads the number of seeds whose runs a folder holds.
+
+    Raises:
+      WorkdirConflict: if it cannot be read.
+    """
     try:
-        return int(json.loads((workdir / _SEEDS).read_text())["seeds"])
+        return int(json.loads((workdir / SEEDS).read_text())["seeds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorkdirConflict(f"{workdir / _SEEDS} cannot be read: {error}; choose another --workdir") from None
+        raise WorkdirConflict(f"{workdir / SEEDS} cannot be read: {error}; choose another --workdir") from None
 
 
 def check_space(workdir: Path, state_bytes: int, checkpoints: int) -> None:
