@@ -15,6 +15,8 @@ import numpy as np
 from ncjax.errors import InputError
 from ncjax.eval.intervals import COVERS
 from ncjax.files import expand, make_parent, write_atomically
+from ncjax.measures import spoken
+from ncjax.pairs import as_rgb, example_rows, hardest_pairs
 from ncjax.train.records import few_shot_keys
 
 if TYPE_CHECKING:
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from ncjax.collapse import Theory
-    from ncjax.eval import AccuracyCurve
+    from ncjax.collapse import Collapse, Theory
+    from ncjax.data import Split
+    from ncjax.eval import AccuracyCurve, EpisodeReport
     from ncjax.runs import Configuration
     from ncjax.train.measurement import Record
 
@@ -197,6 +200,33 @@ def plot_curves(curves: Sequence[AccuracyCurve], title: str = "") -> Figure:
     return figure
 
 
+def show_pair(split: Split, measured: Collapse | EpisodeReport, *, pairs: int = 3, images: int = 6) -> Figure:
+    """Shows images of the pairs of classes that are hardest to tell apart, beside their CDNV or confusion.
+
+    Args:
+      split: the images, in memory.
+      measured: result of `ncjax.collapse.measure` or `ncjax.eval.episodes` on these classes.
+      pairs: how many pairs, the hardest first.
+      images: how many images of each class.
+
+    Raises:
+      InputError: if `measured` is of other classes.
+    """
+    hardest = hardest_pairs(measured, split.class_names, pairs)
+    figure = new_figure(1.1 * (2 * images + 1), 1.5 * len(hardest))
+    grid = figure.subplots(len(hardest), 2 * images + 1, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, pair in zip(grid, hardest, strict=True):
+        names = split.class_names[pair.first], split.class_names[pair.second]
+        row[images].text(0.5, 0.5, pair.text.replace(" ", "\n", 1), ha="center", va="center", fontsize="small")
+        for label, name, places in zip(pair[:2], names, (row[:images], row[images + 1 :]), strict=True):
+            places[0].set_title(str(name), fontsize="small", loc="left", parse_math=False)
+            for axes, number in zip(places, example_rows(split.labels, label, images), strict=False):
+                axes.imshow(as_rgb(split.images[number]))
+    return figure
+
+
 def plot_theory(theory: Theory, measured: Sequence[float], title: str = "") -> Figure:
     """Plots bounds, prediction and measured NCC error against the number of shots.
 
@@ -275,9 +305,3 @@ def save(figure: Figure, path: str | Path) -> None:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.filename}: {error.strerror}") from None
     print(f"figure  {path}")
-
-
-def spoken(kind: str) -> str:
-    """Spells out the kind of episode in a record's key: "5w1s" as "5-way 1-shot"."""
-    ways, shots = kind.removesuffix("s").split("w")
-    return f"{ways}-way {shots}-shot"

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 TableFormat = Literal["text", "csv", "markdown", "latex"]
@@ -10,8 +11,45 @@ TableFormat = Literal["text", "csv", "markdown", "latex"]
 _LATEX = {
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "μ": r"$\mu$",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$\infty$", "–": "--",
     "−": "$-$", "≤": r"$\leq$", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text, with the words that belong to it.
+
+    Attributes:
+        header: A name for each column.
+        rows: Cells, as many in each row as there are names.
+        title: What the table is about.
+        notes: Sentences below it.
+        left: How many columns, counted from the first, hold names.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    notes: Sequence[str] = ()
+    left: int = 1
+
+    def format(self, style: TableFormat = "text") -> str:
+        """Formats the table as `format_table` does; title and notes are comments in CSV (#) and LaTeX (%)."""
+        if style == "text":
+            body = "\n".join(aligned([self.header, *self.rows], left=self.left)) + "\n"
+        else:
+            body = format_table(self.header, self.rows, style)
+        mark = {"csv": "# ", "latex": "% "}.get(style, "")
+        gap = "\n" if style == "markdown" else ""
+        title = [f"{mark}{self.title}\n{gap}"] if self.title else []
+        notes = [f"{gap}{mark}{note}\n" for note in self.notes]
+        return "".join([*title, body, *notes])
+
+
+def show(tables: Sequence[Table], style: TableFormat = "text") -> None:
+    """Prints tables with an empty line between them."""
+    print("\n".join(table.format(style) for table in tables), end="")
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: TableFormat = "text") -> str:

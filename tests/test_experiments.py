@@ -79,8 +79,8 @@ def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for words in (
-        "5-way 5-shot ncc:",
-        "intervals over classes",
+        "5-way 5-shot",
+        "95 %, as many new classes",
         "ridge(alpha=",
         "logistic(C=",
         "vacuous",
@@ -95,6 +95,8 @@ def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
     for figure in ("curves", "theory"):
         assert (folder / "run" / "figures" / f"{figure}.png").exists()
     arguments = ["--run=run", "--split=source_train", "--intervals", "--heads", "ncc", "--shots", "1", "--episodes=100"]
+    records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert written["collapse"]["cdnv"] == pytest.approx(records[-1]["target/cdnv"], rel=1e-6)  # of the same images
     other = typed("evaluate.py", *arguments, cwd=folder)
     assert other.returncode == 0, other.stderr
     of_split = json.loads((folder / "run" / "source_train.evaluation.json").read_text())
@@ -112,6 +114,20 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads((folder / "results" / "mine.json").read_text())
     assert written["collapse"]["k"] == 10
+    assert all(name.startswith("class ") for name in written["collapse"]["worst_pair"])
+    # numbers with their names, as a table that can be redirected
+    names = [f"tree {i}" for i in range(10)]
+    np.savez(folder / "numbered.npz", features=features, labels=np.repeat(np.arange(10), 20), class_names=names)
+    done = inside("evaluate.py", "--features=numbered.npz", *arguments[1:], "--format=csv", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "measure,these images"
+    assert lines[1] == f"CDNV ↓,{written['collapse']['cdnv']:.4g}"
+    assert "Worst pair: tree" in done.stdout or "hangs on one pair: tree" in done.stdout
+    again = json.loads((folder / "results" / "mine.json").read_text())
+    assert again["collapse"]["worst_pair"] == [
+        name.replace("class", "tree") for name in written["collapse"]["worst_pair"]
+    ]
     chance = written["episodes"][0]
     assert abs(chance["accuracy"] - 0.2) < 0.05
 

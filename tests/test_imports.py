@@ -21,7 +21,7 @@ OPTIONAL = (
 # Each room and those below it that it may import, beside the root modules; a module that is not named belongs to the
 # room of its folder. `collapse`, the array part of `eval`, `data` and `models` stand on the root modules alone.
 ROOT = (
-    "checks", "devices", "equal_by_value", "errors", "files", "interval", "keys", "lazy", "preprocessing",
+    "checks", "devices", "equal_by_value", "errors", "files", "interval", "keys", "lazy", "measures", "preprocessing",
     "progress", "standard_streams", "tables", "user_functions",
 )  # fmt: skip
 IMAGE_EPISODES = ("eval", "eval.few_shot", "eval.few_shot_classifier", "eval.fixed_batches", "eval.image_episodes")

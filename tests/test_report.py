@@ -22,6 +22,7 @@ import ncjax
 from ncjax import Classifier, encoders, models, runs
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
+from ncjax.plots import CONFIGURATION_COLORS
 from ncjax.train import Config
 
 report = pytest.importorskip("ncjax.report", reason="Bokeh is not installed", exc_type=ModuleNotFoundError)
@@ -112,18 +113,18 @@ def test_what_is_infinite_leaves_a_gap_and_what_is_missing_a_dash(both: list[run
     for record in records:
         del record["target/debiased_cdnv"]
     run = dataclasses.replace(both[0], records=records)
-    (line,) = (glyph for glyph in report.figures.plot_cdnv([run], ["run"]).renderers
+    (line,) = (glyph for glyph in report.figures.plot_cdnv([report.figures.Course(run, "run", "1")]).renderers
                if "target, new classes" in glyph.data_source.data["series"]
                and type(glyph.glyph).__name__ == "Line")  # fmt: skip
     np.testing.assert_array_equal(np.isnan(line.data_source.data["y"]), [False, True, False])
     assert line.data_source.data["debiased"] == ["–"] * 3
     summary = report.tables.summary([run, both[1]], ["a", "b"])
-    column = summary["header"].index("debiased, target")
-    assert summary["rows"][0][column] == "–"
+    column = list(summary.header).index("CDNV, debiased, target ↓")
+    assert summary.rows[0][column] == "–"
     seeds = report.tables.over_seeds([run, both[1]])
-    assert seeds["rows"][0][seeds["header"].index("debiased, target")] == "–"
+    assert seeds.rows[0][list(seeds.header).index("CDNV, debiased, target ↓")] == "–"
     infinite = dataclasses.replace(run, records=[*records[:2], records[2] | {"target/debiased_cdnv": None}])
-    assert report.tables.summary([infinite], ["a"])["rows"][0][column] == "∞"
+    assert report.tables.summary([infinite], ["a"]).rows[0][column] == "∞"
 
 
 def test_acronyms_keep_their_capitals(
@@ -141,13 +142,14 @@ def test_seeds_get_their_mean_and_t_interval(page: str, both: list[runs.Run]) ->
 
 
 def test_before_training_is_the_network_of_the_first_record(both: list[runs.Run], detail: "report.Detail") -> None:
-    # the record measures collapse on fewer images than the page: compared on the episodes instead
     first = both[0].records[0]
     params = ncjax.restore(both[0].folder)
     target = runs.open_benchmark(both[0].description).target
     again = feature_episodes(detail.before, target.labels, ways=5, shots=5, queries=7, episodes=50, seed=0)
     assert again.accuracy == pytest.approx(first["target/ncc/5w5s"], abs=1e-6)
     assert again.ci95 == pytest.approx(first["target/ncc/5w5s/ci95"], abs=1e-6)
+    # the page measures collapse on the images of the records
+    assert detail.collapse.cdnv == pytest.approx(both[0].records[-1]["target/cdnv"], rel=1e-5)
     np.testing.assert_allclose(detail.after, ncjax.features(params, target), rtol=1e-5, atol=1e-6)
 
 
@@ -228,11 +230,43 @@ def test_what_is_no_run_is_refused_in_a_line(folder: Path, tmp_path: Path) -> No
         runs.read(tmp_path / "bad")
 
 
+def test_configurations_have_a_color_and_data_sets_a_panel(both: list[runs.Run], folder: Path) -> None:
+    def changed(run: runs.Run, name: str, fingerprint: str = "", **settings: Any) -> runs.Run:
+        description = dataclasses.replace(run.description, settings={**run.description.settings, **settings})
+        if fingerprint:
+            data = dataclasses.replace(description.data, fingerprint=fingerprint)
+            description = dataclasses.replace(description, data=data)
+        return runs.Run(Path(name), description, run.records)
+
+    mixed = [changed(run, f"/r/mixup/{i}", mixup=0.2) for i, run in enumerate(both)]
+    other = changed(both[0], "/r/other", fingerprint="9-9-9-9")
+    courses = report.html_page.by_data([*both, *mixed, other], list("abcde"))
+    assert [[course.group for course in of_data] for of_data in courses.values()] == [
+        ["mixup=0.0", "mixup=0.0", "mixup=0.2", "mixup=0.2"],
+        ["mixup=0.0"],
+    ]
+    (first, second), colors = courses.values(), CONFIGURATION_COLORS
+    assert [course.color for course in first] == [colors[0], colors[0], colors[1], colors[1]]
+    assert second[0].color == colors[0]
+    # means over seeds are of one configuration on one data set
+    seeds = report.tables.over_seeds([*both, *mixed, other])
+    assert [row[0] for row in seeds.rows] == ["mixup=0.0", "mixup=0.2"]
+    assert [row[2] for row in seeds.rows] == ["1, 2", "3, 4"]
+    text = report.page([*both, *mixed, other], None)
+    assert "mixup=0.2" in text
+    assert text.count("Few-shot accuracy ↑ on target classes") == 2
+    assert "class-distance normalized variance" in text  # the legend
+
+
 def test_the_command_writes_the_page_or_says_a_line(folder: Path) -> None:
     done = inside("report.py", "runs", "--out=made/page.html", "--detail=0", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("report  made/page.html  (2 runs, ")
     assert (folder / "made" / "page.html").read_text().startswith("<!doctype html>")
+    printed = inside("report.py", "runs", "--out=made/page.html", "--detail=0", "--format=csv", cwd=folder)
+    assert printed.stdout.splitlines()[0] == "# results"
+    assert printed.stdout.splitlines()[1].startswith(",run,data set")
+    assert "report  made/page.html" in printed.stderr
     (folder / "begun").mkdir()
     shutil.copy(folder / "runs" / "seed_0" / "config.json", folder / "begun")
     done = inside("report.py", "runs", "begun", "--out=made/page.html", "--detail=0", cwd=folder)

@@ -10,6 +10,7 @@ import numpy as np
 
 from common.sweep import Figures, Outcome
 from ncjax import plots
+from ncjax.measures import spoken
 from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS, log_axis, plain_axes
 from ncjax.statistics import Mean
 from ncjax.tables import aligned
@@ -84,8 +85,7 @@ def few_shot(record: Record) -> list[tuple[str, str, str]]:
     """Returns key, name and colour of each few-shot accuracy of the nearest class centre in a record."""
     keys = [key for key in few_shot_keys(record) if key.startswith("target/ncc/")]
     return [
-        (key, plots.spoken(key.removeprefix("target/ncc/")), SHOT_COLORS[i % len(SHOT_COLORS)])
-        for i, key in enumerate(keys)
+        (key, spoken(key.removeprefix("target/ncc/")), SHOT_COLORS[i % len(SHOT_COLORS)]) for i, key in enumerate(keys)
     ]
 
 

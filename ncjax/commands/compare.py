@@ -20,8 +20,9 @@ import tyro
 from ncjax import cli, plots
 from ncjax.errors import InputError
 from ncjax.files import json_text
+from ncjax.measures import of_key
 from ncjax.runs import Comparison, Difference, Run, comparison, find, open_benchmark, read
-from ncjax.tables import TableFormat, format_table
+from ncjax.tables import Table, TableFormat, show
 
 HEADER = ("measure", "better", "baseline", "other", "change", "95 % interval", "verdict")
 
@@ -52,11 +53,11 @@ class Options:
 
 def value_text(difference: Difference, value: float) -> str:
     """Formats a value of a measure: shares in percent."""
-    return f"{100 * value:.2f} %" if _is_share(difference) else f"{value:.4g}"
+    return of_key(difference.measure).number(value)
 
 
 def _is_share(difference: Difference) -> bool:
-    return not difference.ratio and not difference.lower_is_better
+    return of_key(difference.measure).is_share
 
 
 def _change(difference: Difference) -> tuple[str, str]:
@@ -74,11 +75,11 @@ def _change(difference: Difference) -> tuple[str, str]:
     return shown(difference.estimate), f"{shown(difference.low)} to {shown(difference.high)}"
 
 
-def table(compared: Comparison, style: TableFormat) -> str:
-    """Formats a comparison as a table, a row for each measure."""
+def table(compared: Comparison) -> Table:
+    """Tabulates a comparison, a row for each measure."""
     rows = [
         (
-            difference.measure,
+            of_key(difference.measure).name,
             "lower" if difference.lower_is_better else "higher",
             value_text(difference, difference.baseline),
             value_text(difference, difference.other),
@@ -87,7 +88,7 @@ def table(compared: Comparison, style: TableFormat) -> str:
         )
         for difference in compared.differences
     ]
-    return format_table(HEADER, rows, style)
+    return Table(HEADER, rows, heading(compared))
 
 
 def heading(compared: Comparison) -> str:
@@ -96,8 +97,8 @@ def heading(compared: Comparison) -> str:
     how = f"paired by {pairs} seeds" if pairs else "not paired"
     runs = f"{len(compared.baseline.runs)} and {len(compared.other.runs)} runs"
     return (
-        f"{compared.other.name}\n  beside the baseline {compared.baseline.name}\n"
-        f"  target data: {compared.other.data}; {runs}, {how}; intervals cover {comparison.COVERS}"
+        f"{compared.other.name} beside the baseline {compared.baseline.name}; target data: {compared.other.data}; "
+        f"{runs}, {how}; intervals cover {comparison.COVERS}"
     )
 
 
@@ -110,10 +111,7 @@ def run(options: Options) -> None:
     cli.check_out(options.out, options.figure)
     runs = [read(folder) for folder in find(*options.runs)]
     comparisons = comparison.compare(runs, baseline=options.baseline, all_measures=options.all_measures)
-    for compared in comparisons:
-        if options.format == "text":
-            print(heading(compared))
-        print(table(compared, options.format))
+    show([table(compared) for compared in comparisons], options.format)
     paired = _episodes(comparisons, options) if options.episodes else []
     if options.out is not None:
         cli.write(

@@ -21,6 +21,7 @@ import tyro
 import ncjax
 from ncjax import cli, runs
 from ncjax.errors import InputError
+from ncjax.tables import TableFormat, show
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Options:
     """Folder of that run's data, if it has moved; or of the images for --encoder."""
     episodes: int = 2000
     """Few-shot episodes for each point of accuracy against shots."""
+    format: TableFormat | None = None
+    """Prints the tables of the page too, in this format; each table of the page has a button that saves it as CSV."""
 
 
 def write(options: Options) -> None:
@@ -69,7 +72,9 @@ def write(options: Options) -> None:
         except InputError as error:
             missing = f"The panels of target classes are missing, since they need the run's data and weights: {error}"
             print(missing, file=sys.stderr)
-    _write_page(options.out, report.page(measured, detail, missing=missing), "1 run" if count == 1 else f"{count} runs")
+    if options.format is not None:
+        show(report.tables.of_page(measured, detail), options.format)
+    _write_page(options, report.page(measured, detail, missing=missing), "1 run" if count == 1 else f"{count} runs")
 
 
 def write_encoder(options: Options) -> None:
@@ -89,7 +94,9 @@ def write_encoder(options: Options) -> None:
     params = ncjax.encoders.load(options.encoder, image_size=options.image_size)
     name = f"{params.network.name} on {options.dataset}"
     detail = report.examine_encoder(params, target, name=name, episodes=options.episodes)
-    _write_page(options.out, report.page([], detail), name)
+    if options.format is not None:
+        show(report.tables.of_page([], detail), options.format)
+    _write_page(options, report.page([], detail), name)
 
 
 def _import_report() -> Any:
@@ -102,9 +109,11 @@ def _import_report() -> Any:
     return report
 
 
-def _write_page(out: Path, text: str, subject: str) -> None:
-    cli.write(out, text)
-    print(f"report  {out}  ({subject}, {len(text.encode('utf-8', 'surrogateescape')) / 1e6:.1f} MB)")
+def _write_page(options: Options, text: str, subject: str) -> None:
+    cli.write(options.out, text)
+    size = len(text.encode("utf-8", "surrogateescape")) / 1e6
+    out = sys.stdout if options.format is None else sys.stderr  # so that the tables alone can be redirected
+    print(f"report  {options.out}  ({subject}, {size:.1f} MB)", file=out)
 
 
 def read_measured(paths: tuple[Path, ...]) -> list[runs.Run]:

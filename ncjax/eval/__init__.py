@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ncjax.eval import heads
     from ncjax.eval.array_episodes import feature_episodes
     from ncjax.eval.curves import AccuracyCurve, feature_curve
-    from ncjax.eval.episode_report import EpisodeReport, EpisodeSettings, PairedDifference
+    from ncjax.eval.episode_report import EpisodeReport, EpisodeSettings, PairedDifference, confusion_rates
     from ncjax.eval.few_shot import fit
     from ncjax.eval.few_shot_classifier import FewShotClassifier
     from ncjax.eval.image_episodes import curve, episodes, tune
@@ -29,6 +29,7 @@ __all__ = [
     "LeaveOneOut",
     "PairedDifference",
     "Predictions",
+    "confusion_rates",
     "curve",
     "episodes",
     "feature_curve",
@@ -50,6 +51,7 @@ _HOMES = {
     "LeaveOneOut": "ncjax.eval.predictions",
     "PairedDifference": "ncjax.eval.episode_report",
     "Predictions": "ncjax.eval.predictions",
+    "confusion_rates": "ncjax.eval.episode_report",
     "curve": "ncjax.eval.image_episodes",
     "episodes": "ncjax.eval.image_episodes",
     "feature_curve": "ncjax.eval.curves",

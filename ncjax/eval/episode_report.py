@@ -180,3 +180,21 @@ class EpisodeReport(EqualByValue):
             episodes=len(difference),
             target_interval=target,
         )
+
+
+def confusion_rates(report: EpisodeReport) -> np.ndarray:
+    """Computes confusion between pairs of classes, in percent.
+
+    Returns:
+      [k, k]: of the queries of class i in episodes that also hold class j, the share classified as j. The diagonal is
+      the share classified correctly. NaN for two classes that share no episode.
+    """
+    k = len(report.class_names)
+    held = np.zeros((len(report.classes), k), np.float64)
+    np.put_along_axis(held, report.classes, 1.0, axis=1)
+    together = held.T @ held
+    # ways are balanced, and every query is classified as some way: a row of counts sums to the class's queries
+    drawn = np.diag(together)
+    queries = np.divide(report.confusion.sum(1), drawn, out=np.zeros(k), where=drawn > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * report.confusion / (together * queries[:, None])

@@ -4,9 +4,9 @@
 Needs Bokeh, which the extra `report` installs: `pip install -e ".[report]"`.
 """
 
+from ncjax.eval import confusion_rates
 from ncjax.report.detail import (
     Detail,
-    confusion_rates,
     examine,
     examine_encoder,
     examine_split,

@@ -15,6 +15,7 @@ from ncjax.models import Network
 from ncjax.runs import Run, open_benchmark
 from ncjax.train import restore
 from ncjax.train.continuation import starting_variables
+from ncjax.train.measurement import rows_per_class
 
 HEADS = ("ncc", "ridge")
 """Heads of the panel of accuracy against shots."""
@@ -37,7 +38,9 @@ class Detail:
       before: features [n, d] of the network before the first step; None for an encoder, and where a continued run's
         first weights are gone.
       after: features [n, d] at the newest checkpoint, or of the encoder.
-      collapse: measures of `after`.
+      collapse: measures of `after`, for a run on the images of its records.
+      images: the images [n, h, w, c] of the rows.
+      rows: the rows of `after` on which collapse is measured.
       curves: accuracy against shots, by head.
       confused: report of the ncc head at the largest number of shots up to 5.
     """
@@ -50,6 +53,8 @@ class Detail:
     collapse: collapse.Collapse
     curves: dict[str, AccuracyCurve]
     confused: EpisodeReport
+    images: np.ndarray
+    rows: np.ndarray
     name: str = ""
 
     def shown_classes(self) -> np.ndarray:
@@ -106,12 +111,16 @@ def examine(run: Run, *, data_dir: str | None = None, episodes: int = 2000) -> D
 
 def examine_split(run: Run, params: Classifier, target: Split, *, episodes: int = 2000) -> Detail:
     """Computes the panels of one run from a classifier and target images that are loaded already."""
-    detail = examine_encoder(params, target, name="", episodes=episodes)
+    detail = examine_encoder(
+        params, target, name="", episodes=episodes, per_class=run.description.data.measured_per_class
+    )
     start = initial(params, run)
     return dataclasses.replace(detail, run=run, before=None if start is None else features(start, target))
 
 
-def examine_encoder(params: Classifier, target: Split, *, name: str, episodes: int = 2000) -> Detail:
+def examine_encoder(
+    params: Classifier, target: Split, *, name: str, episodes: int = 2000, per_class: int | None = None
+) -> Detail:
     """Computes the panels of any classifier or encoder.
 
     Args:
@@ -119,10 +128,14 @@ def examine_encoder(params: Classifier, target: Split, *, name: str, episodes: i
       target: the images and classes to show.
       name: title of the page.
       episodes: few-shot episodes for each head and number of shots.
+      per_class: images a class on which collapse is measured, as runs choose them; by default all.
     """
     after = features(params, target)
     fewest = int(np.bincount(target.labels).min())
     queries = max(1, min(15, fewest // 2))
+    rows = np.arange(len(after))
+    if per_class is not None:
+        rows = rows_per_class(target.labels, target.num_classes, min(per_class, fewest))
     curves = {
         head: feature_curve(
             after,
@@ -143,28 +156,12 @@ def examine_encoder(params: Classifier, target: Split, *, name: str, episodes: i
         labels=target.labels,
         before=None,
         after=after,
-        collapse=collapse.measure(after, target.labels, num_classes=target.num_classes),
+        collapse=collapse.measure(after[rows], target.labels[rows], num_classes=target.num_classes),
+        images=target.images,
+        rows=rows,
         curves=curves,
         confused=[report for report in curves["ncc"].reports if report.settings.shots <= 5][-1],
     )
-
-
-def confusion_rates(report: EpisodeReport) -> np.ndarray:
-    """Computes confusion between pairs of classes, in percent.
-
-    Returns:
-      [k, k]: of the queries of class i in episodes that also hold class j, the share classified as j. The diagonal is
-      the share classified correctly. NaN for two classes that share no episode.
-    """
-    k = len(report.class_names)
-    held = np.zeros((len(report.classes), k), np.float64)
-    np.put_along_axis(held, report.classes, 1.0, axis=1)
-    together = held.T @ held
-    # ways are balanced, and every query is classified as some way: a row of counts sums to the class's queries
-    drawn = np.diag(together)
-    queries = np.divide(report.confusion.sum(1), drawn, out=np.zeros(k), where=drawn > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 100 * report.confusion / (together * queries[:, None])
 
 
 def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS, spoken
+from ncjax.measures import spoken
+from ncjax.plots import SET_COLORS, SETS, SHOT_COLORS
 from ncjax.report.tables import entry
 from ncjax.runs import Run
 from ncjax.train.records import few_shot_keys
 
 HEAD_MARKERS = ("circle", "square")
 _SET_MARKERS = {"source_train": "circle", "source_test": "square", "target": "triangle"}
+_SET_DASHES = {"source_train": "dotted", "source_test": "dashed", "target": "solid"}
+"""Where colors are those of configurations."""
 
 
 def new_figure(**options: Any) -> figure:
@@ -79,22 +83,47 @@ def plain_numbers() -> CustomJSTickFormatter:
     return CustomJSTickFormatter(code="return String(Number(tick.toPrecision(3)))")
 
 
-def plot_cdnv(runs: Sequence[Run], names: Sequence[str]) -> figure:
+@dataclass(frozen=True)
+class Course:
+    """A run in a figure.
+
+    Attributes:
+      run: the run.
+      name: its name, in tooltips.
+      group: its name in the legend, which several runs may share.
+      color: the group's color; None where colors tell the series apart.
+    """
+
+    run: Run
+    name: str
+    group: str
+    color: str | None = None
+
+
+def plot_cdnv(courses: Sequence[Course]) -> figure:
     """Plots CDNV of the three sets of each run, on a logarithmic axis."""
+    runs = [course.run for course in courses]
     series = {
-        f"{name}/cdnv": {"label": label, "color": SET_COLORS[name], "marker": _SET_MARKERS[name], "dash": "solid"}
+        f"{name}/cdnv": {
+            "label": label,
+            "color": SET_COLORS[name],
+            "marker": _SET_MARKERS[name],
+            "dash": "solid",
+            "dash_of_group": _SET_DASHES[name],
+        }
         for name, label in SETS.items()
         if any(f"{name}/cdnv" in run.records[-1] for run in runs)
     }
-    plot = _plot_series(runs, names, series, percent=False, y_axis_type="log", y_axis_label="CDNV")
+    plot = _plot_series(courses, series, percent=False, y_axis_type="log", y_axis_label="CDNV")
     values = [float(v) for run in runs for key in series if (v := run.records[-1].get(key) or run.records[0].get(key))]
     plot.yaxis.ticker = FixedTicker(ticks=ticks_1_2_5(min(values, default=1.0) / 10, max(values, default=1.0) * 100))
     plot.yaxis.formatter = plain_numbers()
     return plot
 
 
-def plot_accuracy(runs: Sequence[Run], names: Sequence[str]) -> figure:
+def plot_accuracy(courses: Sequence[Course]) -> figure:
     """Plots few-shot accuracy of each run, head and kind of episode."""
+    runs = [course.run for course in courses]
     keys = list(dict.fromkeys(key for run in runs for key in few_shot_keys(run.records[-1])))
     kinds = list(dict.fromkeys(key.split("/")[2] for key in keys))
     heads = list(dict.fromkeys(key.split("/")[1] for key in keys))
@@ -107,36 +136,41 @@ def plot_accuracy(runs: Sequence[Run], names: Sequence[str]) -> figure:
             "color": SHOT_COLORS[kinds.index(kind) % len(SHOT_COLORS)],
             "marker": HEAD_MARKERS[number % len(HEAD_MARKERS)],
             "dash": "solid" if number == 0 else "dashed",
+            "dash_of_group": ("solid", "dashed", "dotted", "dotdash")[(2 * number + kinds.index(kind)) % 4],
         }
-    return _plot_series(runs, names, series, percent=True, y_axis_label="few-shot accuracy (%)")
+    return _plot_series(courses, series, percent=True, y_axis_label="few-shot accuracy (%)")
 
 
 def _plot_series(
-    runs: Sequence[Run], names: Sequence[str], series: dict[str, dict[str, Any]], *, percent: bool, **options: Any
+    courses: Sequence[Course], series: dict[str, dict[str, Any]], *, percent: bool, **options: Any
 ) -> figure:
-    """Plots a line for each run and series; a click in a legend hides a series, or fades a run."""
-    plot = new_figure(height=360 + (24 * -(-len(runs) // 7) if len(runs) > 1 else 0), **options)
-    unit = _epoch_axis(plot, runs)
+    """Plots a line for each run and series; a click in a legend hides a series, or fades a group."""
+    groups = list(dict.fromkeys(course.group for course in courses))
+    columns = 7 if max(map(len, groups)) < 5 else 1
+    plot = new_figure(height=360 + (24 * -(-len(groups) // columns) if len(groups) > 1 else 0), **options)
+    unit = _epoch_axis(plot, [course.run for course in courses])
     by_series: dict[str, list[GlyphRenderer]] = {key: [] for key in series}
-    by_run: list[list[GlyphRenderer]] = [[] for _ in runs]
+    by_group: dict[str, list[GlyphRenderer]] = {group: [] for group in groups}
     dots: list[GlyphRenderer] = []
-    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
+    for course in courses:
         for key, style in series.items():
-            source = _series_source(run, name, key, style["label"], unit, 100.0 if percent else 1.0)
-            paint = {"color": style["color"], "muted_color": style["color"], "muted_alpha": 0.06}
-            lines = [plot.line("x", "y", source=source, line_width=1.6, line_dash=style["dash"], **paint)]
+            source = _series_source(course, key, style["label"], unit, 100.0 if percent else 1.0)
+            color = course.color or style["color"]
+            paint = {"color": color, "muted_color": color, "muted_alpha": 0.06}
+            dash = style["dash"] if course.color is None else style["dash_of_group"]
+            lines = [plot.line("x", "y", source=source, line_width=1.6, line_dash=dash, **paint)]
             if percent:
                 lines.append(plot.segment("x", "low", "x", "high", source=source, line_width=1.2, **paint))
             dot = plot.scatter("x", "y", source=source, size=6, marker=style["marker"], **paint)
             dots.append(dot)
             by_series[key] += [*lines, dot]
-            by_run[number] += [*lines, dot]
+            by_group[course.group] += [*lines, dot]
     items = [LegendItem(label=series[key]["label"], renderers=renderers) for key, renderers in by_series.items()]
     add_legend(plot, items, "hide", ncols=1 if len(series) < 4 else 2)
-    if len(runs) > 1:
-        numbered = [LegendItem(label=str(i), renderers=renderers) for i, renderers in enumerate(by_run, 1)]
-        title = "runs, by number: click to fade"
-        add_legend(plot, numbered, "mute", ncols=min(len(runs), 7), title=title, glyph_width=8)
+    if len(groups) > 1:
+        items = [LegendItem(label=group, renderers=renderers) for group, renderers in by_group.items()]
+        title = "runs, by number: click to fade" if courses[0].color is None else "configurations: click to fade"
+        add_legend(plot, items, "mute", ncols=min(len(groups), columns), title=title, glyph_width=8)
     tooltips = [("", "@run"), ("", "@series"), ("epoch, step", "@epoch{0.[00]}, @step")]
     if percent:
         tooltips.append(("accuracy", "@y{0.00} ± @half{0.00} %"))
@@ -146,8 +180,8 @@ def _plot_series(
     return plot
 
 
-def _series_source(run: Run, name: str, key: str, label: str, unit: float, scale: float) -> ColumnDataSource:
-    records = [record for record in run.records if key in record]
+def _series_source(course: Course, key: str, label: str, unit: float, scale: float) -> ColumnDataSource:
+    records = [record for record in course.run.records if key in record]
     # null stands for infinity, which has no place on the axis: NaN leaves a gap, where a line would bridge it
     value = scale * np.array([math.nan if (v := record[key]) is None else float(v) for record in records])
     half = scale * np.array([float(record.get(f"{key}/ci95") or 0) for record in records])
@@ -162,7 +196,7 @@ def _series_source(run: Run, name: str, key: str, label: str, unit: float, scale
             "epoch": epoch,
             "step": [int(record["step"] or 0) for record in records],
             "debiased": [entry(record, key.replace("/cdnv", "/debiased_cdnv")) for record in records],
-            "run": [name] * len(records),
+            "run": [course.name] * len(records),
             "series": [label] * len(records),
         }
     )

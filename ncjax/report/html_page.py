@@ -1,15 +1,19 @@
 """Makes the page of figures and tables."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from bokeh.embed import components
 from bokeh.resources import Resources
 
 from ncjax.errors import InputError
 from ncjax.eval import COVERS
+from ncjax.measures import ARROWS
+from ncjax.plots import CONFIGURATION_COLORS
 from ncjax.report import figures, panels, tables
 from ncjax.report.detail import Detail
 from ncjax.runs import Run
+from ncjax.runs.comparison import names_and_data
 from ncjax.templates import render
 
 
@@ -31,7 +35,10 @@ def page(runs: Sequence[Run], detail: Detail | None, *, missing: str = "") -> st
     focus_name = "" if detail is None else detail.name
     if focus is not None:
         focus_name = names[runs.index(focus)]
-    plots = {"cdnv": figures.plot_cdnv(runs, names), "accuracy": figures.plot_accuracy(runs, names)} if runs else {}
+    courses = by_data(runs, names)
+    plots: dict[str, Any] = {}
+    for number, of_data in enumerate(courses.values()):
+        plots |= {f"cdnv_{number}": figures.plot_cdnv(of_data), f"accuracy_{number}": figures.plot_accuracy(of_data)}
     if detail is not None:
         plots |= panels.plot_panels(detail)
     script, divs = components(plots)
@@ -44,6 +51,8 @@ def page(runs: Sequence[Run], detail: Detail | None, *, missing: str = "") -> st
         title=_title(runs) or focus_name,
         summary=tables.summary(runs, names) if runs else None,
         seeds=tables.over_seeds(runs),
+        cautions=tables.cautions_of(runs, names),
+        courses=list(courses),
         course=tables.measures(focus) if focus is not None else None,
         course_name=focus_name,
         detail=tables.captions(detail, focus_name) if detail is not None else None,
@@ -52,7 +61,24 @@ def page(runs: Sequence[Run], detail: Detail | None, *, missing: str = "") -> st
         settings=settings,
         differing=differing,
         names=names,
+        arrows=ARROWS,
+        legend=tables.legend(),
     )
+
+
+def by_data(runs: Sequence[Run], names: Sequence[str]) -> dict[str, list[figures.Course]]:
+    """Groups runs by their target data, each in the color of its configuration if there are several."""
+    named = names_and_data(runs)
+    configurations = list(dict.fromkeys(name for name, _ in named))
+    courses: dict[str, list[figures.Course]] = {}
+    for number, (run, name, (configuration, data)) in enumerate(zip(runs, names, named, strict=True)):
+        if len(configurations) == 1:
+            course = figures.Course(run, name, str(number + 1))
+        else:
+            color = CONFIGURATION_COLORS[configurations.index(configuration) % len(CONFIGURATION_COLORS)]
+            course = figures.Course(run, f"{configuration}; {name}", configuration, color)
+        courses.setdefault(data, []).append(course)
+    return courses
 
 
 def _title(runs: Sequence[Run]) -> str:

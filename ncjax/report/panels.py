@@ -18,15 +18,17 @@ from bokeh.models import (
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
-from ncjax.eval import COVERS
+from ncjax.eval import COVERS, confusion_rates
+from ncjax.pairs import as_rgb, example_rows, hardest_pairs
 from ncjax.plots import SHOT_COLORS
-from ncjax.report.detail import Detail, confusion_rates, principal_components
+from ncjax.report.detail import Detail, principal_components
 from ncjax.report.figures import HEAD_MARKERS, add_legend, new_figure, plain_numbers, ticks_1_2_5
 from ncjax.report.tables import format_number
 
 _CLASS_COLORS = (  # Okabe and Ito's palette without its yellow
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
 )  # fmt: skip
+_SHOWN_PAIRS, _SHOWN_IMAGES, _THUMBNAIL = 3, 5, 48
 _CLASS_MARKERS = ("circle", "triangle", "square")
 
 
@@ -35,6 +37,7 @@ def plot_panels(detail: Detail) -> dict[str, figure]:
     before = {} if detail.before is None else {"before": _plot_projection(detail, detail.before)}
     return before | {
         "matrix": _plot_pairs(detail),
+        "hardest": _plot_hardest(detail),
         "after": _plot_projection(detail, detail.after),
         "confusion": _plot_confusion(detail),
         "shots": _plot_shots(detail),
@@ -51,6 +54,31 @@ def _plot_pairs(detail: Detail) -> figure:
     )
     tooltips = [("", "@row and @column"), ("CDNV", "@text")]
     return _plot_matrix(pairs, _class_names(detail), mapper, tooltips, (None, None))
+
+
+def _plot_hardest(detail: Detail) -> figure:
+    """Shows images of the pairs of classes with the largest CDNV."""
+    pairs = hardest_pairs(detail.collapse, detail.class_names, _SHOWN_PAIRS)
+    width, height = 2 * _SHOWN_IMAGES + 0.5, 1.35 * len(pairs)
+    plot = new_figure(
+        x_range=Range1d(0, width), y_range=Range1d(0, height), height=None, aspect_ratio=width / height, tools="",
+        toolbar_location=None,
+    )  # fmt: skip
+    plot.grid.visible = plot.axis.visible = False
+    for row, pair in enumerate(pairs):
+        bottom = height - 1.35 * (row + 1)
+        for side, label in enumerate(pair[:2]):
+            left = side * (_SHOWN_IMAGES + 0.5)
+            text = detail.class_names[label] + (f"; {pair.text} with {detail.class_names[pair.second]}" * (side == 0))
+            plot.text([left], [bottom + 1.03], text=[text], text_font_size="12px", text_color="#222222")
+            for place, number in enumerate(example_rows(detail.labels, label, _SHOWN_IMAGES)):
+                image = detail.images[number]
+                step = -(-max(image.shape[:2]) // _THUMBNAIL)  # keeps the page small
+                small = as_rgb(image[::step, ::step])[::-1]  # Bokeh's first row is the lowest
+                pixels = np.dstack([small, np.full(small.shape[:2], 255, np.uint8)])
+                packed = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
+                plot.image_rgba([packed], x=left + place, y=bottom, dw=0.96, dh=0.96)
+    return plot
 
 
 def _plot_confusion(detail: Detail) -> figure:

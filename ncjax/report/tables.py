@@ -1,48 +1,27 @@
 """Tables of the report: a header and rows of text, as the template `table` shows them."""
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from ncjax.eval import COVERS
+from ncjax.measures import FEW_SHOT_MEANING, LEGEND, MEASURES, cautions, of_key
 from ncjax.plots import SETS
 from ncjax.report.detail import Detail
-from ncjax.runs import Run
+from ncjax.runs import Run, configurations
 from ncjax.runs import number as to_float
+from ncjax.runs.comparison import names_and_data
 from ncjax.statistics import Mean
+from ncjax.tables import Table
 from ncjax.train.measurement import Record
 from ncjax.train.records import few_shot_keys
 
-_MEASURES = {
-    "cdnv": "CDNV",
-    "cdnv_median": "CDNV, median pair",
-    "debiased_cdnv": "CDNV, debiased",
-    "debiased_cdnv/unresolved_pairs": "pairs too near to tell apart",
-    "directional_cdnv": "CDNV, directional",
-    "nc1": "NC1",
-    "nc1_quotient": "NC1, quotient of traces",
-    "nc2_equinorm": "NC2, equinorm",
-    "nc2_equiangular": "NC2, equiangular",
-    "nc3": "NC3",
-    "nc4": "NC4",
-    "ncc_accuracy": "nearest class mean, accuracy (each image in its own)",
-    "accuracy": "classifier, accuracy",
-}
 _CDNV_KEYS = (*(f"{name}/cdnv" for name in SETS), "target/debiased_cdnv")
-_CDNV_HEADER = (*(f"CDNV {name.replace('_', '-')}" for name in SETS), "debiased, target")
-
-
-class Table(TypedDict):
-    """A table as text.
-
-    Attributes:
-      header: names of the columns.
-      rows: cells, as many in each row as there are columns.
-    """
-
-    header: list[str]
-    rows: list[list[str]]
+_CDNV_HEADER = tuple(f"{of_key(key).name} ↓" for key in _CDNV_KEYS)
+_RECORDED = (
+    "cdnv", "cdnv_median", "debiased_cdnv", "debiased_cdnv/unresolved_pairs", "directional_cdnv", "nc1", "nc1_quotient",
+    "nc2_equinorm", "nc2_equiangular", "nc3", "nc4", "ncc_accuracy", "accuracy",
+)  # fmt: skip
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -65,70 +44,96 @@ def format_number(value: Any) -> str:
     return "∞" if math.isinf(value) else f"{value:.4g}"
 
 
-def entry(record: Record, key: str) -> str:
+def entry(record: Record, key: str, *, percent: bool = False) -> str:
     """Formats a record's value; a dash where nothing was measured."""
-    return format_number(record[key]) if key in record else "–"
+    if key not in record:
+        return "–"
+    value = record[key]
+    return f"{100 * value:.2f}" if percent and value is not None else format_number(value)
 
 
 def summary(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """Tabulates the last record of each run."""
     keys = _all_few_shot_keys(runs)
-    header = [
-        "",
-        "run",
-        "data set",
-        "network",
-        "source classes",
-        "seed",
-        "epochs",
-        *_CDNV_HEADER,
-        *_few_shot_header(keys),
-    ]
+    configurations = [name for name, _ in names_and_data(runs)]
+    several = len(set(configurations)) > 1
+    header = ["", "run", *["configuration"][: 1 if several else 0], "data set", "network", "source classes", "seed"]
+    header += ["epochs", "images a class", *_CDNV_HEADER, *_few_shot_header(keys)]
     rows = []
-    for number, (run, name) in enumerate(zip(runs, names, strict=True), 1):
-        last, config = run.records[-1], run.description.settings
+    for number, (run, name, configuration) in enumerate(zip(runs, names, configurations, strict=True), 1):
+        last, config, data = run.records[-1], run.description.settings, run.description.data
         epochs = f"{last['epoch'] or 0:.4g}" + ("" if run.finished else " (unfinished)")
-        row = [str(number), name, config["dataset"], config["network"]]
-        row += [str(run.description.data.num_source_classes), str(config["seed"]), epochs]
+        row = [str(number), name, *[configuration][: 1 if several else 0], config["dataset"], config["network"]]
+        row += [str(data.num_source_classes), str(config["seed"]), epochs, str(data.measured_per_class or "–")]
         row += [entry(last, key) for key in _CDNV_KEYS]
         row += [_percent(last[key], last[f"{key}/ci95"]) if key in last else "–" for key in keys]
         rows.append(row)
-    return {"header": header, "rows": rows}
+    return Table(header, rows, "results", left=2)
 
 
 def over_seeds(runs: Sequence[Run]) -> Table | None:
-    """Averages runs that differ only in their seed; of copies of a run the first counts.
+    """Averages finished runs that differ only in their seed; of copies of a run the first counts.
 
     Returns:
       None if no two runs differ only in their seed.
     """
-    groups: dict[str, dict[int, int]] = {}
-    for number, run in enumerate(runs):
-        identity = {key: value for key, value in run.description.identity.items() if key != "seed"}
-        training = [identity, run.description.data.fingerprint, run.records[-1]["step"]]
-        by_seed = groups.setdefault(json.dumps(training, sort_keys=True), {})
-        by_seed.setdefault(run.description.settings["seed"], number)
+    numbers = {run.folder: str(number) for number, run in enumerate(runs, 1)}
     keys = _all_few_shot_keys(runs)
     rows = []
-    for group in groups.values():
-        numbers = list(group.values())
-        if len(numbers) > 1:
-            records = [runs[i].records[-1] for i in numbers]
+    for configuration in configurations([run for run in runs if run.finished], drop_copies=True):
+        if len(configuration.runs) > 1:
+            records = [run.records[-1] for run in configuration.runs]
+            which = ", ".join(numbers[run.folder] for run in configuration.runs)
             means = [_mean(records, key) for key in (*_CDNV_KEYS, *keys)]
-            rows.append([", ".join(str(i + 1) for i in numbers), *means])
-    return {"header": ["runs", *_CDNV_HEADER, *_few_shot_header(keys)], "rows": rows} if rows else None
+            rows.append([configuration.name, configuration.data, which, *means])
+    header = ["configuration", "target data", "runs", *_CDNV_HEADER, *_few_shot_header(keys)]
+    return Table(header, rows, "means over seeds", left=3) if rows else None
 
 
 def measures(run: Run) -> Table:
     """Tabulates every measure of collapse at the last record, a column for each set."""
     last = run.records[-1]
     sets = [name for name in SETS if f"{name}/cdnv" in last]
-    rows = [
-        [label] + [entry(last, f"{name}/{key}") for name in sets]
-        for key, label in _MEASURES.items()
-        if any(f"{name}/{key}" in last for name in sets)
+    rows = []
+    for key in _RECORDED:
+        if any(f"{name}/{key}" in last for name in sets):
+            measure = MEASURES[key]
+            unit = ", %" if measure.is_share else ""
+            rows.append(
+                [f"{measure.name}{unit} {measure.arrow}"]
+                + [entry(last, f"{name}/{key}", percent=measure.is_share) for name in sets]
+            )
+    return Table(["measure"] + [SETS[name] for name in sets], rows, "all measures")
+
+
+def of_page(runs: Sequence[Run], detail: Detail | None) -> list[Table]:
+    """Returns the tables that the page of these runs shows, in its order."""
+    names = run_names(runs) if runs else []
+    tables: list[Table | None] = [summary(runs, names), over_seeds(runs)] if runs else []
+    focus = detail.run if detail is not None and detail.run is not None else next(iter(runs), None)
+    tables.append(None if focus is None else measures(focus))
+    tables.append(None if detail is None else _curves(detail))
+    tables.append(settings(runs)[1] if runs else None)
+    return [table for table in tables if table is not None]
+
+
+def cautions_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Says which numbers of the last records mean less than they seem to, and of which runs."""
+    concerned: dict[str, list[str]] = {}
+    for run, name in zip(runs, names, strict=True):
+        data = run.description.data
+        for line in cautions(run.records[-1], data.measured_per_class, data.classes):
+            concerned.setdefault(line, []).append(name)
+    return [line if len(runs) == 1 else f"{', '.join(of)}: {line}" for line, of in concerned.items()]
+
+
+def legend() -> list[tuple[str, str]]:
+    """Returns the terms of the page and their meanings."""
+    return [
+        *((measure.name, measure.meaning) for measure in MEASURES.values() if measure.meaning),
+        ("NwKs", FEW_SHOT_MEANING),
+        *LEGEND.items(),
     ]
-    return {"header": ["measure"] + [SETS[name] for name in sets], "rows": rows}
 
 
 def captions(detail: Detail, name: str) -> dict[str, Any]:
@@ -139,7 +144,8 @@ def captions(detail: Detail, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "classes": f"all {measured.k} target classes" if shown == measured.k else hardest,
-        "images": len(detail.labels),
+        "images": f"{len(detail.rows)} target images",
+        "per_class": measured.counts.min(),
         "before": "the network at initialisation, under this run's seed"
         if detail.run is None or detail.run.config.continue_from is None
         else "the weights of the run that this one continues",
@@ -165,7 +171,7 @@ def settings(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], Table | None]:
     if not differing:
         return shared, None
     rows = [[str(number), *(values.get(key, "–") for key in differing)] for number, values in enumerate(by_run, 1)]
-    return shared, {"header": ["", *differing], "rows": rows}
+    return shared, Table(["", *differing], rows, "what differs between the runs")
 
 
 def _flat_settings(run: Run) -> dict[str, str]:
@@ -188,10 +194,10 @@ def _curves(detail: Detail) -> Table:
         for head, curve in detail.curves.items()
         for shots, report in zip(curve.values, curve.reports, strict=True)
     ]
-    header = ["head", "shots", "accuracy, %"] + [f"± {covers}" for covers in COVERS.values()]
+    header = ["head", "shots", "accuracy, % ↑"] + [f"± {covers}" for covers in COVERS.values()]
     if any(row[-1] for row in rows):
         header.append("not converged")
-    return {"header": header, "rows": [row[: len(header)] for row in rows]}
+    return Table(header, [row[: len(header)] for row in rows], "accuracy against shots", left=2)
 
 
 def _all_few_shot_keys(runs: Sequence[Run]) -> list[str]:
@@ -199,7 +205,7 @@ def _all_few_shot_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def _few_shot_header(keys: Sequence[str]) -> list[str]:
-    return [" ".join(reversed(key.removeprefix("target/").split("/"))) + ", %" for key in keys]
+    return [" ".join(reversed(key.removeprefix("target/").split("/"))) + ", % ↑" for key in keys]
 
 
 def _mean(records: Sequence[Record], key: str) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import ncjax
 from ncjax.errors import InputError
 from ncjax.eval.intervals import mean_interval
+from ncjax.measures import of_key
 from ncjax.runs.folders import Run
 from ncjax.statistics import welch
 from ncjax.train.config import Config, identity
@@ -33,9 +34,6 @@ COVERS = "other seeds; the same classes and training images"
 """What the intervals of differences cover."""
 ONLY_MEASURING = frozenset({"measurements", "measure_episodes", "measure_per_class"})
 """Settings of how a run is measured, which do not change its training."""
-_RATIOS = ("cdnv", "cdnv_median", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient")
-"""Positive measures without an upper end, which are compared by their ratio."""
-_LOWER_IS_BETTER = frozenset({*_RATIOS, "nc2_equinorm", "nc2_equiangular", "nc3", "loss"})
 _MAIN = ("source_train/cdnv", "source_test/cdnv", "target/cdnv", "target/debiased_cdnv", "source_test/accuracy")
 
 
@@ -142,31 +140,48 @@ def _source_name(run: Run) -> str:
     return (folder.parent if re.fullmatch(r"seed_\d+", folder.name) else folder).name
 
 
-def configurations(runs: Iterable[Run]) -> list[Configuration]:
-    """Groups runs by their settings, without the seed, in the order of their first run.
+def names_and_data(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Names the configuration and the target data of each run.
 
-    Settings that change no training, and the folder of the data, do not count.
+    The name lists the settings in which configurations of these runs differ, such as "label_smoothing=0.1". Seeds,
+    settings that change no training, and the folder of the data do not count.
+    """
+    complete = []
+    for run in runs:
+        settings = vars(Config()) | training_settings(run, "seed", "data_dir")
+        if settings["start_weights"] is not None:
+            settings["continue_from"] = f"{_source_name(run)}@{settings.pop('start_weights')}"
+        complete.append(settings)
+    without = {"seed", "data_dir", "start_weights", *ONLY_MEASURING}
+    differing = [
+        name
+        for name in vars(Config())
+        if name not in without and len({json.dumps(c[name], default=str) for c in complete}) > 1
+    ]
+    return [
+        (", ".join(f"{name}={settings[name]}" for name in differing) or "all settings alike", target_data(run))
+        for run, settings in zip(runs, complete, strict=True)
+    ]
+
+
+def configurations(runs: Iterable[Run], *, drop_copies: bool = False) -> list[Configuration]:
+    """Groups runs by their target data and settings, without the seed, in the order of their first run.
 
     Args:
         runs: Finished runs, of one data set or several.
+        drop_copies: Of several runs of one configuration and seed, keeps the first.
 
     Raises:
-        InputError: If two runs of a configuration have the same seed.
+        InputError: If two runs of a configuration have the same seed, unless `drop_copies`.
     """
-    groups: dict[str, tuple[str, dict[str, Any], list[Run]]] = {}
-    for run in runs:
-        settings = training_settings(run, "seed", "data_dir")
-        if "start_weights" in settings:
-            settings["continue_from"] = f"{_source_name(run)}@{settings.pop('start_weights')}"
-        data = target_data(run)
-        key = json.dumps([data, settings], sort_keys=True, default=str)
-        groups.setdefault(key, (data, settings, []))[2].append(run)
-    defaults = vars(Config())
-    complete = [defaults | settings for _, settings, _ in groups.values()]
-    differing = [name for name in defaults if len({json.dumps(c[name], default=str) for c in complete}) > 1]
+    runs = list(runs)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run, key in zip(runs, names_and_data(runs), strict=True):
+        groups.setdefault(key, []).append(run)
     grouped = []
-    for (data, _, members), settings in zip(groups.values(), complete, strict=True):
-        name = ", ".join(f"{setting}={settings[setting]}" for setting in differing) or "all settings alike"
+    for (name, data), members in groups.items():
+        if drop_copies:
+            members = list({int(run.config.seed): run for run in reversed(members)}.values())
         members.sort(key=lambda run: int(run.config.seed))
         for first, second in pairwise(members):
             if first.config.seed == second.config.seed:
@@ -259,9 +274,8 @@ def _differences(baseline: Configuration, other: Configuration, all_measures: bo
 def _difference(
     key: str, baseline: Configuration, other: Configuration, images_per_class: set[int | None]
 ) -> Difference:
-    kind = key.split("/")[-1]
-    ratio = kind in _RATIOS
-    lower_is_better = kind in _LOWER_IS_BETTER
+    measure = of_key(key)
+    ratio, lower_is_better = measure.is_ratio, measure.lower_is_better
     first, second = (np.asarray([run.final(key) for run in c.runs]) for c in (baseline, other))
     means = (_mean(first, ratio), _mean(second, ratio))
 

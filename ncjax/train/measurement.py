@@ -91,7 +91,11 @@ def plan(benchmark: Benchmark, config: Resolved) -> MeasurementPlan:
     queries = {shots: min(15, target - shots) for shots in SHOTS if target > shots}
     return MeasurementPlan(
         sets={
-            name: Subset(split, _rows(split, per_class if has_variance[name] else 1), has_variance[name])
+            name: Subset(
+                split,
+                rows_per_class(split.labels, split.num_classes, per_class if has_variance[name] else 1),
+                has_variance[name],
+            )
             for name, split in splits.items()
         },
         per_class=per_class,
@@ -102,12 +106,16 @@ def plan(benchmark: Benchmark, config: Resolved) -> MeasurementPlan:
     )
 
 
-def _rows(split: Split, per_class: int) -> np.ndarray:
+def rows_per_class(labels: np.ndarray, num_classes: int, per_class: int) -> np.ndarray:
+    """Returns the rows on which runs measure collapse: `per_class` of each class, the same in every run.
+
+    Args:
+      labels: [n], in 0..num_classes-1, each at least `per_class` times.
+      num_classes: the number of classes.
+      per_class: rows of each class.
+    """
     rng = np.random.default_rng(0)
-    chosen = [
-        rng.choice(np.flatnonzero(split.labels == label), per_class, replace=False)
-        for label in range(len(split.class_names))
-    ]
+    chosen = [rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in range(num_classes)]
     return np.sort(np.concatenate(chosen))
 
 

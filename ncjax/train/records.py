@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,11 @@ import numpy as np
 from ncjax.errors import InputError
 from ncjax.eval.intervals import mean_interval
 from ncjax.files import expand, named, write_atomically
-from ncjax.tables import aligned
+from ncjax.measures import ARROWS, SETS, cautions, of_key
+from ncjax.tables import Table
 
 if TYPE_CHECKING:
     from ncjax.train.measurement import Record
-
-_SETS = ("source_train", "source_test", "target")
 
 
 def write_records(workdir: Path, records: Sequence[Record]) -> None:
@@ -80,49 +79,63 @@ def few_shot_keys(record: Record) -> list[str]:
     return [key.removesuffix("/ci95") for key in record if key.endswith("/ci95")]
 
 
-def table(records: Sequence[Record], per_class: int | None = None) -> str:
+def table(records: Sequence[Record], per_class: int | None = None, classes: Mapping[str, int] | None = None) -> str:
     """Formats a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval.
 
     Args:
       records: of the run.
       per_class: images a class behind CDNV, `data.measured_per_class` of config.json; None if not known.
+      classes: number of classes of each set, `data.classes` of config.json.
     """
-    sets = [name for name in _SETS if f"{name}/cdnv" in records[0]]
-    accuracies = [name for name in _SETS if f"{name}/accuracy" in records[0]]
+    sets = [name for name in SETS if f"{name}/cdnv" in records[0]]
+    accuracies = [name for name in SETS if f"{name}/accuracy" in records[0]]
     shown = few_shot_keys(records[0])
-    header = ["epoch", "step", "loss"]
-    header += [f"CDNV {name}" for name in sets] + [f"acc {name}" for name in accuracies]
-    header += [key.removeprefix("target/") for key in shown]
-    rows = [header]
+    header = ["epoch", "step", "loss ↓"]
+    header += [f"CDNV {SETS[name]} ↓" for name in sets] + [f"accuracy {SETS[name]}, % ↑" for name in accuracies]
+    header += [f"{_short(key)}, % ↑" for key in shown]
+    rows = []
     for record in records:
         row = [f"{record['epoch']:.4g}", str(record["step"]), _number(record["loss"])]
         row += [_number(record[f"{name}/cdnv"]) for name in sets]
-        row += [f"{record[f'{name}/accuracy']:.4f}" for name in accuracies]
+        row += [f"{100 * (record[f'{name}/accuracy'] or 0):.2f}" for name in accuracies]
         row += [f"{100 * (record[key] or 0):.2f} ± {100 * (record[f'{key}/ci95'] or 0):.2f}" for key in shown]
         rows.append(row)
-    return "\n".join(
-        [
-            *aligned(rows, left=0),
-            f"CDNV: mean over pairs of classes, on {per_class or 'the same number of'} images a class in every set; it "
-            "grows with their number.",
-            "Few-shot: NwKs is N-way K-shot on target classes, accuracy in percent; ± is the 95 % t interval over the",
-            "episodes drawn from these target images. It does not cover new classes.",
-        ]
-    )
+    notes = [
+        f"{ARROWS}.",
+        f"CDNV: mean over pairs of classes, on {per_class or 'the same number of'} images a class in every set; it "
+        "grows with their number.",
+        "NwKs: N-way K-shot on target classes; ± is the 95 % interval over episodes drawn from these target images, "
+        "and does not cover new classes.",
+        *cautions(records[-1], per_class, classes or {}),
+    ]
+    return Table(header, rows, notes=notes, left=0).format().rstrip("\n")
+
+
+def _short(key: str) -> str:
+    """Names a few-shot accuracy in few letters: "5w1s ncc"."""
+    _, head, kind = key.split("/")
+    return f"{kind} {head}"
 
 
 def seeds_table(finals: Sequence[Record]) -> str:
     """Formats the last records of several seeds as text: mean over seeds with its 95 % t interval."""
-    shown = [f"{name}/{what}" for what in ("cdnv", "accuracy") for name in _SETS if f"{name}/{what}" in finals[0]]
-    lines = [f"{len(finals)} seeds, at the end: mean ± 95 % t interval"]
+    shown = [f"{name}/{what}" for what in ("cdnv", "accuracy") for name in SETS if f"{name}/{what}" in finals[0]]
+    rows = []
     for key in (*shown, *few_shot_keys(finals[0])):
+        measure = of_key(key)
         values = np.asarray([math.inf if record[key] is None else record[key] for record in finals], np.float64)
         mean, half = values.mean(), mean_interval(values) if np.isfinite(values).all() else math.nan
-        percent = not key.endswith("cdnv")
-        figures = f"{100 * mean:.2f} ± {100 * half:.2f} %" if percent else f"{mean:.4g} ± {half:.2g}"
-        lines.append(f"  {key:24} {figures}")
-    return "\n".join(
-        [*lines, "The interval covers other seeds of initialisation and order, on these same classes and images."]
+        text = f"{100 * mean:.2f} ± {100 * half:.2f} %" if measure.is_share else f"{mean:.4g} ± {half:.2g}"
+        rows.append([f"{measure.name} {measure.arrow}", text])
+    return (
+        Table(
+            ["measure", "mean"],
+            rows,
+            f"{len(finals)} seeds, at the end: mean ± 95 % t interval",
+            ["The interval covers other seeds of initialisation and order, on these same classes and images."],
+        )
+        .format()
+        .rstrip("\n")
     )
 
 

@@ -5,7 +5,8 @@ python experiments/evaluate.py --run=PATH --tune --theory --layers: hyperparamet
 of the theory beside the measured error, and collapse at every depth.
 python experiments/evaluate.py --encoder=timm:resnet18 --dataset=cifar_fs --data_dir=PATH: a pretrained encoder, also
 hf:NAME_OR_FOLDER, torchvision:NAME or package.module:function; several --encoder in one table, on the same episodes.
-python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and `labels` [n], from any encoder.
+python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and `labels` [n], from any encoder; labels
+are names, or numbers with an array `class_names`. --format=latex, csv or markdown prints the tables so.
 
 Where the package is installed, `ncjax-evaluate` is the same command.
 """
@@ -21,7 +22,8 @@ from ncjax.files import json_text
 def write(options: Options, numbers: dict[str, Any], figures: dict[str, Any]) -> None:
     """Writes the numbers as JSON and then the figures, and prints where they are."""
     cli.write(options.json_file, json_text(numbers))
-    print(f"\nwritten to {options.json_file}")
+    out = sys.stdout if options.format == "text" else sys.stderr  # so that a table alone can be redirected
+    print(f"\nwritten to {options.json_file}", file=out)
     for name, figure in figures.items():
         path = options.figure_file(name)
         if path is None:
@@ -42,4 +44,4 @@ def main() -> None:
         options.check()
         subjects = load(options)
         evaluations = [evaluate(options, subject) for subject in subjects]
-        write(options, *combine(subjects, evaluations))
+        write(options, *combine(options, subjects, evaluations))

@@ -6,21 +6,22 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 import ncjax
 from ncjax import collapse, plots
 from ncjax.classifier import outputs
+from ncjax.commands.evaluate import tables
 from ncjax.commands.evaluate.options import Options, slug
 from ncjax.commands.evaluate.subjects import Subject
 from ncjax.errors import InputError
 from ncjax.eval import AccuracyCurve, EpisodeReport, feature_curve, feature_episodes
 from ncjax.eval.heads import Head
 from ncjax.eval.tuning import GRID, feature_tune
-from ncjax.progress import progress
-from ncjax.tables import aligned
+from ncjax.progress import progress, remark
+from ncjax.tables import Table, show
 from ncjax.user_functions import load_function
 
 if TYPE_CHECKING:
@@ -50,38 +51,54 @@ def evaluate(options: Options, subject: Subject) -> Evaluation:
     """Measures a subject and prints its tables."""
     numbers: dict[str, Any] = {"subject": subject.name, "step": subject.step, "options": vars(options)}
     figures: dict[str, Figure] = {}
-    print(f"{subject.name}: {len(subject.labels)} images\n")
-    measured = collapse.measure(subject.features, subject.labels, weights=subject.weights, bias=subject.bias)
-    print(measured, "\n")
-    numbers["collapse"] = json.loads(measured.to_json())
-    if options.intervals:
-        numbers |= _intervals(subject)
+    rows = subject.collapse_rows
+    features, labels, head = subject.features[rows], subject.labels[rows], (subject.weights, subject.bias)
+    measured = collapse.measure(features, labels, weights=head[0], bias=head[1])
+    overs: tuple[Literal["samples", "classes"], ...] = ("samples", "classes") if options.intervals else ()
+    intervals = {over: collapse.intervals(features, labels, weights=head[0], bias=head[1], over=over) for over in overs}
+    named = with_names(measured, subject.class_names)
+    title = f"{subject.name}: collapse of {named.k} classes in {named.d} dimensions, {subject.images}"
+    show([tables.collapse_table(named, intervals, title)], options.format)
+    numbers["collapse"] = json.loads(named.to_json())
+    numbers["collapse_images"] = subject.images
+    for over, of_measures in intervals.items():
+        numbers[f"collapse_ci95_over_{over}"] = _interval_numbers(of_measures)
     kinds = [(head, shots) for shots in options.shots for head in options.heads]
     reports = [_report(options, subject, *kind) for kind in progress(kinds, "episodes")]
-    print(*(report.summary() for report in reports), sep="\n")
+    title = f"{subject.name}: few-shot episodes of all {len(subject.labels)} images"
+    _show_next([tables.episodes_table(reports, title)], options)
     numbers["episodes"] = [_report_numbers(report) for report in reports]
     if options.curves:
         numbers["curves"], figures["curves"] = _curves(options, subject)
     if options.theory:
         numbers["theory"], figures["theory"] = _theory(options, subject)
     if options.layers:
-        numbers["layers"] = _layers(subject)
-    return Evaluation(numbers, figures, measured, reports)
+        numbers["layers"] = _layers(options, subject)
+    return Evaluation(numbers, figures, named, reports)
 
 
-def _intervals(subject: Subject) -> dict[str, Any]:
-    numbers = {}
-    for over in ("samples", "classes"):
-        intervals = collapse.intervals(
-            subject.features, subject.labels, weights=subject.weights, bias=subject.bias, over=over
-        )
-        print(intervals, "\n")
-        numbers[f"collapse_ci95_over_{over}"] = {
-            name: [value.low, value.high]
-            for name, value in vars(intervals).items()
-            if isinstance(value, collapse.Interval)
-        }
-    return numbers
+def with_names(measured: collapse.Collapse, class_names: Sequence[str]) -> collapse.Collapse:
+    """Replaces the labels of classes by their names, if there are any."""
+    if not class_names:
+        return measured
+    names = np.asarray(class_names)
+    pairs = {name: names[getattr(measured, name).astype(int)] for name in ("coincident_pairs", "unresolved_pairs")}
+    first, second = measured.worst_pair
+    return dataclasses.replace(
+        measured, worst_pair=(str(names[first]), str(names[second])), classes=names[measured.classes], **pairs
+    )
+
+
+def _show_next(more: Sequence[Table], options: Options) -> None:
+    """Prints tables after others."""
+    print()
+    show(more, options.format)
+
+
+def _interval_numbers(intervals: collapse.CollapseIntervals) -> dict[str, list[float]]:
+    return {
+        name: [value.low, value.high] for name, value in vars(intervals).items() if isinstance(value, collapse.Interval)
+    }
 
 
 def _report(options: Options, subject: Subject, head: str, shots: int) -> EpisodeReport:
@@ -124,7 +141,7 @@ def _tuned(options: Options, subject: Subject, head: str, shots: int) -> Any:
     ((name, value),) = best.hyperparameters.items()
     first, last = GRID[name][0], GRID[name][-1]
     if value in (first, last):
-        print(f"{best}: the best value is at the end of the range that was tried, {first:g} to {last:g}")
+        remark(f"{best}: the best value is at the end of the range that was tried, {first:g} to {last:g}")
     return best
 
 
@@ -149,7 +166,7 @@ def _curves(options: Options, subject: Subject) -> tuple[dict[str, Any], Figure]
     """Prints and plots accuracy of the first head against shots and against ways."""
     curves = [_curve(options, subject, over) for over in ("shots", "ways")]
     head = curves[0].reports[0].settings.head
-    print(*(f"\n{head}\n{curve}" for curve in curves), sep="\n")
+    _show_next([tables.episodes_table(curve.reports, f"accuracy against {curve.over}") for curve in curves], options)
     numbers: dict[str, Any] = {
         curve.over: [
             _report_numbers(report) | {curve.over: value}
@@ -180,28 +197,32 @@ def _theory(options: Options, subject: Subject) -> tuple[dict[str, Any], Figure]
     theory = collapse.theory(subject.features, subject.labels, ways=options.ways, shots=shots)
     plain = dataclasses.replace(options, transform="none", support_augmentations=0)
     errors = [1 - _report(plain, subject, "ncc", n).accuracy for n in progress(shots, "measured error")]
-    print(f"\n{theory.table(errors)}")
+    _show_next([tables.theory_table(theory, errors)], options)
     numbers = {"shots": shots, "bounds": theory.bounds(), "predicted": theory.predicted, "measured": errors}
     return numbers, plots.plot_theory(theory, errors, subject.name)
 
 
-def _layers(subject: Subject) -> list[dict[str, Any]]:
+def _layers(options: Options, subject: Subject) -> list[dict[str, Any]]:
     """Prints collapse of every stage, from the input on."""
     assert subject.params is not None
     assert subject.split is not None
     stages = subject.stages or outputs(subject.params, subject.split, ("stages",))[0]
-    through = collapse.through_layers(stages, subject.labels)
-    print(f"\n{through}")
+    rows = subject.collapse_rows
+    through = collapse.through_layers([stage[rows] for stage in stages], subject.labels[rows])
+    _show_next([tables.layers_table(through)], options)
     return [{"width": stage.d, "cdnv": stage.cdnv, "ncc_accuracy": stage.ncc_accuracy} for stage in through.stages]
 
 
-def combine(subjects: Sequence[Subject], evaluations: Sequence[Evaluation]) -> tuple[dict[str, Any], dict[str, Figure]]:
+def combine(
+    options: Options, subjects: Sequence[Subject], evaluations: Sequence[Evaluation]
+) -> tuple[dict[str, Any], dict[str, Figure]]:
     """Returns the numbers and figures of all subjects; prints a table that compares them if there are several."""
     first = evaluations[0]
     if len(evaluations) == 1:
         return first.numbers, first.figures
     names = [subject.params.network.name for subject in subjects if subject.params is not None]
-    print(f"\n{_comparison(names, evaluations)}")
+    measured, reports = ([getattr(each, name) for each in evaluations] for name in ("measured", "reports"))
+    _show_next(tables.encoders_tables(names, measured, reports), options)
     differences = {
         name: [_difference(report, base) for report, base in zip(evaluation.reports, first.reports, strict=True)]
         for name, evaluation in zip(names[1:], evaluations[1:], strict=True)
@@ -218,28 +239,3 @@ def _difference(report: EpisodeReport, base: EpisodeReport) -> dict[str, Any]:
     pair = report.compare(base)
     settings = {name: getattr(report.settings, name) for name in ("head", "ways", "shots")}
     return settings | {name: getattr(pair, name) for name in ("difference", "ci95", "target_ci95")}
-
-
-def _comparison(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
-    """Tabulates all encoders, and the paired differences from the first."""
-    first = evaluations[0].reports
-    kinds = [f"{r.settings.head} {r.settings.ways}w{r.settings.shots}s" for r in first]
-    rows = [["", "d", "CDNV", "debiased", "directional", "NC1", *kinds]]
-    for name, evaluation in zip(names, evaluations, strict=True):
-        measured = evaluation.measured
-        numbers = (measured.cdnv, measured.debiased_cdnv, measured.directional_cdnv, measured.nc1)
-        accuracies = [f"{100 * r.accuracy:.2f} ± {100 * r.ci95:.2f}" for r in evaluation.reports]
-        rows.append([name, str(measured.d), *(f"{number:.3f}" for number in numbers), *accuracies])
-    differences = [[f"less {names[0]}", *kinds]]
-    for name, evaluation in zip(names[1:], evaluations[1:], strict=True):
-        pairs = [report.compare(base) for report, base in zip(evaluation.reports, first, strict=True)]
-        differences.append([name, *(f"{100 * pair.difference:+.2f} ± {100 * pair.ci95:.2f}" for pair in pairs)])
-    return "\n".join(
-        [
-            *aligned(rows),
-            "accuracy in %, ± 95 % over episodes of the same images",
-            "",
-            *aligned(differences),
-            "paired differences in points, ± 95 % over the same episodes",
-        ]
-    )

@@ -10,6 +10,7 @@ from tyro.conf import UseAppendAction
 from ncjax import cli
 from ncjax.errors import InputError
 from ncjax.files import is_replaceable
+from ncjax.tables import TableFormat
 from ncjax.user_functions import load_function
 
 
@@ -71,8 +72,13 @@ class Options:
     """Accuracy of the first head against the number of shots and of ways, with a figure."""
     theory: bool = False
     """Bounds and prediction of the NCC error beside the measured error, with a figure."""
+    measure_per_class: int | None = None
+    """Images a class on which collapse is measured; by default those of the run's own records, and all without a run.
+    Episodes are of all images."""
     layers: bool = False
     """CDNV and nearest-class-mean accuracy of every stage of the network; encoders need --stages."""
+    format: TableFormat = "text"
+    """How tables are printed."""
     out: Path | None = None
     """File for the numbers as JSON; by default evaluation.json in the run's folder (source_test.evaluation.json and so
     on for splits other than target, step_0.evaluation.json and so on with --step), or FILE.evaluation.json beside the
@@ -123,6 +129,8 @@ class Options:
                 load_function(head, "head")
             elif head not in HEADS:
                 raise InputError(f"no head is called {head!r}: give {', '.join(HEADS)} or package.module:function")
+        if self.measure_per_class is not None and self.measure_per_class < 2:
+            raise InputError(f"--measure_per_class={self.measure_per_class}: a variance needs at least 2")
         if self.curves and self.support_augmentations:
             raise InputError("--curves extracts features once: leave out --support_augmentations, or --curves")
         if self.tune and self.split == "validation":

@@ -19,6 +19,7 @@ from ncjax.data import Benchmark, Split
 from ncjax.errors import UNREADABLE_NPZ, InputError
 from ncjax.train import read_description
 from ncjax.train.checkpoint import find
+from ncjax.train.measurement import rows_per_class
 from ncjax.train.run_data import fingerprint
 
 
@@ -29,7 +30,9 @@ class Subject:
     Attributes:
       name: title of its tables.
       features: [n, d].
-      labels: [n].
+      labels: [n], numbers or names.
+      class_names: the names of labels 0, 1, …; empty if labels are names, or nobody named them.
+      per_class: images a class on which collapse is measured; None for all.
       step: the run's checkpoint.
       params: the network.
       split: the images of the features.
@@ -42,6 +45,8 @@ class Subject:
     name: str
     features: np.ndarray
     labels: np.ndarray
+    class_names: tuple[str, ...] = ()
+    per_class: int | None = None
     step: int | None = None
     params: ncjax.Classifier | None = None
     split: Split | None = None
@@ -49,6 +54,22 @@ class Subject:
     weights: jax.Array | None = None
     bias: jax.Array | None = None
     stages: tuple[np.ndarray, ...] = ()
+
+    @cached_property
+    def collapse_rows(self) -> np.ndarray:
+        """The rows on which collapse is measured, ascending; those of a run are the rows of its records."""
+        classes, numbers, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        if self.per_class is None or (counts <= self.per_class).all():
+            return np.arange(len(self.labels))
+        return rows_per_class(numbers, len(classes), min(self.per_class, int(counts.min())))
+
+    @property
+    def images(self) -> str:
+        """Says on which images collapse is measured."""
+        rows = self.collapse_rows
+        if len(rows) == len(self.labels):
+            return f"all {len(rows)} images"
+        return f"{np.unique(self.labels[rows], return_counts=True)[1].min()} images a class"
 
     @cached_property
     def validation_features(self) -> np.ndarray:
@@ -88,9 +109,11 @@ def _load_run(options: Options) -> Subject:
         raise InputError("--transform=centered_l2 takes the mean feature at the end of training: leave out --step")
     weights, bias = params.network.head(params.variables) if options.split.startswith("source") else (None, None)
     return Subject(
-        f"{options.split}, all images, of {options.run}" + ("" if options.step is None else f", step {step}"),
+        f"{options.split} of {options.run}" + ("" if options.step is None else f", step {step}"),
         ncjax.features(params, split),
         split.labels,
+        tuple(map(str, split.class_names)),
+        options.measure_per_class or description.data.measured_per_class,
         step,
         params,
         split,
@@ -151,6 +174,8 @@ def _extract(params: ncjax.Classifier, benchmark: Benchmark, options: Options) -
         f"{params.network.name}, {options.dataset} {options.split}",
         features,
         split.labels,
+        tuple(map(str, split.class_names)),
+        options.measure_per_class,
         None,
         params,
         split,
@@ -191,7 +216,7 @@ def _load_features(options: Options) -> Subject:
         raise InputError(f"{path} is not an .npz file; save one with np.savez(path, features=…, labels=…)")
     try:
         with np.load(path) as file:
-            arrays = {name: file[name] for name in ("features", "labels") if name in file.files}
+            arrays = {name: file[name] for name in ("features", "labels", "class_names") if name in file.files}
             origin = [str(file[name]) for name in ("encoder", "dataset") if name in file.files]
     except UNREADABLE_NPZ as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}") from None
@@ -201,5 +226,9 @@ def _load_features(options: Options) -> Subject:
     labels = arrays["labels"]
     if labels.ndim != 1:
         raise InputError(f"labels of {path} have shape {labels.shape}; give one label a row of features, [n]")
+    names = tuple(map(str, arrays.get("class_names", ())))
+    if names and not np.isin(labels, np.arange(len(names))).all():
+        raise InputError(f"{path} has {len(names)} class_names: its labels must be numbers from 0 to {len(names) - 1}")
     options.check_places()
-    return Subject(f"{path} ({' on '.join(origin)})" if origin else str(path), arrays["features"], labels)
+    title = f"{path} ({' on '.join(origin)})" if origin else str(path)
+    return Subject(title, arrays["features"], labels, names, options.measure_per_class)

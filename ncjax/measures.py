@@ -1,0 +1,176 @@
+"""The names of measures as a reader sees them, which direction is better, and what they mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of collapse or transfer.
+
+    Attributes:
+      name: as tables show it.
+      lower_is_better: whether a smaller value means more collapse or better transfer.
+      meaning: a line for a legend.
+      is_share: whether it is a fraction, which tables show in percent.
+      is_ratio: whether it is positive without an upper end, so that two values are compared by their ratio.
+    """
+
+    name: str
+    lower_is_better: bool
+    meaning: str
+    is_share: bool = False
+    is_ratio: bool = False
+
+    @property
+    def arrow(self) -> str:
+        """The direction that is better."""
+        return "↓" if self.lower_is_better else "↑"
+
+    def number(self, value: float) -> str:
+        """Formats a value, shares in percent."""
+        return f"{100 * value:.2f} %" if self.is_share else f"{value:.4g}"
+
+
+ARROWS = "↓ lower is better, ↑ higher is better"
+SETS = {"source_train": "source-train", "source_test": "source-test", "target": "target"}
+"""The three sets by their names in records."""
+
+MEASURES: Mapping[str, Measure] = {
+    "loss": Measure("loss", True, "cross-entropy of the linear head on source-train images"),
+    "accuracy": Measure("accuracy", False, "share of images that the linear head classifies correctly", is_share=True),
+    "cdnv": Measure(
+        "CDNV",
+        True,
+        "class-distance normalized variance: variance within two classes over the squared distance of their means, "
+        "averaged over pairs of classes; 0 is full collapse. It depends on the number of images a class: compare only "
+        "equal counts",
+        is_ratio=True,
+    ),
+    "cdnv_median": Measure("CDNV, median pair", True, "the median over the same pairs", is_ratio=True),
+    "cdnv_worst": Measure("CDNV, worst pair", True, "the pair that is hardest to tell apart", is_ratio=True),
+    "debiased_cdnv": Measure(
+        "CDNV, debiased",
+        True,
+        "CDNV as infinitely many images of these classes would give it; infinite where the images are too few to tell "
+        "two class means apart",
+        is_ratio=True,
+    ),
+    "directional_cdnv": Measure(
+        "CDNV, directional", True, "the variance along the line between two means alone", is_ratio=True
+    ),
+    "nc1": Measure(
+        "NC1", True, "variance within classes over that of class means, direction by direction", is_ratio=True
+    ),
+    "nc1_quotient": Measure("NC1, quotient of traces", True, "the same with all directions together", is_ratio=True),
+    "nc2_equinorm": Measure("NC2, equinorm", True, "spread of the norms of centred class means; 0 if all are equal"),
+    "nc2_equiangular": Measure(
+        "NC2, equiangular", True, "distance of the angles between class means from those of a simplex"
+    ),
+    "nc3": Measure("NC3", True, "distance of the head's weights from the class means"),
+    "nc4": Measure("NC4", False, "share of images on which the head and the nearest class mean agree", is_share=True),
+    "ncc_accuracy": Measure(
+        "nearest class mean, accuracy",
+        False,
+        "share of images whose nearest class mean is their own class's; each image is part of that mean, so that few "
+        "images in many dimensions are always correct",
+        is_share=True,
+    ),
+    "debiased_cdnv/unresolved_pairs": Measure(
+        "pairs too near to tell apart", True, "pairs of classes whose debiased CDNV is infinite"
+    ),
+}
+FEW_SHOT_MEANING = (
+    "N-way K-shot: share of new images classified correctly among N target classes, from K labelled images of each"
+)
+LEGEND = {
+    "source classes": "the classes that the network was trained on",
+    "target classes": "classes that it never saw",
+    "source-train, source-test": "training images, and held-out images, of the source classes",
+    "ncc": "nearest class centre: a query belongs to the class whose mean of labelled images is nearest",
+    "ridge, logistic": "linear heads fitted to the labelled images of an episode",
+    "vacuous": "of a bound: at 1 or more, where no error can exceed it, so that it says nothing",
+    "95 % interval": "each names what it covers: redrawn episodes, new images, new classes, or other seeds",
+}
+"""Terms beside the measures."""
+
+
+def spoken(kind: str) -> str:
+    """Spells out the kind of episode in a record's key: "5w1s" as "5-way 1-shot"."""
+    ways, shots = kind.removesuffix("s").split("w")
+    return f"{ways}-way {shots}-shot"
+
+
+def of_key(key: str) -> Measure:
+    """Returns the measure of a record's key, such as "target/cdnv" or "target/ncc/5w1s"; `name` says the set too."""
+    of_set, _, kind = key.partition("/")
+    if not kind:
+        return MEASURES.get(key) or Measure(key, False, "")
+    known = MEASURES.get(kind)
+    if known is None:
+        head, _, episode = kind.partition("/")
+        name = f"{spoken(episode)} {head}" if episode else kind
+        return Measure(name, False, FEW_SHOT_MEANING, is_share=bool(episode))
+    name = f"{known.name}, {SETS.get(of_set, of_set)}"
+    return Measure(name, known.lower_is_better, known.meaning, known.is_share, known.is_ratio)
+
+
+def cautions(record: Mapping[str, float | int | None], per_class: int | None, classes: Mapping[str, int]) -> list[str]:
+    """Says which numbers of a record mean less than they seem to.
+
+    Args:
+      record: a record of a run.
+      per_class: images a class behind its measures of collapse.
+      classes: the number of classes of each set, where known.
+    """
+    lines = []
+    sets = [name for name in SETS if f"{name}/cdnv" in record]
+    unresolved = [SETS[name] for name in sets if record.get(f"{name}/debiased_cdnv/unresolved_pairs")]
+    if per_class is not None and per_class < FEW_IMAGES:
+        lines.append(f"{per_class} images a class are few: the order of the sets' CDNV means nothing.")
+    elif unresolved:
+        lines.append(
+            f"Some class means of {', '.join(unresolved)} are too near to tell apart with {per_class or 'so few'} "
+            "images a class: debiased CDNV is infinite there, and the order of the sets' CDNV means little."
+        )
+    for name in sets:
+        mean, median = record[f"{name}/cdnv"], record.get(f"{name}/cdnv_median")
+        if mean is not None and median and mean > MEAN_OVER_MEDIAN * median:
+            lines.append(
+                f"CDNV of {SETS[name]} hangs on few pairs of classes: its mean is {mean:.3g}, that of the median pair "
+                f"{median:.3g}."
+            )
+        noise = nc1_noise(record.get(f"{name}/nc1"), classes.get(name), per_class)
+        if noise is not None and noise > MOST_NOISE:
+            lines.append(f"NC1 of {SETS[name]} is mostly noise: {nc1_noise_text(noise)}.")
+    return lines
+
+
+FEW_IMAGES = 20
+"""Images a class below which the order of the sets is not to be read."""
+MEAN_OVER_MEDIAN = 5.0
+"""A mean over pairs above this many medians hangs on few pairs."""
+MOST_NOISE = 1 / 3
+"""Share of noise in the spread of class means above which NC1 is called noise."""
+
+
+def nc1_noise(nc1: float | None, classes: int | None, per_class: float | None, rank: int | None = None) -> float | None:
+    """Returns the share of sampling noise in the spread of class means, averaged over the directions that NC1 inverts.
+
+    NC1 is tr(Σ_W Σ_B⁺)/k. The noise of class means of n samples has covariance Σ_W/n, so that its share is
+    tr(Σ_W/n Σ_B⁺)/r = k NC1/(n r), with r directions: 1 where all class means are equal but for noise.
+
+    Args:
+      nc1: NC1; None or infinity give None.
+      classes: k.
+      per_class: n.
+      rank: r; by default k - 1.
+    """
+    if nc1 is None or classes is None or per_class is None or nc1 == float("inf"):
+        return None
+    return classes * nc1 / (per_class * (classes - 1 if rank is None else rank))
+
+
+def nc1_noise_text(share: float) -> str:
+    """Says what a share of noise is of."""
+    return f"{100 * min(share, 1.0):.0f} % of the spread of its class means is sampling noise"
