@@ -15,6 +15,8 @@ A claim has parts, each with an estimate and a 95 % interval of its own. Its ver
   supported      the whole interval of every part is on the claim's side.
 So a part that could not be tested never hides a part that failed its test. A bound that is vacuous, at 1 or more
 everywhere, is listed as not tested and does not count.
+Runs on different target data are never in one interval: claims 1, 2 and 4 are judged for each data set. Claim 5 takes
+the least favourable case of all runs.
 Intervals: 1 and 2, t over logarithms of ratios, where the mean of a configuration's seeds is one value, since seeds of
 one configuration are not independent evidence of others; over the seeds if all runs are of one configuration. 3,
 Welch's t between the runs of the fewest and of the most classes. 4, percentiles of a bootstrap of Spearman's rank
@@ -30,19 +32,30 @@ Exit code 0 whatever the verdict, 2 if a run cannot be read. Measured results: e
 """
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
 
 from common.bounds import bounds_hold
-from common.verdicts import Claim, cdnv_falls, cdnv_is_ordered, error_follows_cdnv, more_classes_help, settings_without
+from common.verdicts import (
+    Claim,
+    Part,
+    cdnv_falls,
+    cdnv_is_ordered,
+    error_follows_cdnv,
+    more_classes_help,
+    settings_without,
+)
 from ncjax import cli
 from ncjax.errors import InputError
 from ncjax.files import json_text
-from ncjax.runs import Run, find
+from ncjax.runs import Run, configurations, find
 from ncjax.runs import read as read_run
+from ncjax.runs.comparison import target_data
+from ncjax.tables import Table, TableFormat, show
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,8 @@ class Options:
     """Few-shot episodes for each number of shots of claim 5."""
     data_dir: str | None = None
     """Folder of the runs' data, for claim 5, if it has moved."""
+    format: TableFormat = "text"
+    """How tables are printed."""
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -96,23 +111,69 @@ def read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 def check(runs: Sequence[Run], *, episodes: int | None = 2000, data_dir: str | None = None) -> list[Claim]:
     """Judges all claims; with `episodes` None claim 5 is not tested, and no features are extracted."""
-    claims = [cdnv_falls(runs), cdnv_is_ordered(runs), *more_classes_help(runs), *error_follows_cdnv(runs)]
+    groups = by_target_data(runs)
+    claims = [claim(group) for claim in (cdnv_falls, cdnv_is_ordered) for group in groups.values()]
+    if len(groups) > 1:
+        names = list(groups) * 2
+        claims = [replace(claim, scope=f"{data}; {claim.scope}") for claim, data in zip(claims, names, strict=True)]
+    claims += [*more_classes_help(runs), *error_follows_cdnv(runs)]
     if episodes is None:
         return [*claims, Claim("no bound is violated", "left out by --no-bounds")]
     return [*claims, bounds_hold(runs, episodes, data_dir)]
 
 
+def by_target_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Groups runs by their target data, since no interval is over runs on different data."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(target_data(run), []).append(run)
+    return groups
+
+
+def configurations_table(runs: Sequence[Run]) -> Table:
+    """Tabulates the configurations of the runs, each named by the settings in which it differs from others."""
+    rows = [
+        [configuration.name, configuration.data, ", ".join(map(str, configuration.seeds))]
+        for configuration in configurations(runs, drop_copies=True)
+    ]
+    return Table(
+        ["configuration", "target data", "seeds"],
+        rows,
+        f"{len(rows)} configurations, {len(runs)} finished runs",
+        left=2,
+    )
+
+
 def table(claims: Sequence[Claim]) -> str:
     """Tabulates the parts of all claims as text."""
-    lines = []
-    for claim in claims:
-        lines += [f"{claim.verdict.upper()}: {claim.name}", f"  {claim.scope}"]
-        for part in claim.parts:
-            interval = "" if math.isnan(part.low) else f"[{part.low:.4g}, {part.high:.4g}]"
-            estimate = "" if math.isnan(part.estimate) else f"{part.estimate:.4g}"
-            lines.append(f"  {part.name:<46} {estimate:>9} {interval:<22} {part.verdict:<14} {part.note}".rstrip())
-        lines.append("")
-    return "\n".join(lines)
+    return "\n".join(of_claim.format() for of_claim in tables(claims))
+
+
+def tables(claims: Sequence[Claim]) -> list[Table]:
+    """Returns a table for each claim, a row for each part."""
+    header = ["compared", "estimate", "95 % interval", "claimed", "verdict", "note"]
+    return [
+        Table(
+            header,
+            [
+                [
+                    part.name,
+                    "" if math.isnan(part.estimate) else _number(part, part.estimate),
+                    "" if math.isnan(part.low) else f"{_number(part, part.low)} to {_number(part, part.high)}",
+                    part.claimed,
+                    part.verdict,
+                    part.note,
+                ]
+                for part in claim.parts
+            ],
+            f"{claim.verdict.upper()}: {claim.name} ({claim.scope})",
+        )
+        for claim in claims
+    ]
+
+
+def _number(part: Part, value: float) -> str:
+    return f"{100 * value:+.2f} points" if part.is_share else f"{value:.4g}"
 
 
 def as_json(claims: Sequence[Claim], runs: Sequence[Run], left_out: Sequence[str]) -> str:
@@ -139,19 +200,20 @@ def main() -> None:
             raise InputError(f"episodes={options.episodes}: give at least 2, or --no-bounds")
         cli.check_out(options.out)
         runs, left_out = read(options.runs)
-        configurations = len({settings_without(run, "seed") for run in runs})
-        print(f"{len(runs)} finished runs, {configurations} configurations")
         for line in left_out:
-            print(f"left out: {line}")
+            print(f"left out: {line}", file=sys.stderr)
         claims = check(runs, episodes=options.episodes if options.bounds else None, data_dir=options.data_dir)
-        print(f"\n{table(claims)}")
-        print(
-            "Intervals are 95 %, each of its own: over configurations or runs, for the bounds over episodes. They "
-            "cover neither other target classes nor other source classes, which a seed does not redraw."
-        )
+        show([configurations_table(runs), *tables(claims)], options.format)
+        if options.format == "text":
+            print(
+                "\nIntervals are 95 %, each of its own: over configurations or runs on one data set, for the bounds "
+                "over episodes.\nThey cover neither other target classes nor other source classes, which a seed does "
+                "not redraw.\nA vacuous bound is at 1 or more, where no error can exceed it: it says nothing, and is "
+                "not tested."
+            )
         if options.out is not None:
             cli.write(options.out, as_json(claims, runs, left_out))
-            print(f"written to {options.out}")
+            print(f"written to {options.out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

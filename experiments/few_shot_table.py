@@ -35,6 +35,7 @@ from ncjax.plots import SHOT_COLORS
 from ncjax.progress import progress
 from ncjax.runs import Run
 from ncjax.statistics import Mean
+from ncjax.tables import Table, TableFormat, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +60,8 @@ class Options(sweep.Options):
     """Folder of ImageNet's files, for miniImageNet."""
     episodes: int | None = None
     """Few-shot episodes of each kind; by default 2000 (smoke) or 10,000 (paper)."""
+    format: TableFormat = "text"
+    """How tables are printed."""
 
 
 def grid(options: Options) -> list[sweep.Point]:
@@ -127,6 +130,7 @@ def draw(figures: sweep.Figures) -> None:
         outcome.point.label: [evaluate(run, episodes, outcome.point.config.data_dir) for run in outcome.runs]
         for outcome in progress(figures.finished, "few-shot episodes")
     }
+    show([table(name, of_seeds) for name, of_seeds in results.items()], options.format)
     figure, panels = drawing.row_of_panels(len(results), 4.6, 4.2)
     for axes, (name, of_seeds) in zip(panels, results.items(), strict=True):
         draw_data_set(axes, name, of_seeds)
@@ -134,31 +138,42 @@ def draw(figures: sweep.Figures) -> None:
     figures.save(figure, {"episodes": episodes, "accuracy": results, "published": PUBLISHED})
 
 
-def draw_data_set(axes: Axes, name: str, of_seeds: list[dict[str, Any]]) -> None:
-    """Prints and draws the accuracy of each head on one data set, with published numbers."""
-    print(
-        f"{name}, {len(of_seeds)} seeds: accuracy ± 95 % t over seeds (none for one); over episodes; over new classes"
-    )
+def table(name: str, of_seeds: list[dict[str, Any]]) -> Table:
+    """Tabulates the accuracy of each head on one data set, with published numbers."""
+    rows = []
     for i, shots in enumerate(SHOTS):
-        color = SHOT_COLORS[i]
-        means = []
         for head in HEADS:
             cells = [result[f"{head}/5w{shots}s"] for result in of_seeds]
-            means.append(Mean.of(cell["accuracy"] for cell in cells))
             # as many ways as classes leave no interval over classes, which is null in the file
-            episodes, classes = (
+            halves = [
                 100 * float(np.mean([math.nan if cell[key] is None else cell[key] for cell in cells]))
                 for key in ("ci95", "target_ci95")
+            ]
+            rows.append(
+                [f"5-way {shots}-shot", head, Mean.of(cell["accuracy"] for cell in cells).percent()]
+                + ["–" if math.isnan(half) else f"{half:.2f}" for half in halves]
+                + [", ".join(sorted({cell["head"] for cell in cells}))]
             )
-            tuned = ", ".join(sorted({cell["head"] for cell in cells}))
-            print(
-                f"  5-way {shots}-shot {head:<9} {means[-1].percent()} %; ± {episodes:.2f}; ± {classes:.2f}   {tuned}"
-            )
+        for source, values in PUBLISHED.get(name, {}).items():
+            value, half = values[i]
+            text = f"{value}" if half is None else f"{value} ± {half}"
+            rows.append([f"5-way {shots}-shot", f"{source} (published)", text, "", "", ""])
+    header = ["episodes", "head", "accuracy, % ↑", "± redrawn episodes", "± new classes", "tuned"]
+    notes = [
+        "↑ higher is better. ± beside an accuracy: 95 % t interval over seeds, none for one seed; over episodes where "
+        "published."
+    ]
+    return Table(header, rows, f"{name}, {len(of_seeds)} seeds", notes, left=2)
+
+
+def draw_data_set(axes: Axes, name: str, of_seeds: list[dict[str, Any]]) -> None:
+    """Draws the accuracy of each head on one data set, with published numbers."""
+    for i, shots in enumerate(SHOTS):
+        color = SHOT_COLORS[i]
+        means = [Mean.of(result[f"{head}/5w{shots}s"]["accuracy"] for result in of_seeds) for head in HEADS]
         drawing.plot_means(axes, range(len(HEADS)), means, f"{shots}-shot", scale=100, fmt="o", color=color)
         for style, (source, values) in zip(("--", ":"), PUBLISHED.get(name, {}).items(), strict=False):
-            value, half = values[i]
-            axes.axhline(value, color=color, linestyle=style, linewidth=1, label=f"{source}, {shots}-shot")
-            print(f"  5-way {shots}-shot {source} (published) {value}{'' if half is None else f' ± {half}'} %")
+            axes.axhline(values[i][0], color=color, linestyle=style, linewidth=1, label=f"{source}, {shots}-shot")
     axes.set_xticks(range(len(HEADS)), HEADS)
     axes.margins(x=0.2)
     axes.set_title(name)

@@ -82,8 +82,7 @@ def compare(run: Run, episodes: int, data_dir: str | None = None) -> list[Part]:
         )
         for name, bound in below.items():
             excess = 1 - report.accuracy - float(bound)
-            note = f"{n} shots, error {1 - report.accuracy:.4f}, bound {bound:.4f}, {run.folder}"
-            parts.append(
-                judge(name, excess, excess - report.ci95, excess + report.ci95, null=0.0, above=False, note=note)
-            )
+            note = f"{n} shots, error {1 - report.accuracy:.2%}, bound {bound:.2%}, {run.folder}"
+            ends = excess - report.ci95, excess + report.ci95
+            parts.append(judge(name, excess, *ends, null=0.0, above=False, is_share=True, note=note))
     return parts

@@ -15,13 +15,14 @@ from typing import Literal
 
 import numpy as np
 
-from ncjax.plots import SETS
+from ncjax.measures import SETS, of_key
 from ncjax.runs import Run, number
 from ncjax.runs.comparison import target_data, training_settings
 from ncjax.statistics import FEWEST, correlation_interval, independent, spearman, welch
 from ncjax.train.records import few_shot_keys
 
 Verdict = Literal["supported", "not supported", "contradicted", "not tested"]
+_WHY_INFINITE = ", where too few images tell some two class means apart"
 # a failed test precedes a missing test, which would hide it
 _WORST_FIRST: tuple[Verdict, ...] = ("contradicted", "not supported", "not tested")
 
@@ -37,6 +38,8 @@ class Part:
       low: lower end of its 95 % interval.
       high: upper end of its 95 % interval.
       null: the value at which the claim neither holds nor fails.
+      claimed: where the claim wants the value, such as "below 1".
+      is_share: whether the value is a difference of shares, shown in percentage points.
       note: details for the reader.
       counts: whether the claim's verdict depends on it; not so for a vacuous bound, which no error can exceed.
     """
@@ -47,6 +50,8 @@ class Part:
     low: float = math.nan
     high: float = math.nan
     null: float = 0.0
+    claimed: str = ""
+    is_share: bool = False
     note: str = ""
     counts: bool = True
 
@@ -78,14 +83,19 @@ class Claim:
 def cdnv_falls(runs: Sequence[Run]) -> Claim:
     """Judges claim 1: CDNV falls during training on all three sets."""
     trained = [run for run in runs if len(run.records) > 1]
-    parts = [_cdnv_ratio(name, trained, (name, -1), (name, 0), above=False) for name in SETS]
+    parts = [
+        _cdnv_ratio(f"CDNV, {spoken}, last / first", trained, (name, -1), (name, 0), above=False)
+        for name, spoken in SETS.items()
+    ]
     return Claim("CDNV falls during training", f"{_count(runs)}: last over first value", parts)
 
 
 def cdnv_is_ordered(runs: Sequence[Run]) -> Claim:
     """Judges claim 2: CDNV of source-train < source-test < target."""
     pairs = (("source_train", "source_test"), ("source_test", "target"))
-    parts = [_cdnv_ratio(f"{high} / {low}", runs, (high, -1), (low, -1), above=True) for low, high in pairs]
+    parts = [
+        _cdnv_ratio(f"CDNV, {SETS[high]} / {SETS[low]}", runs, (high, -1), (low, -1), above=True) for low, high in pairs
+    ]
     return Claim("CDNV of source-train < source-test < target", f"{_count(runs)}, at the end: ratios", parts)
 
 
@@ -118,18 +128,31 @@ def error_follows_cdnv(runs: Sequence[Run]) -> list[Claim]:
         claim = Claim(name, f"{target_data(group[0])}, {len(group)} runs: Spearman")
         for key in _accuracies(group):
             for records, start in (("last checkpoints", -1), ("checkpoints after the first", 1)):
-                claim.parts.append(_correlation(f"{key}, {records}", group, key, start))
+                claim.parts.append(_correlation(f"{of_key(key).name}, {records}", group, key, start))
         claims.append(claim)
     return claims or [Claim(name, "no finished run")]
 
 
-def judge(name: str, estimate: float, low: float, high: float, *, null: float, above: bool, note: str = "") -> Part:
+def judge(
+    name: str,
+    estimate: float,
+    low: float,
+    high: float,
+    *,
+    null: float,
+    above: bool,
+    is_share: bool = False,
+    note: str = "",
+) -> Part:
     """Judges an interval by the claim that the value is above, or below, the null value."""
+    claimed = f"{'above' if above else 'below'} {null:g}"
     if math.isnan(low) or math.isnan(high):
-        return Part(name, "not tested", estimate, null=null, note=note or "no interval")
+        return Part(
+            name, "not tested", estimate, null=null, claimed=claimed, is_share=is_share, note=note or "no interval"
+        )
     on_side, opposite = (low > null, high < null) if above else (high < null, low > null)
     verdict: Verdict = "supported" if on_side else "contradicted" if opposite else "not supported"
-    return Part(name, verdict, estimate, low, high, null, note)
+    return Part(name, verdict, estimate, low, high, null, claimed, is_share, note)
 
 
 def settings_without(run: Run, *names: str) -> str:
@@ -172,7 +195,7 @@ def _cdnv_ratio(name: str, runs: Sequence[Run], top: tuple[str, int], bottom: tu
         return _ratio(name, debiased, configurations, above=above, note=f"plug-in {estimate:.4g}")
     if not np.isfinite(plug_in).all():
         return Part(name, "not tested", null=1.0, note="plug-in and debiased CDNV are infinite in some runs")
-    note = f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs"
+    note = f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs{_WHY_INFINITE}"
     return _ratio(name, plug_in, configurations, above=above, note=note)
 
 
@@ -217,12 +240,12 @@ def _differences(few: Sequence[Run], many: Sequence[Run]) -> list[Part]:
     kind = "debiased_cdnv"
     note = f"plug-in {np.exp(logs(many, 'cdnv').mean() - logs(few, 'cdnv').mean()):.4g}"
     if not all(math.isfinite(run.final(f"target/{kind}")) for run in (*few, *many)):
-        kind, note = "cdnv", "plug-in: debiased is infinite in some runs"
+        kind, note = "cdnv", f"plug-in: debiased is infinite in some runs{_WHY_INFINITE}"
     ratio = np.exp(welch(logs(many, kind), logs(few, kind)))
     parts = [judge("target CDNV, ratio", *ratio, null=1.0, above=False, note=note)]
     for key in _accuracies([*few, *many]):
         difference = welch(*(np.asarray([run.final(key) for run in runs]) for runs in (many, few)))
-        parts.append(judge(f"{key}, difference", *difference, null=0.0, above=True))
+        parts.append(judge(f"{of_key(key).name}, difference", *difference, null=0.0, above=True, is_share=True))
     return parts
 
 
@@ -244,7 +267,7 @@ def _correlation(name: str, runs: Sequence[Run], key: str, start: int) -> Part:
     note = f"plug-in {spearman(np.concatenate(plug_in)):.3f}"
     infinite = sum(bool(np.isinf(values).any()) for values in used)
     if infinite:
-        used, note = plug_in, f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs"
+        used, note = plug_in, f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs{_WHY_INFINITE}"
     estimate = spearman(np.concatenate(used))
     samples = independent(used, [settings_without(run, "seed") for run in runs])
     unit = "runs" if len(samples) == len(runs) else "configurations"
