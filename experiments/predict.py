@@ -54,7 +54,7 @@ class Options:
     """File for a page of the images with their predictions."""
     head: Literal["ridge", "logistic", "ncc", "cosine"] = "ridge"
     """Head to fit on the features; logistic has probabilities."""
-    transform: Literal["none", "l2", "centered_l2"] = "none"
+    transform: Literal["none", "l2", "centered_l2", "power"] = "none"
     """Transform of the features; centered_l2 subtracts the mean of source-train, which a finished run has."""
     tune: bool = False
     """Chooses the hyperparameter of ridge or logistic on the validation classes of the run's data."""

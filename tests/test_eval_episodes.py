@@ -117,6 +117,11 @@ def test_the_center_is_that_of_source_train(params, split):
     np.testing.assert_array_equal(other.per_episode, unit.per_episode)
 
 
+def test_power_is_not_taken_within_episodes(params, split):
+    with pytest.raises(InputError, match="leave out support_augmentations and extract_per_episode"):
+        episodes(params, split, transform="power", extract_per_episode=True, **SETTINGS)
+
+
 def test_tune_and_curve(params, split):
     settings = {"ways": 3, "shots": 2, "queries": 4, "episodes": 50}
     chosen = tune(params, split, head="ridge", values=(1e3, 1.0), **settings)

@@ -347,6 +347,7 @@ def test_transforms():
     center = rng.standard_normal(4).astype(np.float32)
     norm = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     np.testing.assert_array_equal(transform_features(x, "none"), x)
+    np.testing.assert_allclose(transform_features(x, "power"), np.sqrt(x.astype(np.float64)), rtol=2e-7)
     np.testing.assert_allclose(transform_features(x, "l2"), x / np.where(norm > 0, norm, 1), rtol=3e-7)
     moved = x.astype(np.float64) - center
     expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)

@@ -35,6 +35,16 @@ def test_features_too_large_for_their_squares(features):
         feature_episodes(features * 1e25, LABELS, **SETTINGS)
 
 
+def test_the_power_transform_needs_features_without_negative_entries(features):
+    with pytest.raises(InputError, match=r"the features of row \d+ go down to -.*; choose transform=\"l2\""):
+        feature_episodes(features, LABELS, transform="power", **SETTINGS)
+    positive = np.abs(features)
+    report = feature_episodes(positive, LABELS, transform="power", **SETTINGS)
+    by_hand = feature_episodes(np.sqrt(positive.astype(np.float64)), LABELS, **SETTINGS)
+    assert report.accuracy == pytest.approx(by_hand.accuracy, abs=1e-3)  # near ties may fall the other way
+    assert report.settings.transform == "power"
+
+
 def test_a_plan_that_was_changed_is_refused(features):
     plan = EpisodePlan.sample(LABELS, **SETTINGS)
     replayed = feature_episodes(features, LABELS, plan=plan)

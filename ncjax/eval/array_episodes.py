@@ -40,12 +40,12 @@ class FeatureSource:
         return self.features[rows]
 
 
-def check_features(features: Any, labels: Any) -> Float[np.ndarray, "n d"]:
+def check_features(features: Any, labels: Any, transform: str = "none") -> Float[np.ndarray, "n d"]:
     """Reads features [n,d] as float32 on the host.
 
     Raises:
         InputError: As in `ncjax.checks.read_features`; or the number of labels differs, or values are not finite or so
-            small that all squares vanish in float32.
+            small that all squares vanish in float32, or are negative where the transform is "power".
     """
     array = np.asarray(read_features(features)).astype(np.float32, copy=False)
     check_lengths(array, labels)
@@ -54,6 +54,12 @@ def check_features(features: Any, labels: Any) -> Float[np.ndarray, "n d"]:
     if not np.isfinite(largest):
         raise not_finite(array)
     check_squares(float(largest))
+    if transform == "power" and array.min(initial=0.0) < 0:
+        row = int(np.argmin(array.min(axis=1)))
+        raise InputError(
+            f'transform="power" takes square roots, and the features of row {row} go down to {array[row].min():.3g}: it '
+            'needs features of 0 or more, as after a ReLU; choose transform="l2"'
+        )
     return array
 
 
@@ -109,7 +115,7 @@ def feature_episodes(
         queries: Query rows of each class, or "all" for every row outside the support.
         episodes: Number of episodes.
         head: As in `ncjax.eval.episodes`.
-        transform: "none", "l2" or "centered_l2", applied to every feature first.
+        transform: "none", "l2", "centered_l2" or "power", applied to every feature first.
         center: [d] for "centered_l2": the mean of the source-train features.
         seed: Seed of the episodes, 0..2³²-1.
         plan: Episodes to replay; ways, shots, queries, episodes and seed are then those of the plan.
@@ -131,7 +137,7 @@ def feature_episodes(
     request = EpisodeRequest.of(
         labels, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, plan=plan
     )
-    array = check_features(features, labels)
+    array = check_features(features, labels, transform)
     source = FeatureSource(array, check_transform(transform, center, array.shape[1]), transform)
     return request.evaluate(source, chosen, chunk=chunk_size(request, array.shape[1]), transform=transform)
 

@@ -42,7 +42,7 @@ def fit(
         images: uint8 [n, h, w, c]; a Split, which has labels and class names; or features [n, d].
         labels: [n], whole numbers or names; None with a Split.
         head: "ridge", "logistic", "ncc", "cosine", a head of `ncjax.eval.heads`, or your own.
-        transform: "none", "l2" or "centered_l2", applied to every feature first.
+        transform: "none", "l2", "centered_l2" or "power", applied to every feature first.
         center: [d] for "centered_l2"; defaults to `params.feature_mean`.
         class_names: Names of the classes in the order of their sorted labels; defaults to the labels.
         validation: Other classes on which to choose the head's hyperparameter, as `ncjax.eval.tune` does: a Split, or
@@ -82,7 +82,7 @@ def fit(
         array = fixed_batches.extract_features(params, array, batch_size)
     elif params is not None and image_shape is None:
         raise InputError("features with an encoder: give image_shape=(h, w, c) too, the shape of their images")
-    features = check_features(array, codes)
+    features = check_features(array, codes, transform)
     if center is None and params is not None:
         center = params.feature_mean
     center = check_transform(transform, center, features.shape[1])

@@ -42,7 +42,7 @@ class FewShotClassifier:
         scorer: The fitted head, a pytree: `scorer(features [M, d]) -> scores [M, k]` for transformed features.
         support: The transformed features [N, d] that the head was fitted on.
         labels: [N], 0..k-1.
-        transform: "none", "l2" or "centered_l2".
+        transform: "none", "l2", "centered_l2" or "power".
         center: [d], for "centered_l2".
         image_shape: (h, w, c) of the images that the encoder takes; None without an encoder.
         probe: [4, d], the encoder's features of four fixed images of that shape, which identify it.
@@ -219,7 +219,7 @@ class FewShotClassifier:
     def _score(self, batch: np.ndarray) -> Float[np.ndarray, "n k"]:
         """Computes scores of images or features, in calls of one shape."""
         features = batch if self.params is None else fixed_batches.extract_features(self.params, batch, self.batch_size)
-        features = check_features(features, range(len(features)))
+        features = check_features(features, range(len(features)), self.transform)
         scores = [
             np.asarray(_scores(self.scorer, rows, self.center, self.transform))[:count]
             for rows, count in fixed_batches.padded(features, self.batch_size)

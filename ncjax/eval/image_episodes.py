@@ -102,7 +102,7 @@ def episodes(
         queries: Query images of each class, or "all" for every image outside the support.
         episodes: Number of episodes.
         head: "ncc", "cosine", "ridge", "logistic", a head of `ncjax.eval.heads`, or your own.
-        transform: "none", "l2" or "centered_l2", applied to every feature first.
+        transform: "none", "l2", "centered_l2" or "power", applied to every feature first.
         center: [d] for "centered_l2"; defaults to `params.feature_mean`.
         support_augmentations: m > 0 replaces each support image by m random variants under the augmentation that
             the classifier was trained with (Tian et al. 2020, arXiv 2003.11539); queries are not augmented.
@@ -132,17 +132,22 @@ def episodes(
             f"support_augmentations={support_augmentations}, but the classifier was trained without augmentation: "
             'give 0, or set it with params.replace(augmentation="crop_flip")'
         )
+    if transform == "power" and (support_augmentations or extract_per_episode):
+        raise InputError(
+            'transform="power" checks that features are not negative, which it cannot do within an episode: leave out '
+            "support_augmentations and extract_per_episode"
+        )
     width = jax.eval_shape(extract, params, split.images[:1]).shape[1]
     center = check_transform(transform, _center(params, center), width)
     class_names = tuple(split.class_names[label] for label in request.names)
     if not support_augmentations and not extract_per_episode:
-        extracted = check_features(extract_features(params, split), split.labels)
+        extracted = check_features(extract_features(params, split), split.labels, transform)
         source: FeatureSource | ImageSource = FeatureSource(extracted, center, transform)
         chunk = chunk_size(request, width)
     else:
         query_features = None
         if not extract_per_episode:
-            query_features = check_features(extract_features(params, split), split.labels)
+            query_features = check_features(extract_features(params, split), split.labels, transform)
         source = ImageSource(params, split.images, query_features, center, transform, support_augmentations)
         on_cpu = data_mesh().devices.flat[0].platform == "cpu"
         images = request.ways * request.shots * max(1, support_augmentations)

@@ -58,8 +58,8 @@ class Options:
     """Query images of each class."""
     episodes: int = 10_000
     """Number of episodes."""
-    transform: Literal["none", "l2", "centered_l2"] = "none"
-    """Transform of the features; centered_l2 subtracts the mean of source-train."""
+    transform: Literal["none", "l2", "centered_l2", "power"] = "none"
+    """Transform of the features; centered_l2 subtracts the mean of source-train, power takes square roots."""
     support_augmentations: int = 0
     """Random variants of each support image, under the augmentation of training; not with --features."""
     seed: int = 0
