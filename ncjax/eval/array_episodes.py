@@ -57,8 +57,8 @@ def check_features(features: Any, labels: Any, transform: str = "none") -> Float
     if transform == "power" and array.min(initial=0.0) < 0:
         row = int(np.argmin(array.min(axis=1)))
         raise InputError(
-            f'transform="power" takes square roots, and the features of row {row} go down to {array[row].min():.3g}: it '
-            'needs features of 0 or more, as after a ReLU; choose transform="l2"'
+            f'transform="power" takes square roots, and the features of row {row} go down to {array[row].min():.3g}: '
+            'it needs features of 0 or more, as after a ReLU; choose transform="l2"'
         )
     return array
 
