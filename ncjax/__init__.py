@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ncjax import collapse, data, encoders, eval, models, plots, report, runs, train
     from ncjax.classifier import Classifier, features, logits
     from ncjax.errors import InputError
+    from ncjax.input_jacobian import geometric_complexity
     from ncjax.train import pretrain, restore
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "encoders",
     "eval",
     "features",
+    "geometric_complexity",
     "logits",
     "models",
     "plots",
@@ -32,6 +34,7 @@ _HOMES = {name: f"ncjax.{name}" for name in __all__} | {
     "Classifier": "ncjax.classifier",
     "InputError": "ncjax.errors",
     "features": "ncjax.classifier",
+    "geometric_complexity": "ncjax.input_jacobian",
     "logits": "ncjax.classifier",
     "pretrain": "ncjax.train",
     "restore": "ncjax.train",
