@@ -155,13 +155,15 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "network": "wrn-10-1", "epochs": 1, "min_steps": 20, "learning_rate": 0.1, "schedule": "cosine",
     },
 }  # fmt: skip
-_OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {("small", "glyphs"): {"epochs": 20}}
+_OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {("small", "glyphs"): {"network": "wrn-10-1-s2", "epochs": 20}}
 # ViTs and MLPs train badly with SGD. On a laptop, resnet12 sees few images: it learns most from them in small batches
 # with AdamW, and is measured only at the start and the end, since a measurement takes as long as training. A step of
-# conv4 takes four times as long as a step of wrn-10-1, and conv4 needs fewer.
+# conv4 takes four times as long as a step of wrn-10-1, and conv4 needs fewer. wrn-10-1-s2 is as good on glyphs after 16
+# epochs as wrn-10-1 after 20, and its step takes a third of the time.
 _ADAMW = {"optimizer": "adamw", "learning_rate": 1e-3, "schedule": "cosine"}
 _OF_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
     **{(preset, network): _ADAMW for preset in _PRESETS for network in ("vit", "mlp")},
+    ("small", "wrn-10-1-s2"): {"epochs": 16, "learning_rate": 0.2},
     ("small", "conv4"): {"epochs": 5, "min_steps": 750},
     ("small", "resnet12"): _ADAMW
     | {"epochs": 1, "min_steps": 200, "batch_size": 32, "measurements": 0, "measure_per_class": 25},

@@ -1,6 +1,6 @@
 """Evaluates a finished run, a pretrained encoder, or features: few-shot accuracy and neural collapse, with intervals.
 
-python experiments/evaluate.py --run=runs/glyphs-wrn-10-1-…: ncc, ridge and logistic heads on the target classes.
+python experiments/evaluate.py --run=runs/glyphs-wrn-10-1-s2-…: ncc, ridge and logistic heads on the target classes.
 python experiments/evaluate.py --run=PATH --tune --theory --layers: hyperparameters chosen on validation classes, bounds
 of the theory beside the measured error, and collapse at every depth.
 python experiments/evaluate.py --encoder=timm:resnet18 --dataset=cifar_fs --data_dir=PATH: a pretrained encoder, also
