@@ -15,7 +15,8 @@ def load_function(spec: str, purpose: str, hint: str = _HINT) -> Callable[..., A
     """Imports a function by name.
 
     Args:
-        spec: "package.module:function". Modules are looked for as Python does, and then in the current folder.
+        spec: "package.module:function". Modules are looked for as Python does, and then in the current folder, from
+            then on too, since the function may import others when it is called.
         purpose: Use of the function, for messages: "network", "head", "encoder".
         hint: What to do if it cannot be imported.
 
@@ -24,13 +25,12 @@ def load_function(spec: str, purpose: str, hint: str = _HINT) -> Callable[..., A
     """
     package, _, name = spec.partition(":")
     folder = str(Path.cwd())
-    sys.path.append(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
         function = getattr(importlib.import_module(package), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{purpose} {spec}: {first_line(error)}; {hint}") from None
-    finally:
-        sys.path.remove(folder)
     if not callable(function):
         raise InputError(f"{purpose} {spec} is a {type(function).__name__}: give a function")
     loaded: Callable[..., Any] = function

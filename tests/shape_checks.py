@@ -10,7 +10,7 @@ from beartype import beartype
 from jaxtyping import install_import_hook
 
 MODULES = (
-    "checks", "classifier", "collapse", "eval", "keys", "models", "preprocessing",
+    "checks", "classifier", "collapse", "eval", "keys", "models", "preprocessing", "train.losses", "train.step",
 )  # fmt: skip
 
 

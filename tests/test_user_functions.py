@@ -30,7 +30,7 @@ def test_evaluate_takes_a_head_by_name(features: np.ndarray, tmp_path: Path) -> 
     arguments = ("--features=mine.npz", "--episodes=20", "--queries=3", "--ways=3", "--shots", "1")
     done = inside("evaluate.py", *arguments, "--heads", "ncc", "test_user_functions:nearest", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "3-way 1-shot test_user_functions:nearest:" in done.stdout
+    assert "3-way 1-shot test_user_functions:nearest " in done.stdout
     ncc, own = json.loads((tmp_path / "mine.evaluation.json").read_text())["episodes"]
     assert own["accuracy"] == ncc["accuracy"]
     done = inside("evaluate.py", *arguments, "--heads", "nearest", cwd=tmp_path)
@@ -42,8 +42,10 @@ def test_a_module_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: py
     (tmp_path / "functions_of_a_user.py").write_text("def f():\n    return 7\n")
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
-    assert load_function("functions_of_a_user:f", "head")() == 7
-    assert sys.path == path
+    monkeypatch.setattr(sys, "path", [*path])
+    for _ in range(2):
+        assert load_function("functions_of_a_user:f", "head")() == 7
+    assert sys.path == [*path, str(tmp_path)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ Where the package is installed, `ncjax-report` is the same command.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,6 @@ def write_encoder(options: Options) -> None:
         raise InputError("--encoder needs images: give --dataset=NAME, and --data_dir=PATH where they are your own")
     report = _import_report()
     target = ncjax.data.load(options.dataset, data_dir=options.data_dir).target
-    sys.path.append(os.getcwd())  # for a user's own package.module:function
     params = ncjax.encoders.load(options.encoder, image_size=options.image_size)
     name = f"{params.network.name} on {options.dataset}"
     detail = report.examine_encoder(params, target, name=name, episodes=options.episodes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Integer, Key
 
 from ncjax import collapse
 from ncjax.collapse.moments import segments
@@ -37,7 +37,7 @@ class Objective:
         return cls(config.label_smoothing, config.mixup, config.dropout, config.cdnv_penalty)
 
 
-def smoothed_targets(labels: Int[Array, " n"], num_classes: int, smoothing: float) -> Float[Array, "n k"]:
+def smoothed_targets(labels: Integer[Array, " n"], num_classes: int, smoothing: float) -> Float[Array, "n k"]:
     """Returns (1 − s) one-hot + s / k (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567)."""
     return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
 
@@ -71,7 +71,7 @@ def dropout(key: Key[Array, ""], features: Float[Array, "n d"], rate: float) -> 
     return jnp.where(keep, features / (1 - rate), 0)
 
 
-def cdnv_penalty(features: Float[Array, "n d"], labels: Int[Array, " n"], num_classes: int) -> Float[Array, ""]:
+def cdnv_penalty(features: Float[Array, "n d"], labels: Integer[Array, " n"], num_classes: int) -> Float[Array, ""]:
     """Computes the CDNV of a batch, over the classes with two images or more.
 
     A class with a single image has variance 0 and would bias the mean towards 0. The penalty is 0, with gradient 0, if

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from ncjax import keys
 from ncjax.classifier import normalize
@@ -62,14 +62,17 @@ class Batch:
 
 
 def initial_state(
-    network: Network, tx: optax.GradientTransformation, seed: int | Int[Array, ""], image_shape: tuple[int, int, int]
+    network: Network,
+    tx: optax.GradientTransformation,
+    seed: int | Integer[Array, ""],
+    image_shape: tuple[int, int, int],
 ) -> TrainState:
     """Draws the state before the first step from `seed`."""
     variables = network.init(keys.stream(seed, "init"), image_shape)
     return TrainState(jnp.int32(0), variables, tx.init(variables["params"]))
 
 
-def epoch_order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int, batch_size: int) -> Int[Array, " m"]:
+def epoch_order(seed: Integer[Array, ""], epoch: Int[Array, ""], n: int, batch_size: int) -> Int[Array, " m"]:
     """Returns the order in which an epoch visits n images, followed by the start of the next epoch.
 
     Batches run on over the end of an epoch, so that an epoch sees every image exactly once and every batch is full.
@@ -88,7 +91,7 @@ def train_step(
     tx: optax.GradientTransformation,
     objective: Objective,
     augmentation: str,
-    seed: Int[Array, ""],
+    seed: Integer[Array, ""],
     state: TrainState,
     batch: Batch,
 ) -> tuple[TrainState, StepTotals]:

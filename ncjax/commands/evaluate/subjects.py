@@ -3,8 +3,6 @@
 import dataclasses
 import io
 import json
-import os
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -132,7 +130,6 @@ def _load_encoders(options: Options) -> list[Subject]:
     if options.layers and not options.stages:
         raise InputError("--layers of an encoder needs --stages, the names of its inner modules")
     options.check_places()
-    sys.path.append(os.getcwd())  # for a user's own package.module:function
     benchmark = _load_benchmark(options)
     params = [_load_encoder(spec, benchmark, options) for spec in options.encoder]
     return [_extract(encoder, benchmark, options) for encoder in params]
