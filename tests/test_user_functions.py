@@ -30,7 +30,7 @@ def test_evaluate_takes_a_head_by_name(features: np.ndarray, tmp_path: Path) -> 
     arguments = ("--features=mine.npz", "--episodes=20", "--queries=3", "--ways=3", "--shots", "1")
     done = inside("evaluate.py", *arguments, "--heads", "ncc", "test_user_functions:nearest", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "3-way 1-shot test_user_functions:nearest " in done.stdout
+    assert "3-way 1-shot  test_user_functions:nearest  " in done.stdout
     ncc, own = json.loads((tmp_path / "mine.evaluation.json").read_text())["episodes"]
     assert own["accuracy"] == ncc["accuracy"]
     done = inside("evaluate.py", *arguments, "--heads", "nearest", cwd=tmp_path)
