@@ -52,8 +52,7 @@ from common.verdicts import (
 from ncjax import cli
 from ncjax.errors import InputError
 from ncjax.files import json_text
-from ncjax.runs import Run, configurations, find
-from ncjax.runs import read as read_run
+from ncjax.runs import Run, configurations, find, read as read_run
 from ncjax.runs.comparison import target_data
 from ncjax.tables import Table, TableFormat, show
 

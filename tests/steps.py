@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 from conftest import make_mesh
 from jax.sharding import Mesh
-from tiny import benchmark
-from tiny import network as tiny_network
+from tiny import benchmark, network as tiny_network
 
 from ncjax.models import Network
 from ncjax.train import Config

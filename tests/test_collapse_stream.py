@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles_collapse as oracles
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from oracles_collapse import assert_matches, clusters
 
 from ncjax.collapse import ClassMoments, measure, measure_stream

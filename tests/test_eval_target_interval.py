@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ncjax import collapse
-from ncjax import eval as eval_room
+from ncjax import collapse, eval as eval_room
 from ncjax.eval import feature_curve, feature_episodes
 from ncjax.eval.intervals import difference_interval, target_interval
 from ncjax.interval import Interval

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from flax import linen as nn
-from flax import nnx
+from flax import linen as nn, nnx
 
 import ncjax
 from ncjax import keys, models

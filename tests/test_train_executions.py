@@ -20,8 +20,7 @@ from ncjax import cli, keys
 from ncjax.classifier import Classifier
 from ncjax.data import Split
 from ncjax.errors import InputError
-from ncjax.train import Interrupted, loop, read_config
-from ncjax.train import measurement as measuring
+from ncjax.train import Interrupted, loop, measurement as measuring, read_config
 from ncjax.train.config import fill
 from ncjax.train.description import add_execution, read_description
 from ncjax.train.run import Run

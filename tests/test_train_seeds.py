@@ -15,8 +15,7 @@ from conftest import make_mesh
 
 from ncjax import models
 from ncjax.errors import InputError
-from ncjax.train import Diverged, Interrupted, loop, read_records, seeds_table
-from ncjax.train import measurement as measuring
+from ncjax.train import Diverged, Interrupted, loop, measurement as measuring, read_records, seeds_table
 from ncjax.train.checkpoint import Checkpoints
 from ncjax.train.run import Run
 from ncjax.train.trainer import Trainer

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ncjax.checks import as_numpy, encode_labels, whole_number
-from ncjax.classifier import Classifier
-from ncjax.classifier import features as extract_features
+from ncjax.classifier import Classifier, features as extract_features
 from ncjax.data import Benchmark, Split
 from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError

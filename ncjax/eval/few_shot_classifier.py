@@ -15,8 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from ncjax import files
 from ncjax.checks import as_numpy
 from ncjax.classifier import Classifier
-from ncjax.data import Split
-from ncjax.data import images as image_files
+from ncjax.data import Split, images as image_files
 from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
 from ncjax.eval import classifier_file, fixed_batches, heads

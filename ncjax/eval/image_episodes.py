@@ -13,8 +13,7 @@ from jax.sharding import AxisType, Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ncjax.checks import whole_number
-from ncjax.classifier import Classifier, extract
-from ncjax.classifier import features as extract_features
+from ncjax.classifier import Classifier, extract, features as extract_features
 from ncjax.data import Benchmark, Split
 from ncjax.data.augment import augment
 from ncjax.devices import data_mesh, on_data_mesh

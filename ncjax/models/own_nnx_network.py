@@ -6,8 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
-from flax import nnx
+from flax import linen as nn, nnx
 from jaxtyping import Array
 
 from ncjax.errors import InputError

@@ -8,8 +8,7 @@ from ncjax.eval import COVERS
 from ncjax.measures import FEW_SHOT_MEANING, LEGEND, MEASURES, cautions, of_key
 from ncjax.plots import SETS
 from ncjax.report.detail import Detail
-from ncjax.runs import Run, configurations
-from ncjax.runs import number as to_float
+from ncjax.runs import Run, configurations, number as to_float
 from ncjax.runs.comparison import names_and_data
 from ncjax.statistics import Mean
 from ncjax.tables import Table

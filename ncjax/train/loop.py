@@ -13,9 +13,7 @@ from tqdm import tqdm
 
 from ncjax.classifier import Classifier
 from ncjax.progress import seconds_between_updates
-from ncjax.train import measurement as measuring
-from ncjax.train import records as files
-from ncjax.train import streaming, throughput, workdir
+from ncjax.train import measurement as measuring, records as files, streaming, throughput, workdir
 from ncjax.train.checkpoint import read_alone
 from ncjax.train.description import add_execution
 from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together

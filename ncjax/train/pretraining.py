@@ -14,8 +14,7 @@ from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.files import expand
-from ncjax.train import continuation, tensorboard, workdir
-from ncjax.train import records as files
+from ncjax.train import continuation, records as files, tensorboard, workdir
 from ncjax.train.checkpoint import find, load_variables, steps_in
 from ncjax.train.config import Config, Resolved, fill, identity, settings_of_seeds
 from ncjax.train.continuation import with_start_weights

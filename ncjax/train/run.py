@@ -16,8 +16,7 @@ from ncjax import devices, keys, models
 from ncjax.classifier import Classifier
 from ncjax.errors import InputError
 from ncjax.models import Network
-from ncjax.train import measurement as measuring
-from ncjax.train import streaming, throughput
+from ncjax.train import measurement as measuring, streaming, throughput
 from ncjax.train.config import Resolved, identity
 from ncjax.train.description import DataDescription, Description
 from ncjax.train.losses import Objective
