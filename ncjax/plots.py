@@ -16,7 +16,6 @@ from ncjax.errors import InputError
 from ncjax.eval.intervals import COVERS
 from ncjax.files import expand, make_parent, write_atomically
 from ncjax.measures import spoken
-from ncjax.pairs import as_rgb, example_rows, hardest_pairs
 from ncjax.train.records import few_shot_keys
 
 if TYPE_CHECKING:
@@ -212,6 +211,8 @@ def show_pair(split: Split, measured: Collapse | EpisodeReport, *, pairs: int = 
     Raises:
       InputError: if `measured` is of other classes.
     """
+    from ncjax.pairs import as_rgb, example_rows, hardest_pairs  # imports JAX
+
     hardest = hardest_pairs(measured, split.class_names, pairs)
     figure = new_figure(1.1 * (2 * images + 1), 1.5 * len(hardest))
     grid = figure.subplots(len(hardest), 2 * images + 1, squeeze=False)

@@ -24,7 +24,7 @@ from ncjax.measures import of_key
 from ncjax.runs.folders import Run
 from ncjax.statistics import welch
 from ncjax.train.config import Config, identity
-from ncjax.train.continuation import configuration_of_start
+from ncjax.train.description import configuration_of_start
 
 if TYPE_CHECKING:
     from ncjax.data import Split

@@ -1,8 +1,6 @@
 """Runs that start from the last weights of another run."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from ncjax.train.checkpoint import (
     reason_of,
 )
 from ncjax.train.config import Config, Resolved, settings_of_seeds
-from ncjax.train.description import Description, read_description
+from ncjax.train.description import Description, configuration, read_description
 from ncjax.train.run_data import RunData
 from ncjax.train.step import TrainState
 
@@ -89,20 +87,6 @@ def continued_config(folder: str | Path, **changes: Any) -> Config:
     default = Config()
     reset = {name: getattr(default, name) for name in own}
     return dataclasses.replace(settings, **(reset | {"seeds": seeds, "continue_from": str(folder)} | changes))
-
-
-def configuration(description: Description) -> str:
-    """Returns a checksum of a run's settings and data without its seed, the same for all seeds of a configuration."""
-    settings = {name: value for name, value in description.identity.items() if name not in ("seed", "data_dir")}
-    if "start_weights" in settings:
-        settings["start_weights"] = configuration_of_start(settings["start_weights"])
-    content = json.dumps([settings, description.data.fingerprint], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
-
-
-def configuration_of_start(start_weights: str) -> str:
-    """Returns the `configuration` of the run that `start_weights` is of."""
-    return start_weights.split("-")[0]
 
 
 def with_start_weights(config: Config) -> Config:

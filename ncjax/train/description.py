@@ -1,6 +1,7 @@
 """The description of a run, its config.json: settings, data, software, and where its steps were computed."""
 
 import dataclasses
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -219,3 +220,17 @@ def add_execution(workdir: Path, execution: Mapping[str, Any]) -> None:
         )
     # into the file as it is, so that keys of a newer version stay
     _write(workdir, read_config(workdir) | {"executions": [*map(dict, before), dict(execution)]})
+
+
+def configuration(description: Description) -> str:
+    """Returns a checksum of a run's settings and data without its seed, the same for all seeds of a configuration."""
+    settings = {name: value for name, value in description.identity.items() if name not in ("seed", "data_dir")}
+    if "start_weights" in settings:
+        settings["start_weights"] = configuration_of_start(settings["start_weights"])
+    content = json.dumps([settings, description.data.fingerprint], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def configuration_of_start(start_weights: str) -> str:
+    """Returns the `configuration` of the run that `start_weights` is of."""
+    return start_weights.split("-")[0]
