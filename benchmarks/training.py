@@ -92,8 +92,8 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
     """Makes a function that takes steps and waits for them; also returns compile seconds and the trainer's setup."""
     from ncjax import devices, models
     from ncjax.train import Config
-    from ncjax.train.losses import Objective
     from ncjax.train.optimizer import optimizer
+    from ncjax.train.recipe import Recipe
     from ncjax.train.step import Batch
     from ncjax.train.trainer import Setup, resident_trainer
 
@@ -103,8 +103,7 @@ def ncjax_steps(options: argparse.Namespace, batch: int, network=None):
     setup = Setup(
         network=network,
         tx=optimizer(config, 10_000),
-        objective=Objective(),
-        augmentation=AUGMENTATION,
+        recipe=Recipe(augmentation=AUGMENTATION),
         batch_size=batch,
         num_images=len(labels),
         image_shape=images.shape[1:],

@@ -11,8 +11,8 @@ from tiny import benchmark, network as tiny_network
 
 from ncjax.models import Network
 from ncjax.train import Config
-from ncjax.train.losses import Objective
 from ncjax.train.optimizer import optimizer
+from ncjax.train.recipe import Recipe
 from ncjax.train.step import Batch, TrainState
 from ncjax.train.trainer import Setup, resident_trainer
 
@@ -53,8 +53,7 @@ def setup(mesh: Mesh, dtype: jnp.dtype = jnp.float32, tx: optax.GradientTransfor
     return Setup(
         network=network_of(dtype),
         tx=tx or optimizer(CONFIG, 100),
-        objective=Objective(),
-        augmentation="shift",
+        recipe=Recipe(augmentation="shift"),
         batch_size=16,
         num_images=126,
         image_shape=(12, 12, 1),

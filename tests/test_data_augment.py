@@ -89,6 +89,7 @@ def test_a_resized_crop_is_the_rectangle_resized():
         assert np.abs(_resized(image, *box) - out).max() <= 0.5 + 1e-3  # rounded to whole numbers
 
 
+@pytest.mark.slow
 def test_rectangles_have_the_areas_and_ratios_of_torchvisions_resized_crop():
     """The first of ten draws that fits; compared with draws of NumPy by the same rule."""
     n, height, width = 20_000, 32, 24
@@ -145,6 +146,7 @@ def test_one_change_of_colors_is_pillows():
             assert np.abs(found[i].astype(int) - theirs.astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_jitter_draws_factors_of_its_strength_and_all_orders():
     grey = np.full((6000, 1, 1, 3), 100, np.uint8)  # grey has neither contrast nor saturation to change
     brightness = np.asarray(jax.jit(module.color_jitter, static_argnums=2)(keys.root(5), grey, 0.4))[:, 0, 0, 0] / 100

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ncjax import keys, models
-from ncjax.data.augment import augment
+from ncjax.data.augment import augment, color_jitter, resized_crop
 from ncjax.errors import InputError
 from ncjax.eval import EpisodePlan
+from ncjax.models.mixing import Mixing
 from ncjax.models.resnet12 import drop_block
 from ncjax.train import losses
 from ncjax.train.step import epoch_order
@@ -42,7 +43,9 @@ def draws() -> list[jax.Array]:
         epoch_order(jnp.int32(7), jnp.int32(2), 40, 8),
         augment(key, pixels.astype(jnp.uint8), "crop_flip"),
         losses.dropout(key, ones[0, 0], 0.3),
-        *losses.mixup(key, pixels.astype(jnp.float32), ones[:, 0, 0], 0.4),
+        *jax.tree.leaves(Mixing.draw(key, len(pixels), 3, 0.4)),
+        color_jitter(key, jnp.repeat(pixels, 3, axis=-1), 0.4),
+        resized_crop(key, pixels),
         drop_block(key, ones, 0.2, 3),
         *jax.tree.leaves(models.create("mlp-2-8", 3).init(key, (4, 4, 1))),
     ]

@@ -90,7 +90,7 @@ def test_operations_are_those_of_a_whole_batch_on_any_mesh(
     data = training_data()
     state = initial_state(one.network, one.tx, 0, one.image_shape)
     batch = Batch(data.images[:16], data.labels[:16], data.mean, data.std)
-    step = partial(train_step, one.network, one.tx, one.objective, one.augmentation)
+    step = partial(train_step, one.network, one.tx, one.recipe)
     assert flops == pytest.approx(jax.jit(step).lower(jnp.uint32(0), state, batch).cost_analysis()["flops"], rel=1e-3)
 
     def no_cpu(backend: str) -> list[jax.Device]:

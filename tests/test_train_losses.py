@@ -7,6 +7,7 @@ import oracles_collapse as oracle
 import pytest
 
 from ncjax import keys
+from ncjax.models.mixing import Mixing
 from ncjax.train import losses
 
 RNG = np.random.default_rng(0)
@@ -39,7 +40,12 @@ def test_smoothed_cross_entropy() -> None:
 def test_mixup_mixes_images_and_targets_alike() -> None:
     images = jnp.asarray(RNG.normal(size=(8, 2, 2, 1)), jnp.float32)
     targets = jnp.eye(8)
-    mixed_by = jax.jit(jax.vmap(lambda i: losses.mixup(keys.stream(0, "test", i), images, targets, 0.4)))
+
+    def mix(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mixing = Mixing.draw(key, 8, 1, 0.4)
+        return mixing.mix(images), mixing.mix(targets)
+
+    mixed_by = jax.jit(jax.vmap(lambda i: mix(keys.stream(0, "test", i))))
     all_mixed, all_targets = mixed_by(jnp.arange(4000, dtype=jnp.uint32))
     mixed, mixed_targets = np.asarray(all_mixed[3]), np.asarray(all_targets[3])
     # with the identity for targets, the mixed targets are the weights of the images

@@ -9,8 +9,8 @@ import pytest
 from steps import CONFIG, network_of, training_data
 
 from ncjax.train import Config
-from ncjax.train.losses import Objective
 from ncjax.train.optimizer import optimizer, schedule
+from ncjax.train.recipe import Recipe
 from ncjax.train.step import Batch, epoch_order, initial_state, train_step
 
 
@@ -47,7 +47,7 @@ def test_a_step_is_sgd_with_momentum_and_penalty_in_float64() -> None:
             scores = jax.nn.log_softmax(out.logits)
             return -jnp.mean(scores[jnp.arange(16), labels]), moved
 
-        take_step = jax.jit(partial(train_step, network, tx, Objective(), "none"))
+        take_step = jax.jit(partial(train_step, network, tx, Recipe()))
         for step in range(2):
             chosen = slice(16 * step, 16 * step + 16)
             images = (data.images[chosen] / 255 - data.mean) / data.std

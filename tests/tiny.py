@@ -14,6 +14,7 @@ from ncjax.classifier import Classifier
 from ncjax.data import Benchmark, Split
 from ncjax.models import Network, Output
 from ncjax.models.layers import BatchNormAct
+from ncjax.models.mixing import Mixing, mixed
 from ncjax.train import Config, Description, pretrain, restore
 
 STEPS = 24
@@ -24,10 +25,14 @@ class _Module(nn.Module):
     num_classes: int
     dtype: Any
 
+    @property
+    def mixing_points(self) -> int:
+        return 2
+
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Output:
-        x = nn.Conv(8, (3, 3), (2, 2), use_bias=False, dtype=self.dtype)(images)
-        features = BatchNormAct()(x, train).reshape(len(x), -1)
+    def __call__(self, images: Array, train: bool, mixing: Mixing | None = None) -> Output:
+        x = nn.Conv(8, (3, 3), (2, 2), use_bias=False, dtype=self.dtype)(mixed(mixing, 0, images))
+        features = mixed(mixing, 1, BatchNormAct()(x, train)).reshape(len(x), -1)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="head")(features)
         return Output(logits, features, (features,))
 

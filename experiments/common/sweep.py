@@ -178,9 +178,7 @@ def folder(point: Point, options: Options) -> Path:
     The seeds of a point are trained together, as one program, so that another number of seeds is another folder.
     """
     settled = train.resolve(dataclasses.replace(point.config, seed=0, seeds=1, workdir=None))
-    # settings at their default do not count, so that a setting that is added later keeps the names of older runs
-    changed = {key: value for key, value in identity(settled).items() if value != getattr(Config(), key)}
-    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(json.dumps(identity(settled), sort_keys=True).encode()).hexdigest()[:10]
     name = f"{run_name(settled)}-{digest}-x{point.number_of_seeds(options)}"
     return options.out / "runs" / name
 

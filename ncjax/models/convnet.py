@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from ncjax.errors import InputError
 from ncjax.models.layers import BatchNormAct, at_least_float32, he_normal, pooled
+from ncjax.models.mixing import Mixing, mixed
 from ncjax.models.network import Output
 
 
@@ -21,8 +22,13 @@ class Conv4(nn.Module):
     num_classes: int
     dtype: Any = jnp.float32
 
+    @property
+    def mixing_points(self) -> int:
+        """The input, and the end of each layer."""
+        return 5
+
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Output:
+    def __call__(self, images: Array, train: bool, mixing: Mixing | None = None) -> Output:
         """Computes logits, features [n, 64 (h // 16) (w // 16)] and stages for normalised images [n, h, w, c].
 
         Raises:
@@ -30,10 +36,10 @@ class Conv4(nn.Module):
         """
         if min(images.shape[1:3]) < 16:
             raise InputError(f"conv4 halves images four times: {images.shape[1]} x {images.shape[2]} is too small")
-        x, stages = images, []
-        for _ in range(4):
+        x, stages = mixed(mixing, 0, images), []
+        for layer in range(4):
             x = nn.Conv(64, (3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)(x)
-            x = nn.max_pool(BatchNormAct()(x, train), (2, 2), (2, 2))
+            x = mixed(mixing, layer + 1, nn.max_pool(BatchNormAct()(x, train), (2, 2), (2, 2)))
             stages.append(pooled(x))
         wide = at_least_float32(self.dtype)
         features = x.reshape(len(x), -1).astype(wide)

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from ncjax.errors import InputError
 from ncjax.models.layers import BatchNormAct, at_least_float32
+from ncjax.models.mixing import Mixing, mixed
 from ncjax.models.network import Output
 
 
@@ -20,14 +21,19 @@ class MLP(nn.Module):
     width: int
     dtype: Any = jnp.float32
 
+    @property
+    def mixing_points(self) -> int:
+        """The input, and the end of each layer."""
+        return self.depth + 1
+
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Output:
+    def __call__(self, images: Array, train: bool, mixing: Mixing | None = None) -> Output:
         """Computes logits, features [n, width] and stages for normalised images [n, h, w, c]."""
         wide = at_least_float32(self.dtype)
-        x, stages = images.reshape(len(images), -1), []
-        for _ in range(self.depth):
+        x, stages = mixed(mixing, 0, images).reshape(len(images), -1), []
+        for layer in range(self.depth):
             x = nn.Dense(self.width, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x)
-            x = BatchNormAct()(x, train)
+            x = mixed(mixing, layer + 1, BatchNormAct()(x, train))
             stages.append(x.astype(wide))
         logits = nn.Dense(self.num_classes, dtype=wide, name="head")(stages[-1])
         return Output(logits, stages[-1], tuple(stages))

@@ -1,7 +1,7 @@
 """A network as a pair of pure functions, `init` and `apply`."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from flax.errors import InvalidRngError
 from jaxtyping import Array, Float
 
 from ncjax.errors import InputError
+from ncjax.models.mixing import Mixing
 
 
 class Output(NamedTuple):
@@ -35,17 +36,37 @@ class Network:
     Attributes:
         name: The name that `ncjax.models.create` makes it from.
         num_classes: The width of its logits.
-        module: The Flax module, called as `module(images, train) -> Output`; its linear layer is named "head".
+        module: The Flax module, called as `module(images, train) -> Output`; its linear layer is named "head". A module
+            that can mix images also takes `mixing`, and says at how many points in its `mixing_points`.
+        classifier: "linear", logits Wf + b; or "cosine", a learned scale times the cosine of f and each row of W, which
+            have neither length nor bias (Gidaris & Komodakis 2018, https://arxiv.org/abs/1804.09458).
+        rotation_head: Whether there is another linear layer from features to the four quarter turns of an image
+            (`rotation_logits`), which only training uses.
     """
 
     name: str
     num_classes: int
     module: nn.Module
+    classifier: Literal["linear", "cosine"] = "linear"
+    rotation_head: bool = False
+
+    @property
+    def mixing_points(self) -> int:
+        """The number of points at which it can mix images; 0 for a network of the user's."""
+        return getattr(self.module, "mixing_points", 0)
 
     def init(self, key: Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
         """Draws the parameters for images of shape (h, w, c); returns ``{"params": …, "batch_stats": …}``."""
         images = jnp.zeros((1, *image_shape))
-        return {"batch_stats": {}} | dict(self.module.init({"params": key}, images, train=False))
+        variables: dict[str, Any] = {"batch_stats": {}} | dict(self.module.init({"params": key}, images, train=False))
+        params = dict(variables["params"])
+        kernel = params["head"]["kernel"]
+        if self.rotation_head:
+            features = jnp.zeros((1, len(kernel)), kernel.dtype)
+            params["rotation_head"] = nn.Dense(4).init(jax.random.fold_in(key, 1), features)["params"]
+        if self.classifier == "cosine":
+            params["head"] = {"kernel": kernel, "scale": jnp.asarray(_COSINE_SCALE, kernel.dtype)}
+        return variables | {"params": params}
 
     def apply(
         self,
@@ -54,6 +75,7 @@ class Network:
         *,
         train: bool = False,
         key: Array | None = None,
+        mixing: Mixing | None = None,
     ) -> tuple[Output, dict[str, Any]]:
         """Runs the network on normalised images.
 
@@ -62,6 +84,7 @@ class Network:
             images: [n, h, w, c], pixels already centred and scaled.
             train: Whether batch norm uses the batch's statistics and drop-block is active.
             key: Key for drop-block; used in training only.
+            mixing: Mixes the images at one depth; used in training only, by a network that has `mixing_points`.
 
         Returns:
             The output, and the batch statistics after this batch (unchanged if `train` is False).
@@ -69,13 +92,16 @@ class Network:
         Raises:
             InputError: The network needs a key in training, and has none.
         """
+        own = self._of_module(variables)
         if not train:
-            return cast(Output, self.module.apply(variables, images, train=False)), variables["batch_stats"]
+            return self._classified(variables, self.module.apply(own, images, train=False)), variables["batch_stats"]
+        mix: dict[str, Any] = {} if mixing is None else {"mixing": mixing}
         try:
             output, updated = self.module.apply(
-                variables,
+                own,
                 images,
                 train=True,
+                **mix,
                 mutable=["batch_stats"],
                 rngs=None if key is None else {"dropout": key},
             )
@@ -83,12 +109,53 @@ class Network:
             if key is not None:
                 raise
             raise InputError(f"{self.name} draws random numbers in training; pass key=jax.random.key(0)") from error
-        return cast(Output, output), dict(updated).get("batch_stats", {})
+        return self._classified(variables, output), dict(updated).get("batch_stats", {})
+
+    def _of_module(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Returns the variables that the module expects: its linear layer has a bias, whatever the classifier."""
+        if self.classifier == "linear":
+            return variables
+        kernel = variables["params"]["head"]["kernel"]
+        head = {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1], kernel.dtype)}
+        return variables | {"params": variables["params"] | {"head": head}}
+
+    def _classified(self, variables: dict[str, Any], output: Any) -> Output:
+        if self.classifier == "linear":
+            return cast(Output, output)
+        return cast(Output, output._replace(logits=self.classify(variables, output.features)))
+
+    def classify(self, variables: dict[str, Any], features: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        """Computes the logits of features, as `apply` does."""
+        weights, bias = self.head(variables)
+        if self.classifier == "cosine":
+            features = _unit(features)
+        return features @ weights.T + bias
 
     def head(self, variables: dict[str, Any]) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
-        """Returns weights [k, d] and bias [k] of the linear layer from features to logits."""
-        dense = variables["params"]["head"]
-        return dense["kernel"].T, dense["bias"]
+        """Returns weights [k, d] and bias [k] of the linear layer from features to logits.
+
+        Of a cosine classifier, the rows of W at unit length times the scale, and 0: its logits are those of this layer
+        for features of unit length, so that the class of the largest one is the same for the features themselves.
+        """
+        head = variables["params"]["head"]
+        if self.classifier == "cosine":
+            weights = head["scale"] * _unit(head["kernel"].T)
+            return weights, jnp.zeros(len(weights), weights.dtype)
+        return head["kernel"].T, head["bias"]
+
+    def rotation_logits(self, variables: dict[str, Any], features: Float[Array, "n d"]) -> Float[Array, "n 4"]:
+        """Computes the scores of 0, 1, 2 and 3 quarter turns, where there is a rotation head."""
+        head = variables["params"]["rotation_head"]
+        return features @ head["kernel"] + head["bias"]
+
+
+_COSINE_SCALE = 10.0
+
+
+def _unit(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Divides rows by their norm; a row of zeros stays zero, with a finite gradient."""
+    square = jnp.sum(jnp.square(rows), -1, keepdims=True)
+    return rows * jax.lax.rsqrt(jnp.where(square > 0, square, 1))
 
 
 def num_parameters(variables: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from ncjax.errors import InputError
 from ncjax.models.layers import BatchNormAct, at_least_float32, pooled
+from ncjax.models.mixing import Mixing, mixed
 from ncjax.models.network import Output
 
 _he_leaky = nn.initializers.variance_scaling(2.0 / (1 + 0.1**2), "fan_out", "normal")
@@ -62,8 +63,13 @@ class ResNet12(nn.Module):
     drop: bool = False
     dtype: Any = jnp.float32
 
+    @property
+    def mixing_points(self) -> int:
+        """The input, and the end of each block."""
+        return 5
+
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Output:
+    def __call__(self, images: Array, train: bool, mixing: Mixing | None = None) -> Output:
         """Computes logits, features [n, 640] and stages for normalised images [n, h, w, c].
 
         Raises:
@@ -71,9 +77,9 @@ class ResNet12(nn.Module):
         """
         if min(images.shape[1:3]) < 16:
             raise InputError(f"resnet12 halves images four times: {images.shape[1]} x {images.shape[2]} is too small")
-        x, stages = images, []
+        x, stages = mixed(mixing, 0, images), []
         for number, width in enumerate((64, 160, 320, 640)):
-            x = _Block(width, self.drop and number >= 2, self.dtype)(x, train)
+            x = mixed(mixing, number + 1, _Block(width, self.drop and number >= 2, self.dtype)(x, train))
             stages.append(pooled(x))
         logits = nn.Dense(self.num_classes, dtype=at_least_float32(self.dtype), name="head")(stages[-1])
         return Output(logits, stages[-1], tuple(stages))

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from ncjax.errors import InputError
 from ncjax.models.layers import at_least_float32
+from ncjax.models.mixing import Mixing, mixed
 from ncjax.models.network import Output
 
 
@@ -45,8 +46,13 @@ class ViT(nn.Module):
     patch: int
     dtype: Any = jnp.float32
 
+    @property
+    def mixing_points(self) -> int:
+        """The input, and the end of each block."""
+        return self.depth + 1
+
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Output:
+    def __call__(self, images: Array, train: bool, mixing: Mixing | None = None) -> Output:
         """Computes logits, features [n, width] and stages for normalised images [n, h, w, c].
 
         Raises:
@@ -60,12 +66,13 @@ class ViT(nn.Module):
             )
         wide = at_least_float32(self.dtype)
         side = (self.patch, self.patch)
-        x = nn.Conv(self.width, side, side, padding="VALID", dtype=self.dtype)(images).reshape(n, -1, self.width)
+        x = nn.Conv(self.width, side, side, padding="VALID", dtype=self.dtype)(mixed(mixing, 0, images))
+        x = x.reshape(n, -1, self.width)
         position = self.param("position", nn.initializers.normal(0.02), (1, x.shape[1], self.width))
         x = x.astype(wide) + position
         stages = [jnp.mean(x, 1)]
-        for _ in range(self.depth):
-            x = _Block(self.width, self.dtype)(x)
+        for block in range(self.depth):
+            x = mixed(mixing, block + 1, _Block(self.width, self.dtype)(x))
             stages.append(jnp.mean(x, 1))
         features = jnp.mean(nn.LayerNorm(epsilon=1e-6, dtype=wide)(x), 1)
         logits = nn.Dense(self.num_classes, dtype=wide, name="head")(features)

@@ -16,6 +16,7 @@ from jaxtyping import Array
 
 from ncjax.errors import InputError
 from ncjax.models.layers import BatchNormAct, at_least_float32, he_normal, pooled
+from ncjax.models.mixing import Mixing, mixed
 from ncjax.models.network import Output
 
 
@@ -56,17 +57,24 @@ class WideResNet(nn.Module):
     dtype: Any = jnp.float32
     stem_stride: int = 1
 
+    @property
+    def mixing_points(self) -> int:
+        """The input, and the end of each group."""
+        return 4
+
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Output:
+    def __call__(self, images: Array, train: bool, mixing: Mixing | None = None) -> Output:
         """Computes logits, features [n, 64 * width] and stages for normalised images [n, h, w, c]."""
+        x = mixed(mixing, 0, images)
         stem = partial(nn.Conv, 16, (3, 3), padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype)
-        x = stem(strides=(self.stem_stride, self.stem_stride))(images)
+        x = stem(strides=(self.stem_stride, self.stem_stride))(x)
         stages = [pooled(x)]
         for group in range(3):
             for block in range((self.depth - 4) // 6):
                 stride = 2 if group > 0 and block == 0 else 1
                 x = _Block(16 * self.width * 2**group, stride, self.shortcuts, self.dtype)(x, train)
                 stages.append(pooled(x))
+            x = mixed(mixing, group + 1, x)
         stages.append(pooled(BatchNormAct()(x, train)))
         logits = nn.Dense(self.num_classes, dtype=at_least_float32(self.dtype), name="head")(stages[-1])
         return Output(logits, stages[-1], tuple(stages))

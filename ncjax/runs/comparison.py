@@ -23,7 +23,7 @@ from ncjax.eval.intervals import mean_interval
 from ncjax.measures import of_key
 from ncjax.runs.folders import Run
 from ncjax.statistics import welch
-from ncjax.train.config import Config, identity
+from ncjax.train.config import defaults, identity
 from ncjax.train.description import configuration_of_start
 
 if TYPE_CHECKING:
@@ -148,14 +148,14 @@ def names_and_data(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """
     complete = []
     for run in runs:
-        settings = vars(Config()) | training_settings(run, "seed", "data_dir")
+        settings = defaults() | training_settings(run, "seed", "data_dir")
         if settings["start_weights"] is not None:
             settings["continue_from"] = f"{_source_name(run)}@{settings.pop('start_weights')}"
         complete.append(settings)
     without = {"seed", "data_dir", "start_weights", *ONLY_MEASURING}
     differing = [
         name
-        for name in vars(Config())
+        for name in defaults()
         if name not in without and len({json.dumps(c[name], default=str) for c in complete}) > 1
     ]
     return [

@@ -4,7 +4,6 @@ import errno
 import json
 import re
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ncjax.errors import InputError, first_line
+from ncjax.train.checksums import checksums
 from ncjax.train.hosts import max_over_processes
 from ncjax.train.step import TrainState
 
@@ -26,7 +26,8 @@ class Checkpoints:
     """The checkpoints in one folder, written in the background; a reader sees a checkpoint whole or not at all.
 
     A checkpoint at step s holds `variables`, `optimizer`, and, under the name "progress", the history: JSON with the
-    records up to s (`seeds.history`). It has checksums of all three. Order, augmentation and data position are
+    records up to s (`seeds.history`). It has checksums of all three. If the run averages its weights, `variables` is
+    the average, and `trained` the weights that training continues from. Order, augmentation and data position are
     functions of the seed and s, and are not stored.
 
     The newest three checkpoints are kept, and the checkpoints of the steps `kept`.
@@ -81,8 +82,8 @@ class Checkpoints:
         is_first = not self.steps
         # as text, since orbax's JSON does not keep the order of keys
         text = json.dumps(history)
-        parts: dict[str, Any] = {"variables": state.variables, "optimizer": state.optimizer}
-        parts["progress"] = {"json": text, "checksums": _checksums(parts, text)}
+        parts = _arrays(state)
+        parts["progress"] = {"json": text, "checksums": checksums(parts, text)}
         self.wait()
         # By default, devices that hold the same array each write a slice, by a program compiled for each shape.
         context = ocp.Context()
@@ -157,13 +158,22 @@ class Checkpoints:
             self.damaged.add(step)
             return None
         step_array = jax.device_put(np.int32(step), like.step.sharding)
-        return TrainState(step_array, content.arrays["variables"], content.arrays["optimizer"]), content.history
+        arrays = content.arrays
+        if like.average is None:
+            return TrainState(step_array, arrays["variables"], arrays["optimizer"]), content.history
+        average = arrays["variables"]
+        return TrainState(step_array, arrays["trained"], arrays["optimizer"], average=average), content.history
 
 
 def abstract_arrays(state: TrainState) -> dict[str, Any]:
     """Describes the arrays of a checkpoint of `state` by shape, type and placement."""
-    arrays = {"variables": state.variables, "optimizer": state.optimizer}
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), arrays)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), _arrays(state))
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    """Returns the parts of a checkpoint of `state` that are arrays."""
+    arrays: dict[str, Any] = {"variables": state.classifier_variables, "optimizer": state.optimizer}
+    return arrays if state.average is None else arrays | {"trained": state.variables}
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -246,7 +256,7 @@ def read_checkpoint(folder: Path, step: int, wanted: dict[str, Any]) -> Content:
         )
     parts = dict(ocp.load_checkpointables(path, {**wanted, "progress": None}))
     progress = parts.pop("progress")
-    sums = _checksums(parts, progress["json"])
+    sums = checksums(parts, progress["json"])
     bad = [name for name in sums if sums[name] != progress["checksums"].get(name)]
     if bad:
         raise CheckpointAltered(f"{bad[0]} is not what was written")
@@ -308,15 +318,6 @@ def _shapes(tree: Any) -> dict[str, list[int]]:
     """Returns the shape of every array by its path, whatever the kinds of the containers."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape) for path, leaf in leaves}
-
-
-def _checksums(parts: dict[str, Any], text: str) -> dict[str, int]:
-    sums = {"progress": zlib.crc32(text.encode())}
-    for name, tree in parts.items():
-        sums[name] = 0
-        for leaf in jax.tree.leaves(tree):
-            sums[name] = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, sums[name])
-    return sums
 
 
 def reason_of(error: Exception) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ncjax.errors import InputError
 from ncjax.files import expand
+from ncjax.train.presets import PLAIN, settings_of_preset
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Config:
     network: str | None = None
     """Network, for example wrn-28-4, or conv-28-4 for the same without shortcuts; package.module:function is a function
     of yours that returns a Flax module of features."""
-    preset: Literal["small", "paper", "smoke"] = "small"
-    """Sizes for a laptop (small), of the paper (paper), or for a quick trial (smoke)."""
+    preset: Literal["small", "paper", "smoke", "strong"] = "small"
+    """Sizes for a laptop (small), of the paper (paper), or for a quick trial (smoke); or resnet12 with a rotation head,
+    colour jitter and averaged weights, for a GPU (strong; not yet chosen on validation classes)."""
     epochs: int | None = None
     """Passes over the source-train images; the preset's number comes with a least number of steps."""
     continue_from: str | None = None
@@ -53,12 +55,35 @@ class Config:
     """Momentum of SGD, or AdamW's decay of the mean gradient."""
     weight_decay: float = 5e-4
     """L2 penalty of all parameters, added to their gradient; AdamW shrinks the parameters instead."""
-    augmentation: Literal["none", "crop_flip", "shift"] | None = None
-    """Augmentation of training images; by default the data set's own."""
+    augmentation: Literal["none", "crop_flip", "shift", "resized_crop_flip"] | None = None
+    """Augmentation of training images; by default the data set's own. resized_crop_flip cuts out 8 to 100 % of the area
+    and resizes it."""
+    color_jitter: float | None = None
+    """Strength of random changes of brightness, contrast and saturation of colour images, such as 0.4."""
+    rotation_head: bool | None = None
+    """Turn a quarter of each batch by 0, 90, 180 and 270 degrees, and let another linear layer tell which; the loss is
+    half that of the classes and half that of the turns."""
+    classifier: Literal["linear", "cosine"] = "linear"
+    """Last layer: linear, or a learned scale times the cosine of features and class weights."""
+    ema_decay: float | None = None
+    """Decay of an exponential moving average of weights and batch statistics, such as 0.999; 0 for none. The average is
+    measured and restored; checkpoints hold both, so that an interrupted run continues exactly."""
+    distill_from: str | None = None
+    """Folder of a finished run of the same classes, whose class probabilities this run learns to match too."""
+    distill_weight: float = 0.5
+    """With distill_from: weight of the teacher in the loss; the labels have the rest."""
+    distill_temperature: float = 4.0
+    """With distill_from: divides the logits of both before their probabilities are compared."""
+    teacher_weights: str | None = None
+    """With distill_from: checksum of the teacher's weights, filled in where not given. It belongs to the identity of
+    the run; a teacher of other weights is refused."""
     label_smoothing: float = 0.0
     """Share of each training target that is spread evenly over all classes."""
     mixup: float = 0.0
     """Alpha of mixup's Beta distribution; 0 mixes nothing."""
+    manifold_mixup: float = 0.0
+    """Likewise for images that are mixed at the input or after a stage of the network, drawn at random for each batch;
+    2 in S2M2."""
     dropout: float = 0.0
     """Share of the features that are hidden from the linear head in training."""
     cdnv_penalty: float = 0.0
@@ -129,6 +154,9 @@ class Resolved(Config):
     schedule: Literal["cosine", "step", "constant"]
     measurements: int
     measure_per_class: int
+    color_jitter: float
+    rotation_head: bool
+    ema_decay: float
     workdir: Path
 
     @classmethod
@@ -137,41 +165,8 @@ class Resolved(Config):
         return cls(**(vars(filled) | {"workdir": workdir}))
 
 
-# The settings of each preset. A later table overrides an earlier one: every preset, the preset, its changes for a data
-# set, and its changes for networks whose names begin so.
-_EVERY_PRESET: dict[str, Any] = {
-    "batch_size": 64, "optimizer": "sgd", "measurements": 6, "measure_per_class": 100,
-}  # fmt: skip
-# "paper" is the paper's network under the schedule that the few-shot literature trains it with (Tian et al. 2020,
-# https://arxiv.org/abs/2003.11539): 100 epochs at batch 64 from a learning rate of 0.05, a tenth of it twice.
-_PRESETS: dict[str, dict[str, Any]] = {
-    "small": {
-        "network": "wrn-10-1", "epochs": 10, "min_steps": 1500, "learning_rate": 0.1, "schedule": "cosine",
-    },
-    "paper": {
-        "network": "wrn-28-4", "epochs": 100, "min_steps": 10_000, "learning_rate": 0.05, "schedule": "step",
-    },
-    "smoke": {
-        "network": "wrn-10-1", "epochs": 1, "min_steps": 20, "learning_rate": 0.1, "schedule": "cosine",
-    },
-}  # fmt: skip
-_OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {("small", "glyphs"): {"network": "wrn-10-1-s2", "epochs": 20}}
-# ViTs and MLPs train badly with SGD. On a laptop, resnet12 sees few images: it learns most from them in small batches
-# with AdamW, and is measured only at the start and the end, since a measurement takes as long as training. A step of
-# conv4 takes four times as long as a step of wrn-10-1, and conv4 needs fewer. wrn-10-1-s2 is as good on glyphs after 16
-# epochs as wrn-10-1 after 20, and its step takes a third of the time.
-_ADAMW = {"optimizer": "adamw", "learning_rate": 1e-3, "schedule": "cosine"}
-_OF_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
-    **{(preset, network): _ADAMW for preset in _PRESETS for network in ("vit", "mlp")},
-    ("small", "wrn-10-1-s2"): {"epochs": 16, "learning_rate": 0.2},
-    ("small", "conv4"): {"epochs": 5, "min_steps": 750},
-    ("small", "resnet12"): _ADAMW
-    | {"epochs": 1, "min_steps": 200, "batch_size": 32, "measurements": 0, "measure_per_class": 25},
-}
-
-
 def fill(config: Config) -> Config:
-    """Checks every value and fills in what the preset decides; makes data_dir and continue_from absolute.
+    """Checks every value and fills in what the preset decides; makes the paths of folders absolute.
 
     If `epochs` is given, the preset's least number of steps does not apply.
 
@@ -184,9 +179,8 @@ def fill(config: Config) -> Config:
     _check_choices(config)
     if config.epochs is not None and config.min_steps is None:
         config = dataclasses.replace(config, min_steps=0)
-    config = dataclasses.replace(
-        config, data_dir=_absolute(config.data_dir), continue_from=_absolute(config.continue_from)
-    )
+    absolute: dict[str, Any] = {name: _absolute(getattr(config, name)) for name in _FOLDERS}
+    config = dataclasses.replace(config, **absolute)
     config = with_preset(config)
     _check(config)
     return config
@@ -198,16 +192,11 @@ def _absolute(path: str | None) -> str | None:
 
 def with_preset(config: Config) -> Config:
     """Fills in what the preset decides; returns a config of a preset that this version does not have as it is."""
-    if config.preset not in _PRESETS:
-        return config
-    preset = _EVERY_PRESET | _PRESETS[config.preset] | _OF_DATASET.get((config.preset, config.dataset), {})
-    network = config.network or preset["network"]
-    for (name, start), changes in _OF_NETWORK.items():
-        if name == config.preset and network.startswith(start):
-            preset |= changes
-    return dataclasses.replace(config, **{k: v for k, v in preset.items() if getattr(config, k) is None})
+    settings = settings_of_preset(config.preset, config.dataset, config.network) or {}
+    return dataclasses.replace(config, **{k: v for k, v in settings.items() if getattr(config, k) is None})
 
 
+_FOLDERS = ("data_dir", "continue_from", "distill_from")  # as text, since tfds reads data from URLs too
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -236,7 +225,7 @@ def _plain_value(name: str, value: Any, hint: Any) -> Any:
         if not is_flag:
             raise InputError(f"{name}={value!r}: give True or False")
         return bool(value)
-    if Path in kinds or name in ("data_dir", "continue_from"):
+    if Path in kinds or name in _FOLDERS:
         path = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(path, str):
             raise InputError(f"{name}={value!r}: give a path")
@@ -260,7 +249,8 @@ def _check_choices(config: Config) -> None:
 def _check(config: Config) -> None:
     at_least = {
         "epochs": 1, "min_steps": 0, "batch_size": 2, "momentum": 0, "weight_decay": 0, "seed": 0, "seeds": 1,
-        "label_smoothing": 0, "mixup": 0, "dropout": 0, "cdnv_penalty": 0,
+        "label_smoothing": 0, "mixup": 0, "manifold_mixup": 0, "dropout": 0, "cdnv_penalty": 0,
+        "color_jitter": 0, "ema_decay": 0, "distill_weight": 0,
         "split_seed": 0, "num_source_classes": 2, "source_test_per_class": 0, "samples_per_class": 1,
         "image_size": 8, "measurements": 0, "measure_per_class": 2, "measure_episodes": 2,
     }  # fmt: skip
@@ -273,14 +263,30 @@ def _check(config: Config) -> None:
     for name, most in (("seed", 2**32 - config.seeds), ("split_seed", 2**32 - 1)):
         if getattr(config, name) > most:
             raise InputError(f"{name}={getattr(config, name)}: it must be at most {most}")
-    for name in ("momentum", "label_smoothing", "dropout"):
-        if not getattr(config, name) < 1:
-            raise InputError(f"{name}={getattr(config, name)}: it must be below 1")
-    for name in ("weight_decay", "mixup", "cdnv_penalty"):
+    for name in ("momentum", "label_smoothing", "dropout", "ema_decay"):
+        value = getattr(config, name)
+        if value is not None and not value < 1:
+            raise InputError(f"{name}={value}: it must be below 1")
+    for name in ("color_jitter", "distill_weight"):
+        value = getattr(config, name)
+        if value is not None and not value <= 1:
+            raise InputError(f"{name}={value}: it must be at most 1")
+    if not 0 < config.distill_temperature < float("inf"):
+        raise InputError(f"distill_temperature={config.distill_temperature}: it must be positive and finite")
+    for name in ("weight_decay", "mixup", "manifold_mixup", "cdnv_penalty"):
         if not getattr(config, name) < float("inf"):
             raise InputError(f"{name}={getattr(config, name)}: it must be finite")
-    if config.mixup and config.cdnv_penalty:
-        raise InputError("mixup and cdnv_penalty exclude each other: a mixed image has no class; set one of them to 0")
+    for name in ("mixup", "manifold_mixup"):
+        if getattr(config, name) and config.cdnv_penalty:
+            raise InputError(
+                f"{name} and cdnv_penalty exclude each other: a mixed image has no class; set one of them to 0"
+            )
+    if config.mixup and config.manifold_mixup:
+        raise InputError("mixup and manifold_mixup exclude each other: both mix the images; set one of them to 0")
+    if config.distill_from is None:
+        for name in ("distill_weight", "distill_temperature", "teacher_weights"):
+            if getattr(config, name) != getattr(Config(), name):
+                raise InputError(f"{name} is of distill_from: give the folder of a run too")
     if config.continue_from is None and (config.continue_optimizer or config.start_weights is not None):
         raise InputError("continue_optimizer and start_weights are of continue_from: give the folder of a run")
 
@@ -289,7 +295,8 @@ def _check(config: Config) -> None:
 _FIXED_DATA = ("glyphs", "cifar_fs", "fc100", "cifar100", "cifar10", "omniglot")
 # Settings that change no number; the preset has been replaced by its settings.
 _NOT_IDENTITY = (
-    "workdir", "preset", "continue_from", "keep_checkpoints", "stream", "profile", "tensorboard", "distributed",
+    "workdir", "preset", "continue_from", "distill_from", "keep_checkpoints", "stream", "profile", "tensorboard",
+    "distributed",
 )  # fmt: skip
 
 
@@ -305,11 +312,17 @@ def identity(config: Config) -> dict[str, Any]:
     folder of the data counts, unless checksums determine its content: it is part of the default folder's name. Whether
     two runs have the same data is decided by fingerprints instead (`Description.differences`).
     """
-    default = Config()
+    default = defaults()
     fields = {name: value for name, value in vars(config).items() if name not in _NOT_IDENTITY}
+    fields |= {name: value for name, value in PLAIN.items() if fields[name] is None}
     if has_fixed_data(config):
         del fields["data_dir"]
-    return {name: value for name, value in fields.items() if value != getattr(default, name)}
+    return {name: value for name, value in fields.items() if value != default[name]}
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the value of each setting that does not count in a run's identity."""
+    return vars(Config()) | PLAIN
 
 
 def settings_of_seeds(config: Config) -> list[Config]:

@@ -1,4 +1,4 @@
-"""Runs that start from the last weights of another run."""
+"""Runs that start from the last weights of another run; if that run averages its weights, from the average."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ncjax.errors import InputError
@@ -138,6 +139,8 @@ def _check_settings(config: Config, source: Source) -> None:
     """Raises InputError where the settings alone tell that the weights do not fit."""
     there, data = source.description.config, source.description.data
     _check_same(source, "network", there.network, config.network)
+    _check_same(source, "classifier", there.classifier, config.classifier)
+    _check_same(source, "rotation_head", bool(there.rotation_head), bool(config.rotation_head))
     _check_same(source, "num_source_classes", data.num_source_classes, config.num_source_classes)
     _check_same(source, "image_size", data.image_shape[0], config.image_size)
     if config.continue_optimizer:
@@ -185,9 +188,9 @@ def start_state(config: Resolved, like: TrainState, total_steps: int) -> TrainSt
     if config.continue_from is None or config.start_weights is None:
         return like
     folder, step = _checkpoint_of_start(config)
-    wanted = abstract_arrays(like)
-    if not config.continue_optimizer:
-        del wanted["optimizer"]
+    parts = ("variables", "optimizer") if config.continue_optimizer else ("variables",)
+    arrays = abstract_arrays(like)
+    wanted = {part: arrays[part] for part in parts}
     try:
         content = read_checkpoint(folder, step, wanted)
     except InputError:
@@ -206,7 +209,10 @@ def start_state(config: Resolved, like: TrainState, total_steps: int) -> TrainSt
     optimizer = like.optimizer
     if config.continue_optimizer:
         optimizer = _with_schedule_of(like.optimizer, content.arrays["optimizer"])
-    return TrainState(like.step, content.arrays["variables"], optimizer)
+    variables = content.arrays["variables"]
+    # a copy, since a step donates both
+    average = None if like.average is None else jax.tree.map(jnp.copy, variables)
+    return TrainState(like.step, variables, optimizer, average)
 
 
 def starting_variables(config: Config, abstract: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ncjax.errors import InputError
 from ncjax.files import expand, write_atomically
-from ncjax.train.config import Config, identity, with_preset
+from ncjax.train.config import Config, defaults, identity, with_preset
 
 JSONObject = dict[str, Any]
 
@@ -80,7 +80,7 @@ class Description:
 
         The folder that data is read from does not count: fingerprints tell whether the data is the same.
         """
-        there, default = self._current_identity(), vars(Config())
+        there, default = self._current_identity(), defaults()
         return [
             f"{name} {old!r} there, {new!r} here"
             for name in sorted((there.keys() | here.keys()) - {"data_dir"})

@@ -154,7 +154,9 @@ class _Loop:
             taken = advance(self.run, self.trainer, self.states, self.step, self.chunk)
         self.states, self.chunk = taken.states, taken.next_chunk
         if self.rates is None:  # after the first step, so as not to delay it
-            self.rates = throughput.rates(self.run.setup, len(self.run.configs), self.run.configs[0].precision)
+            self.rates = throughput.rates(
+                self.run.setup, len(self.run.configs), self.run.configs[0].precision, self.run.teacher
+            )
             _log(self.run, self.rates.entry())
         entry, text = _speed(self.run, self.trainer, self.rates, taken, taken.step - self.step)
         _log(self.run, entry)
@@ -263,9 +265,10 @@ def _make_trainer(run: Run) -> Trainer:
         rows = local_rows(run.setup.mesh, run.setup.batch_size)
         batches = streaming.batches(train, seed, run.setup.batch_size, rows)
         normalization = jnp.asarray(data.mean), jnp.asarray(data.std)
-        trainer = streamed_trainer(run.setup, normalization, batches, seed)
+        trainer = streamed_trainer(run.setup, normalization, batches, seed, run.teacher)
     else:
-        batch = Batch(*map(jnp.asarray, (train.images, train.labels, data.mean, data.std)))
+        images, labels, mean, std = map(jnp.asarray, (train.images, train.labels, data.mean, data.std))
+        batch = Batch(images, labels, mean, std, run.teacher)
         trainer = resident_trainer(run.setup, batch, [config.seed for config in run.configs])
     entry = {"compile_seconds": trainer.compile_seconds, "streamed": data.is_streamed, "seeds": len(run.configs)}
     _log(run, entry)

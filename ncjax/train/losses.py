@@ -8,33 +8,49 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jaxtyping import Array, Float, Integer, Key
 
 from ncjax import collapse
 from ncjax.collapse.moments import segments
-from ncjax.train.config import Config
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The regularisers of a run; all zeros mean plain cross-entropy.
+    """What a run minimises; all zeros mean plain cross-entropy.
 
     Attributes:
       label_smoothing: the share of each target that is spread evenly over all classes.
       mixup: alpha of the Beta distribution of mixing weights; 0 mixes nothing.
+      manifold_mixup: likewise, of mixing at a random depth of the network.
       dropout: the share of features that are hidden from the head.
       cdnv_penalty: the weight of the batch's own CDNV.
+      distill_weight: the weight of the teacher, where there is one; labels have the rest.
+      distill_temperature: divides the logits of teacher and student.
     """
 
     label_smoothing: float = 0.0
     mixup: float = 0.0
+    manifold_mixup: float = 0.0
     dropout: float = 0.0
     cdnv_penalty: float = 0.0
+    distill_weight: float = 0.5
+    distill_temperature: float = 4.0
 
-    @classmethod
-    def of(cls, config: Config) -> "Objective":
-        """Returns the objective of a run."""
-        return cls(config.label_smoothing, config.mixup, config.dropout, config.cdnv_penalty)
+
+@struct.dataclass
+class Targets:
+    """What the outputs for a batch shall be. Rows are mixed where the images are.
+
+    Attributes:
+      classes: the share of each class; None for plain labels.
+      turns: the share of each number of quarter turns; None without a rotation head.
+      teacher: the teacher's class probabilities at the temperature; None without a teacher.
+    """
+
+    classes: Float[Array, "n k"] | None = None
+    turns: Float[Array, "n 4"] | None = None
+    teacher: Float[Array, "n k"] | None = None
 
 
 def smoothed_targets(labels: Integer[Array, " n"], num_classes: int, smoothing: float) -> Float[Array, "n k"]:
@@ -47,22 +63,39 @@ def cross_entropy(logits: Float[Array, "n k"], targets: Float[Array, "n k"]) -> 
     return jnp.mean(optax.softmax_cross_entropy(logits, targets.astype(logits.dtype)))
 
 
-def mixup(
-    key: Key[Array, ""], images: Float[Array, "n h w c"], targets: Float[Array, "n k"], alpha: float
-) -> tuple[Float[Array, "n h w c"], Float[Array, "n k"]]:
-    """Returns λx + (1 − λ)x' of images and targets; x' is the batch in random order, λ ~ Beta(α, α) one number a batch.
+def distillation(logits: Float[Array, "n k"], teacher: Float[Array, "n k"], temperature: float) -> Float[Array, ""]:
+    """Returns T² times the mean over the batch of KL(p ‖ softmax(z / T)), p the teacher's probabilities at T.
 
-    Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
+    Hinton, Vinyals & Dean 2015, https://arxiv.org/abs/1503.02531; T² keeps the size of gradients whatever T is.
     """
-    weight_key, order_key = jax.random.split(key)
-    weight = jax.random.beta(weight_key, alpha, alpha, dtype=jnp.float32)
-    order = jax.random.permutation(order_key, len(images))
+    log_q = jax.nn.log_softmax(logits / temperature)
+    return temperature**2 * jnp.mean(optax.kl_divergence(log_q, teacher.astype(logits.dtype)))
 
-    def mix(x: Array) -> Array:
-        w = weight.astype(x.dtype)
-        return w * x + (1 - w) * x[order]
 
-    return mix(images), mix(targets)
+def total(
+    objective: Objective,
+    labels: Integer[Array, " n"],
+    targets: Targets,
+    logits: Float[Array, "n k"],
+    turn_logits: Float[Array, "n 4"] | None,
+) -> Float[Array, ""]:
+    """Returns the loss of the outputs, without the penalty on CDNV.
+
+    The class loss is cross-entropy, or (1 - w) cross-entropy + w `distillation` with a teacher; with a rotation head,
+    the total is half of it and half the cross-entropy of the turns (Rajasegaran et al. 2020,
+    https://arxiv.org/abs/2006.09785; Bendou et al. 2022, https://arxiv.org/abs/2201.09699).
+    """
+    if targets.classes is None:
+        loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    else:
+        loss = cross_entropy(logits, targets.classes)
+    if targets.teacher is not None:
+        of_teacher = distillation(logits, targets.teacher, objective.distill_temperature)
+        loss = (1 - objective.distill_weight) * loss + objective.distill_weight * of_teacher
+    if targets.turns is not None:
+        assert turn_logits is not None
+        loss = 0.5 * loss + 0.5 * cross_entropy(turn_logits, targets.turns)
+    return loss
 
 
 def dropout(key: Key[Array, ""], features: Float[Array, "n d"], rate: float) -> Float[Array, "n d"]:

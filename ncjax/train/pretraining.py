@@ -1,4 +1,4 @@
-"""`pretrain` and `restore`: finished runs are read back, others are trained to their end."""
+"""`pretrain`: finished runs are read back, others are trained to their end."""
 
 import sys
 from collections.abc import Sequence
@@ -6,25 +6,26 @@ from functools import cache
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from tqdm import tqdm
 
-from ncjax import devices, keys, models
+from ncjax import devices
 from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.files import expand
 from ncjax.train import continuation, records as files, tensorboard, workdir
-from ncjax.train.checkpoint import find, load_variables, steps_in
+from ncjax.train.checkpoint import steps_in
 from ncjax.train.config import Config, Resolved, fill, identity, settings_of_seeds
 from ncjax.train.continuation import with_start_weights
-from ncjax.train.description import Description, read_description
+from ncjax.train.description import Description
 from ncjax.train.hosts import is_lead_process, max_over_processes, raise_together
 from ncjax.train.loop import train
+from ncjax.train.restoration import restore
 from ncjax.train.run import OnRecord, Run
 from ncjax.train.run_data import RunData, fingerprint, load_benchmark
 from ncjax.train.seeds import Diverged
 from ncjax.train.signals import Stop, signals
+from ncjax.train.teacher import with_teacher_weights
 from ncjax.train.workdir import DataIdentity, WorkdirConflict
 
 
@@ -54,7 +55,7 @@ def resolve(config: Config) -> Resolved:
     Raises:
       InputError: for a value outside its range; the message names the setting.
     """
-    return _with_workdir(with_start_weights(fill(config)), None)
+    return _with_workdir(with_teacher_weights(with_start_weights(fill(config))), None)
 
 
 def _with_workdir(config: Config, known: RunData | None) -> Resolved:
@@ -92,7 +93,7 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None, on_record: O
       Interrupted: after SIGINT, SIGTERM or SIGHUP, once the state is saved.
     """
     with signals() as stop:
-        return _pretrain(fill(config), benchmark, on_record, stop)
+        return _pretrain(with_teacher_weights(fill(config)), benchmark, on_record, stop)
 
 
 def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord | None, stop: Stop) -> Classifier:
@@ -157,35 +158,6 @@ def _seeds(config: Resolved) -> list[Resolved]:
         return [config]
     workdir.check_seeds(config.workdir, config.seeds)
     return [Resolved.of(seed, config.workdir / f"seed_{i}") for i, seed in enumerate(settings_of_seeds(config))]
-
-
-@devices.on_data_mesh
-def restore(workdir: str | Path, step: int | None = None) -> Classifier:
-    """Reads the classifier of a run.
-
-    Args:
-      workdir: the run's folder.
-      step: the step of the checkpoint; the newest by default.
-
-    Raises:
-      InputError: if the folder holds no run, or no checkpoint of that step.
-    """
-    description = read_description(workdir)
-    checkpoints = expand(workdir) / "checkpoints"
-    step = find(checkpoints, step)
-    data = description.data
-    network = models.create(description.settings["network"], data.num_source_classes)
-    abstract = jax.eval_shape(lambda: network.init(keys.root(0), data.image_shape))
-    content = load_variables(checkpoints, abstract, step)
-    mean = content.history["feature_mean"]
-    return Classifier(
-        content.arrays["variables"],
-        jnp.asarray(data.mean, jnp.float32),
-        jnp.asarray(data.std, jnp.float32),
-        None if mean is None else jnp.asarray(mean, jnp.float32),
-        network=network,
-        augmentation=data.augmentation,
-    )
 
 
 def _check_run(config: Resolved, known: RunData | None) -> Description | None:

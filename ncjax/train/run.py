@@ -12,19 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax import devices, keys, models
+from ncjax import devices, keys
 from ncjax.classifier import Classifier
 from ncjax.errors import InputError
 from ncjax.models import Network
 from ncjax.train import measurement as measuring, streaming, throughput
 from ncjax.train.config import Resolved, identity
 from ncjax.train.description import DataDescription, Description
-from ncjax.train.losses import Objective
 from ncjax.train.measurement import MeasurementPlan
 from ncjax.train.optimizer import optimizer
+from ncjax.train.recipe import Recipe, check_recipe, network_of
 from ncjax.train.run_data import RunData
-from ncjax.train.step import TrainState, initial_state
-from ncjax.train.trainer import Setup
+from ncjax.train.step import TrainState
+from ncjax.train.teacher import load_teacher
+from ncjax.train.trainer import Setup, initial
 
 OnRecord = Callable[[dict[str, Any]], object]
 """A function of a record."""
@@ -40,6 +41,7 @@ class Run:
         not give the same bits, but their folders do not change.
       data: the data.
       setup: the inputs of the compiled step, with the network at the precision of training.
+      teacher: of distillation; None without it.
       float32_network: the network for measurements and for the classifiers that are returned.
       measurement: what is measured.
       measured_steps: the steps at which it is measured.
@@ -51,6 +53,7 @@ class Run:
     unfinished: Sequence[int]
     data: RunData
     setup: Setup
+    teacher: Classifier | None
     float32_network: Network
     measurement: MeasurementPlan
     measured_steps: Sequence[int]
@@ -77,7 +80,8 @@ class Run:
         if data.is_streamed:
             streaming.check_installed()
         image_shape = tuple(train.images.shape[1:])
-        network = models.create(config.network, num_classes)
+        network = network_of(config, num_classes)
+        check_recipe(config, data.benchmark, network)
         jax.eval_shape(lambda: network.init(keys.root(0), image_shape))  # raises if the images do not fit
         total_steps = max(-(-config.epochs * num_images // config.batch_size), config.min_steps)
         return cls(
@@ -85,15 +89,15 @@ class Run:
             unfinished=range(len(configs)) if unfinished is None else unfinished,
             data=data,
             setup=Setup(
-                network=models.create(config.network, num_classes, dtype=jnp.dtype(config.precision)),
+                network=network_of(config, num_classes, jnp.dtype(config.precision)),
                 tx=optimizer(config, total_steps),
-                objective=Objective.of(config),
-                augmentation=data.augmentation(config),
+                recipe=Recipe.of(config, data.augmentation(config)),
                 batch_size=config.batch_size,
                 num_images=num_images,
                 image_shape=image_shape,
                 mesh=mesh,
             ),
+            teacher=load_teacher(config, data),
             float32_network=network,
             measurement=measuring.plan(data.benchmark, config),
             measured_steps=measuring.steps_to_measure(total_steps, num_images / config.batch_size, config.measurements),
@@ -104,16 +108,16 @@ class Run:
     def classifier(self, state: TrainState) -> Classifier:
         """Returns the classifier of a seed's state, without a feature mean."""
         return Classifier(
-            state.variables,
+            state.classifier_variables,
             jnp.asarray(self.data.mean),
             jnp.asarray(self.data.std),
             network=self.float32_network,
-            augmentation=self.setup.augmentation,
+            augmentation=self.setup.recipe.augmentation,
         )
 
     def state_bytes(self) -> int:
         """Returns the size of one seed's state in bytes."""
-        state = jax.eval_shape(lambda: initial_state(self.float32_network, self.setup.tx, 0, self.setup.image_shape))
+        state = jax.eval_shape(lambda: initial(self.setup, 0))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
     def describe(self, config: Resolved) -> Description:
@@ -136,7 +140,7 @@ class Run:
                 image_shape=self.setup.image_shape,
                 mean=tuple(self.data.mean.tolist()),
                 std=tuple(self.data.std.tolist()),
-                augmentation=self.setup.augmentation,
+                augmentation=self.setup.recipe.augmentation,
                 made_with=dict(benchmark.made_with),
                 measured_per_class=self.measurement.per_class,
                 images={name: len(split.labels) for name, split in splits.items() if split is not None},

@@ -16,9 +16,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from ncjax import devices
+from ncjax.classifier import Classifier
 from ncjax.errors import InputError
-from ncjax.train.step import Batch, StepTotals, initial_state
-from ncjax.train.trainer import Carry, Setup, take_step
+from ncjax.train.step import Batch, StepTotals
+from ncjax.train.trainer import Carry, Setup, initial, take_step
 
 # Peak 1e12 operations/s of dense matrix products on one JAX device, in bfloat16 and in float32 at the default precision
 # (TF32 on a GPU, one bfloat16 pass on a TPU). Source: data sheets (NVIDIA A100, H100 and H200 Tensor Core GPU; Google
@@ -117,8 +118,10 @@ def trace(folder: Path, *, when: bool) -> Iterator[None]:
         yield
 
 
-def step_flops(setup: Setup) -> float | None:
+def step_flops(setup: Setup, teacher: Classifier | None = None) -> float | None:
     """Returns the floating-point operations of a step of one seed, as counted by XLA; None if it does not count.
+
+    The teacher's, where there is one, are among them.
 
     XLA counts them for a CPU, since it counts compiled programs only on GPUs and TPUs, where convolutions may be
     library calls that it does not count.
@@ -128,16 +131,16 @@ def step_flops(setup: Setup) -> float | None:
     except RuntimeError:  # JAX_PLATFORMS leaves out the CPU
         return None
 
-    def example() -> tuple[Array, Batch, Carry]:
+    def example(teacher: Classifier | None) -> tuple[Array, Batch, Carry]:
         images = jnp.zeros((setup.batch_size, *setup.image_shape), jnp.uint8)
         labels = jnp.zeros(setup.batch_size, jnp.int32)
         pixel = jnp.ones(setup.image_shape[-1])
-        state = initial_state(setup.network, setup.tx, 0, setup.image_shape)
+        state = initial(setup, 0)
         totals = StepTotals(jnp.float32(0), jnp.int32(0), jnp.int32(-1))
-        return jnp.uint32(0), Batch(images, labels, pixel, pixel), (state, totals)
+        return jnp.uint32(0), Batch(images, labels, pixel, pixel, teacher), (state, totals)
 
     with jax.set_mesh(jax.make_mesh((), (), devices=cpu)):  # replaces the caller's mesh
-        counted = jax.jit(partial(take_step, setup)).lower(*jax.eval_shape(example)).cost_analysis()
+        counted = jax.jit(partial(take_step, setup)).lower(*jax.eval_shape(example, teacher)).cost_analysis()
     flops = counted.get("flops") if isinstance(counted, dict) else None
     return None if flops is None or flops <= 0 else float(flops)
 
@@ -158,7 +161,7 @@ class Rates(NamedTuple):
         return {"flops_per_step": self.flops, "peak_flops": self.peak.flops, "peak_is_of": self.peak.source}
 
 
-def rates(setup: Setup, seeds: int, precision: str) -> Rates:
+def rates(setup: Setup, seeds: int, precision: str, teacher: Classifier | None = None) -> Rates:
     """Counts the operations of a step of all seeds, and looks up or measures the peak."""
-    flops = step_flops(setup)
+    flops = step_flops(setup, teacher)
     return Rates(None if flops is None else seeds * flops, peak(setup.mesh, precision))

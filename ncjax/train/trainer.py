@@ -1,7 +1,7 @@
 """The compiled programs of training: every batch is divided over the devices of the mesh."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,10 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
 from ncjax import devices
+from ncjax.classifier import Classifier
 from ncjax.models import Network
 from ncjax.train.compile import compile_program
-from ncjax.train.losses import Objective
+from ncjax.train.recipe import Recipe
 from ncjax.train.step import Batch, StepTotals, TrainState, epoch_order, initial_state, train_step
 
 States = tuple[TrainState, ...]
@@ -34,8 +35,7 @@ class Setup:
     Attributes:
       network: whose parameters are trained.
       tx: the optimiser.
-      objective: what is minimised.
-      augmentation: the kind of augmentation.
+      recipe: what a step does with images and outputs.
       batch_size: images a step and seed.
       num_images: images an epoch.
       image_shape: (h, w, c).
@@ -44,8 +44,7 @@ class Setup:
 
     network: Network
     tx: optax.GradientTransformation
-    objective: Objective
-    augmentation: str
+    recipe: Recipe
     batch_size: int
     num_images: int
     image_shape: tuple[int, int, int]
@@ -100,7 +99,7 @@ def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer
     def one_step(data: Batch, seed: Array, order: Array, offset: Array, carry: Carry) -> Carry:
         rows = jax.lax.dynamic_slice(order, (offset,), (batch,))
         rows = jax.lax.with_sharding_constraint(rows, devices.sharded(setup.mesh))
-        return take_step(setup, seed, Batch(data.images[rows], data.labels[rows], data.mean, data.std), carry)
+        return take_step(setup, seed, replace(data, images=data.images[rows], labels=data.labels[rows]), carry)
 
     step = over_seeds(one_step, (None, 0, 0, None, 0))
 
@@ -112,11 +111,11 @@ def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer
 
     all_seeds = np.asarray(seeds, np.uint32)
     groups: list[Array] = jax.device_put([all_seeds] if are_vmapped else list(all_seeds), everywhere)
-    initial_of = jax.jit(over_seeds(partial(_initial, setup), 0), out_shardings=everywhere)
-    initial = tuple(initial_of(group) for group in groups)
+    initial_of = jax.jit(over_seeds(partial(initial, setup), 0), out_shardings=everywhere)
+    first = tuple(initial_of(group) for group in groups)
     orders = jax.jit(over_seeds(order_of, (0, None)), out_shardings=everywhere)
     zero = partial(_zero_totals, groups[0].shape, everywhere)
-    example = (data, groups[0], orders(groups[0], np.int32(0)), np.int32(0), (initial[0], zero()))
+    example = (data, groups[0], orders(groups[0], np.int32(0)), np.int32(0), (first[0], zero()))
     program, seconds = compile_program(
         step if one_by_one else many_steps,
         example if one_by_one else (*example, np.int32(1)),
@@ -140,11 +139,11 @@ def resident_trainer(setup: Setup, data: Batch, seeds: Sequence[int]) -> Trainer
         return tuple(state for state, _ in carries), _on_host([totals for _, totals in carries])
 
     if not are_vmapped:
-        return Trainer(initial, run, lambda states, i: states[i], tuple, seconds)
+        return Trainer(first, run, lambda states, i: states[i], tuple, seconds)
     stack = jax.jit(lambda *states: jax.tree.map(lambda *a: jnp.stack(a), *states), out_shardings=everywhere)
     take = jax.jit(lambda states, i: jax.tree.map(lambda a: a[i], states), out_shardings=everywhere)
     return Trainer(
-        initial, run, lambda states, i: take(states[0], np.int32(i)), lambda states: (stack(*states),), seconds
+        first, run, lambda states, i: take(states[0], np.int32(i)), lambda states: (stack(*states),), seconds
     )
 
 
@@ -155,14 +154,20 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.unique(np.concatenate(rows))
 
 
-def streamed_trainer(setup: Setup, normalization: tuple[Array, Array], batches_from: BatchesFrom, seed: int) -> Trainer:
+def streamed_trainer(
+    setup: Setup,
+    normalization: tuple[Array, Array],
+    batches_from: BatchesFrom,
+    seed: int,
+    teacher: Classifier | None = None,
+) -> Trainer:
     """Makes a trainer of one seed that reads the `local_rows` of every batch.
 
     `normalization` is the mean and standard deviation of the pixels.
     """
     everywhere, divided = devices.replicated(setup.mesh), devices.sharded(setup.mesh)
     group = jax.device_put(np.asarray(seed, np.uint32), everywhere)
-    mean, std = jax.device_put(normalization, everywhere)
+    mean, std, teacher = jax.device_put((*normalization, teacher), everywhere)
     rows = local_rows(setup.mesh, setup.batch_size)
 
     def to_devices(*local: np.ndarray) -> Batch:
@@ -174,15 +179,15 @@ def streamed_trainer(setup: Setup, normalization: tuple[Array, Array], batches_f
             )
             for array in local
         )
-        return Batch(images, labels, mean, std)
+        return Batch(images, labels, mean, std, teacher)
 
     def step(seed: Array, batch: Batch, carry: Carry) -> Carry:
         return take_step(setup, seed, batch, carry)
 
-    initial = (jax.jit(partial(_initial, setup), out_shardings=everywhere)(group),)
+    first = (jax.jit(partial(initial, setup), out_shardings=everywhere)(group),)
     zero = partial(_zero_totals, (), everywhere)
     example = to_devices(np.zeros((len(rows), *setup.image_shape), np.uint8), np.zeros(len(rows), np.int32))
-    program, seconds = compile_program(step, (group, example, (initial[0], zero())), (everywhere, everywhere), carry=2)
+    program, seconds = compile_program(step, (group, example, (first[0], zero())), (everywhere, everywhere), carry=2)
     position: int | None = None
     batches: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
 
@@ -197,18 +202,20 @@ def streamed_trainer(setup: Setup, normalization: tuple[Array, Array], batches_f
         position = step + count
         return (carry[0],), _on_host([carry[1]])
 
-    return Trainer(initial, run, lambda states, i: states[0], tuple, seconds)
+    return Trainer(first, run, lambda states, i: states[0], tuple, seconds)
 
 
 def take_step(setup: Setup, seed: Array, batch: Batch, carry: Carry) -> Carry:
     """Takes a step and adds to the totals; for use inside jit."""
     state, totals = carry
-    state, now = train_step(setup.network, setup.tx, setup.objective, setup.augmentation, seed, state, batch)
+    state, now = train_step(setup.network, setup.tx, setup.recipe, seed, state, batch)
     return state, totals.then(now)
 
 
-def _initial(setup: Setup, seed: Array) -> TrainState:
-    return initial_state(setup.network, setup.tx, seed, setup.image_shape)
+def initial(setup: Setup, seed: int | Array) -> TrainState:
+    """Draws the state before the first step from `seed`; for use inside jit."""
+    averaged = setup.recipe.ema_decay > 0
+    return initial_state(setup.network, setup.tx, seed, setup.image_shape, averaged=averaged)
 
 
 def _zero_totals(shape: tuple[int, ...], placement: NamedSharding) -> StepTotals:
