@@ -8,7 +8,7 @@ Plotted: debiased CDNV of the three sets, and few-shot accuracy of the nearest c
 95 % t interval over seeds.
 Expect: deeper and wider networks have lower CDNV on the source; target CDNV ranks networks as few-shot error does.
 
-Command: python experiments/architectures.py [--preset=paper --data_dir=PATH]
+Command: python experiments/architectures.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 386 s on two CPU cores, and 108 s for the reference (wrn-10-1) if no other figure has trained it; paper, on
 CIFAR-FS, not yet run. Results: RESULTS.md.
 resnet12 takes about 0.9 s a step on two cores: only the paper preset has it, and wide residual networks of other
@@ -19,6 +19,7 @@ from common import drawing, grids, sweep
 
 NETWORKS = {
     "smoke": ("wrn-10-1", "wrn-16-1", "conv-10-1", "mlp-3-64", "mlp-3-256", "vit-2-64-4"),
+    "small": ("wrn-10-1", "wrn-16-1", "conv-10-1", "mlp-3-256"),
     "paper": (
         "wrn-10-4", "wrn-16-4", "wrn-28-1", "wrn-28-4", "wrn-28-10", "conv-16-4", "conv-28-4", "conv4", "resnet12",
         "mlp-4-512", "vit-6-192-4",

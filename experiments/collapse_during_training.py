@@ -8,7 +8,7 @@ over seeds. CDNV is the plain (plug-in) value, since the debiased value is infin
 class means cannot be told apart; the JSON has both.
 Expect: all three fall; source-train <= source-test < target; accuracy rises.
 
-Command: python experiments/collapse_during_training.py [--preset=paper --data_dir=PATH]
+Command: python experiments/collapse_during_training.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 90 s on two CPU cores; paper, CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
 """
 

@@ -1,17 +1,15 @@
 """Few-shot accuracy on the standard benchmarks, beside published numbers.
 
 Claim: plain pretraining on all source classes and a simple head reach few-shot accuracy near published accuracy.
-Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), its table; published numbers from RFS (Tian et al., ECCV
-2020, arXiv 2003.11539, ResNet-12, without distillation) and of Prototypical Networks with four convolutions. The latter
-(Snell et al., NeurIPS 2017) are older than both data sets: their numbers on CIFAR-FS are as reported by Bertinetto et
-al. (ICLR 2019, arXiv 1805.08136), on FC100 as reported in later work.
+Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), its table; published numbers of ProtoNet, RFS, SKD,
+inv-equ, SMKD, PAL and COSOC with their sources and what their protocols do differently: common/published.py.
 Plotted: 5-way 1-shot and 5-shot accuracy on target classes with the heads ncc, ridge and logistic; the penalty of ridge
 and logistic is chosen on the validation classes, if a data set has any, on the features of each run. Mean and 95 % t
 interval over seeds; the table also gives the interval over episodes, which published intervals cover, and the wider
 interval over classes.
 Expect: smoke runs far below the published numbers, which are of networks a hundred times larger, trained to the end.
 
-Command: python experiments/few_shot_table.py [--preset=paper --data_dir=PATH]
+Command: python experiments/few_shot_table.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 340 s on two CPU cores with --data_dir, and 108 s for the runs of glyphs if no other figure has trained
 them; paper, on CIFAR-FS, FC100 and EMNIST, and with --mini_imagenet=PATH of ImageNet's files on miniImageNet, not yet
 run. Results: RESULTS.md.
@@ -21,7 +19,9 @@ EMNIST, 500 steps each.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ import numpy as np
 import ncjax
 from common import drawing, grids, sweep
 from common.cache import cached_json
+from common.published import PUBLISHED, Published
 from ncjax.errors import InputError
 from ncjax.plots import SHOT_COLORS
 from ncjax.progress import progress
@@ -43,13 +44,6 @@ if TYPE_CHECKING:
 HEADS = ("ncc", "ridge", "logistic")
 SHOTS = (1, 5)
 TUNING_EPISODES = 500
-PUBLISHED: dict[str, dict[str, tuple[tuple[float, float | None], ...]]] = {
-    "cifar_fs": {"RFS": ((71.5, 0.8), (86.0, 0.5)), "ProtoNet": ((55.5, None), (72.0, None))},
-    "fc100": {"RFS": ((42.6, 0.7), (59.1, 0.6)), "ProtoNet": ((35.3, None), (48.6, None))},
-    "mini_imagenet": {"RFS": ((62.02, 0.63), (79.64, 0.44))},
-}
-"""Accuracy and 95 % interval in percent, 1-shot and 5-shot; RFS with ResNet-12, ProtoNet with four layers as reported
-by later work."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +74,8 @@ def grid(options: Options) -> list[sweep.Point]:
             sweep.Point(name, grids.reference(options, dataset=name, data_dir=folder, **sizes[name]))
             for name, folder in folders.items()
         ]
+    if options.preset == "small":
+        return [sweep.Point(options.dataset, grids.reference(options))]
     points = [sweep.Point("glyphs", grids.reference(options))]
     if options.data_dir is not None:
         whole |= {"min_steps": 500, "batch_size": 64}
@@ -130,15 +126,21 @@ def draw(figures: sweep.Figures) -> None:
         outcome.point.label: [evaluate(run, episodes, outcome.point.config.data_dir) for run in outcome.runs]
         for outcome in progress(figures.finished, "few-shot episodes")
     }
-    show([table(name, of_seeds) for name, of_seeds in results.items()], options.format)
-    figure, panels = drawing.row_of_panels(len(results), 4.6, 4.2)
+    datasets = {outcome.point.label: outcome.point.config.dataset for outcome in figures.finished}
+    show(
+        [table(name, of_seeds, PUBLISHED.get(datasets[name], ())) for name, of_seeds in results.items()], options.format
+    )
+    figure, panels = drawing.row_of_panels(len(results), 5.2, 4.8)
     for axes, (name, of_seeds) in zip(panels, results.items(), strict=True):
-        draw_data_set(axes, name, of_seeds)
-    figure.suptitle("5-way accuracy, ± 95 % over seeds; published: RFS, ProtoNet", fontsize=10)
-    figures.save(figure, {"episodes": episodes, "accuracy": results, "published": PUBLISHED})
+        draw_data_set(axes, name, of_seeds, PUBLISHED.get(datasets[name], ()))
+    figure.suptitle("5-way accuracy, ± 95 % over seeds; crosses: published", fontsize=10)
+    published = {
+        name: [dataclasses.asdict(row) for row in PUBLISHED.get(name, ())] for name in sorted({*datasets.values()})
+    }
+    figures.save(figure, {"episodes": episodes, "accuracy": results, "published": published})
 
 
-def table(name: str, of_seeds: list[dict[str, Any]]) -> Table:
+def table(name: str, of_seeds: list[dict[str, Any]], published: Sequence[Published] = ()) -> Table:
     """Tabulates the accuracy of each head on one data set, with published numbers."""
     rows = []
     for i, shots in enumerate(SHOTS):
@@ -154,28 +156,31 @@ def table(name: str, of_seeds: list[dict[str, Any]]) -> Table:
                 + ["–" if math.isnan(half) else f"{half:.2f}" for half in halves]
                 + [", ".join(sorted({cell["head"] for cell in cells}))]
             )
-        for source, values in PUBLISHED.get(name, {}).items():
-            value, half = values[i]
-            text = f"{value}" if half is None else f"{value} ± {half}"
-            rows.append([f"5-way {shots}-shot", f"{source} (published)", text, "", "", ""])
+        for row in published:
+            value, half = (row.one_shot, row.five_shot)[i]
+            text = f"{value:.4g}" + ("" if half is None else f" ± {half:.2g}")
+            rows.append([f"5-way {shots}-shot", f"{row.method}, {row.network} (published)", text, "", "", ""])
     header = ["episodes", "head", "accuracy, % ↑", "± redrawn episodes", "± new classes", "tuned"]
     notes = [
         "↑ higher is better. ± beside an accuracy: 95 % t interval over seeds, none for one seed; over episodes where "
-        "published."
+        "published.",
+        *(f"{row.method}: {row.source}{f'; {row.differs}' if row.differs else ''}." for row in published),
     ]
     return Table(header, rows, f"{name}, {len(of_seeds)} seeds", notes, left=2)
 
 
-def draw_data_set(axes: Axes, name: str, of_seeds: list[dict[str, Any]]) -> None:
+def draw_data_set(axes: Axes, name: str, of_seeds: list[dict[str, Any]], published: Sequence[Published] = ()) -> None:
     """Draws the accuracy of each head on one data set, with published numbers."""
     for i, shots in enumerate(SHOTS):
         color = SHOT_COLORS[i]
         means = [Mean.of(result[f"{head}/5w{shots}s"]["accuracy"] for result in of_seeds) for head in HEADS]
         drawing.plot_means(axes, range(len(HEADS)), means, f"{shots}-shot", scale=100, fmt="o", color=color)
-        for style, (source, values) in zip(("--", ":"), PUBLISHED.get(name, {}).items(), strict=False):
-            axes.axhline(values[i][0], color=color, linestyle=style, linewidth=1, label=f"{source}, {shots}-shot")
-    axes.set_xticks(range(len(HEADS)), HEADS)
-    axes.margins(x=0.2)
+        values = [(row.one_shot, row.five_shot)[i][0] for row in published]
+        axes.plot(range(len(HEADS), len(HEADS) + len(values)), values, "x", color=color)
+    names = [*HEADS, *(row.method for row in published)]
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize="small")
+    axes.axvline(len(HEADS) - 0.5, color="grey", linewidth=0.5)
+    axes.margins(x=0.1)
     axes.set_title(name)
     axes.set_ylabel("accuracy on target classes (%)")
     axes.legend(fontsize="x-small")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 SHOTS = (1, 5)
 EPISODES = 2000
-IMAGES = {"smoke": 30, "paper": 600}
+IMAGES = {"smoke": 30, "small": 100, "paper": 600}
 """Most images of each class."""
 WEIGHTS = {"ImageNet": "C0", "random": "C3", "CIFAR-FS, by ncjax": "C2"}
 MEASURES = {"cdnv": "-", "debiased_cdnv": "--", "directional_cdnv": ":"}
@@ -84,9 +84,10 @@ def grid(options: Options) -> list[sweep.Point]:
     """
     if options.data_dir is None:
         raise InputError("give --data_dir=PATH, a folder with cifar-100-python/ and emnist/")
+    settings: dict[str, Any] = {}
     if options.preset == "paper":
-        settings: dict[str, Any] = {"num_source_classes": 64}
-    else:
+        settings = {"num_source_classes": 64}
+    elif options.preset == "smoke":
         settings = {"num_source_classes": None, "samples_per_class": None, "min_steps": 500, "batch_size": 64}
     folder = grids.data_folder(options, "cifar_fs")
     return [sweep.Point("CIFAR-FS", grids.reference(options, dataset="cifar_fs", data_dir=folder, **settings))]

@@ -13,7 +13,7 @@ of a seed's other gaps alone would be biased, a seed with such a gap has no slop
 small gaps usually are, too steep if they are at small numbers.
 Expect: slopes at or below -1/2, since a bound is no prediction: the gap may fall faster, or be small throughout.
 
-Command: python experiments/generalization_gap.py [--preset=paper --data_dir=PATH]
+Command: python experiments/generalization_gap.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 3 s, since it needs no other runs than samples_per_class.py and number_of_classes.py; paper, CIFAR-FS with
 wrn-28-4, not yet run. Results: RESULTS.md.
 """

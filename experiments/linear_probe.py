@@ -11,7 +11,7 @@ a cosine from 0.01, batch 64, the head from the logistic regression, the augment
 tuned.
 Expect: error rises with CDNV; least so for fine-tuning, which can improve the features.
 
-Command: python experiments/linear_probe.py [--preset=paper --data_dir=PATH]
+Command: python experiments/linear_probe.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 252 s of CPU time on two CPU cores, with the runs of number_of_classes.py; paper, CIFAR-FS with wrn-28-4,
 not yet run. Results: RESULTS.md.
 """

@@ -10,7 +10,7 @@ covers other classes. In the smoke preset every run takes as many steps; in the 
 least 10,000 steps.
 Expect: target CDNV falls and accuracy rises with the number of classes.
 
-Command: python experiments/number_of_classes.py [--preset=paper --data_dir=PATH]
+Command: python experiments/number_of_classes.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 144 s on two CPU cores, and 90 s for the runs of 64 classes if no other figure has trained them; paper,
 CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
 """

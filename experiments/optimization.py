@@ -6,11 +6,11 @@ Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121), which shows sever
 additions.
 Plotted: debiased CDNV of the three sets and few-shot accuracy of the nearest class centre, varying one setting of the
 reference at a time; mean and 95 % t interval over seeds. The figure names settings whose loss stopped being finite.
-In the smoke preset all runs take as many steps, so that a batch twice as large sees twice as many images; in the paper
-preset all take as many epochs, so that it takes half as many steps.
+In the smoke and small presets all runs take as many steps, so that a batch twice as large sees twice as many images; in
+the paper preset all take as many epochs, so that it takes half as many steps.
 Expect: learning rates that are too low leave CDNV high everywhere.
 
-Command: python experiments/optimization.py [--preset=paper --data_dir=PATH]
+Command: python experiments/optimization.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 449 s on two CPU cores, and 108 s for the reference if no other figure has trained it; paper, CIFAR-FS with
 wrn-28-4, not yet run. Results: RESULTS.md.
 """
@@ -24,6 +24,12 @@ VARIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "learning_rate": (0.01, 0.4),
         "batch_size": (64,),
         "weight_decay": (5e-3,),
+        "schedule": ("constant",),
+    },
+    "small": {
+        "learning_rate": (0.01, 0.4),
+        "batch_size": (128,),
+        "weight_decay": (0.0, 2e-3),
         "schedule": ("constant",),
     },
     "paper": {

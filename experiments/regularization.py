@@ -11,7 +11,7 @@ Mean and 95 % t interval over seeds. The table has differences from the referenc
 95 % t interval, without correction for their number: one in twenty is expected to exclude zero by chance.
 Expect: no direction in advance.
 
-Command: python experiments/regularization.py [--preset=paper --data_dir=PATH]
+Command: python experiments/regularization.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 256 s on two CPU cores, and 90 s for the reference if no other figure has trained it; paper, CIFAR-FS with
 wrn-28-4, not yet run. Results: RESULTS.md.
 """
@@ -28,6 +28,13 @@ VARIED: dict[str, dict[str, tuple[float, ...]]] = {
         "dropout": (0.3,),
         "weight_decay": (5e-3,),
         "cdnv_penalty": (0.1,),
+    },
+    "small": {
+        "label_smoothing": (0.1,),
+        "mixup": (0.2,),
+        "dropout": (0.3,),
+        "weight_decay": (0.0, 2e-3),
+        "cdnv_penalty": (0.1, 1.0),
     },
     "paper": {
         "label_smoothing": (0.05, 0.1, 0.2),

@@ -8,7 +8,7 @@ accuracy of the nearest class centre, against the source-train images of each cl
 seeds. In the smoke preset every run takes as many steps; in the paper preset as many epochs, but at least 10,000 steps.
 Expect: source-train falls below source-test where there are few samples; target CDNV falls with their number.
 
-Command: python experiments/samples_per_class.py [--preset=paper --data_dir=PATH]
+Command: python experiments/samples_per_class.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 92 s on two CPU cores, and 90 s for the runs of 100 images a class if no other figure has trained them;
 paper, CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
 """

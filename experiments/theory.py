@@ -10,7 +10,7 @@ the same over training steps for the largest number of shots; right, prediction 
 checkpoint, number of shots and seed. Error bars are 95 % over episodes of the same images.
 Expect: no bound below the measured error; most above 1, where they say nothing; the prediction near the diagonal.
 
-Command: python experiments/theory.py [--preset=paper --data_dir=PATH]
+Command: python experiments/theory.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 26 s on two CPU cores, with the runs of collapse_during_training.py, whose checkpoints are all kept; paper,
 CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
 """

@@ -32,8 +32,8 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 RESULTS = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
 FIGURES = (
     "architectures", "class_population", "collapse_during_training", "few_shot_table", "frozen_encoder",
-    "generalization_gap", "linear_probe", "number_of_classes", "optimization", "regularization", "samples_per_class",
-    "theory",
+    "generalization_gap", "linear_probe", "number_of_classes", "optimization", "recipes", "regularization",
+    "samples_per_class", "strong", "theory",
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def options_of(module: Any, **changes: Any) -> sweep.Options:
     return getattr(module, "Options", sweep.Options)(**changes)
 
 
-@pytest.mark.parametrize("preset", ["smoke", "paper"])
+@pytest.mark.parametrize("preset", ["smoke", "small", "paper"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_grid_resolves_and_its_file_says_what_it_is(name: str, preset: str, tmp_path: Path) -> None:
     module = importlib.import_module(f"experiments.{name}")
@@ -112,6 +112,20 @@ def test_figures_share_runs_by_their_settings() -> None:
     assert folder(dataclasses.replace(reference, learning_rate=0.1)) == folder(reference)
     more = dataclasses.replace(options, seeds=5)
     assert sweep.folder(sweep.Point("", reference), more) != folder(reference)
+
+
+def test_small_presets_have_real_images_and_as_many_steps_each(tmp_path: Path) -> None:
+    for dataset, classes in grids.REAL_IMAGES.items():
+        options = sweep.Options(preset="small", dataset=dataset, data_dir=str(tmp_path), out=tmp_path)
+        points = generalization_gap.grid(options)
+        assert {(point.config.dataset, point.config.epochs, point.config.min_steps) for point in points} == {
+            (dataset, 1, grids.SMALL_STEPS)
+        }
+        by_classes = number_of_classes.grid(options)
+        assert [point.x for point in by_classes] == [k for k in (5, 10, 20, 40) if k < classes] + [classes]
+        reference = sweep.Point("", grids.reference(options))
+        assert sweep.folder(by_classes[-1], options) == sweep.folder(reference, options)
+        assert sweep.output_files("theory", options)[0].name == f"theory-small-{dataset}.json"
 
 
 def test_the_interval_over_seeds_is_students_t() -> None:

@@ -41,9 +41,11 @@ _DATA_SETTINGS = (
 class Options:
     """Options of every figure."""
 
-    preset: Literal["smoke", "paper"] = "smoke"
-    """smoke: a small grid, minutes on two cores, mostly on glyphs, which need no download. paper: the grid of the
-    paper, for a GPU."""
+    preset: Literal["smoke", "small", "paper"] = "smoke"
+    """smoke: a small grid, minutes on two cores, mostly on glyphs, which need no download. small: photographs or
+    handwriting and a small network, hours on two cores. paper: the grid of the paper, for a GPU."""
+    dataset: Literal["cifar_fs", "fc100", "emnist"] = "cifar_fs"
+    """The data set of the small preset."""
     data_dir: str | None = None
     """Folder of the data set's official archive; without it the archive is downloaded, where the preset needs one."""
     seeds: int = 3
@@ -168,7 +170,8 @@ class Figures:
 
 def output_files(name: str, options: Options) -> tuple[Path, Path]:
     """Returns the files for the numbers and the picture of a figure."""
-    stem = f"{name}-{options.preset}"
+    dataset = f"-{options.dataset}" if options.preset == "small" else ""
+    stem = f"{name}-{options.preset}{dataset}"
     return options.out / f"{stem}.json", options.out / f"{stem}.png"
 
 
