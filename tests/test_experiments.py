@@ -74,7 +74,7 @@ def test_a_finished_run_prints_its_table_again(folder: Path) -> None:
 def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
     done = typed(
         "evaluate.py", "--run=run", "--episodes=200", "--queries=10", "--tune", "--theory", "--layers", "--curves",
-        "--intervals",
+        "--intervals", "--probes", "--format=csv",
         "--shots", "1", "5", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -152,6 +152,7 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("evaluate.py", ["--run=run", "--out=."], "--out=. is a folder; name a file in it"),
         ("evaluate.py", ["--features=mangled.npz"], "mangled.npz cannot be read as an .npz file"),
         ("evaluate.py", ["--features=scalar.npz"], "labels of scalar.npz have shape (); give one label a row"),
+        ("evaluate.py", ["--features=scalar.npz", "--probes"], "--probes needs images to train and to test on"),
         ("claims.py", [], "give the folder of a run of pretrain.py"),
         ("claims.py", ["run", "--out=run"], "--out=run is a folder; name a file in it"),
         ("claims.py", ["run", "--out=images.npz/claims.json"], "cannot be written: "),

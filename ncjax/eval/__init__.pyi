@@ -26,4 +26,9 @@ from .predictions import (
     Predictions as Predictions,
 )
 from .sampling import EpisodePlan as EpisodePlan
+from .standard_probes import (
+    ProbeReport as ProbeReport,
+    ProbeResult as ProbeResult,
+    probes as probes,
+)
 from .tuning import feature_tune as feature_tune

@@ -74,6 +74,8 @@ def evaluate(options: Options, subject: Subject) -> Evaluation:
         numbers["theory"], figures["theory"] = _theory(options, subject)
     if options.layers:
         numbers["layers"] = _layers(options, subject)
+    if options.probes:
+        numbers["probes"] = _probes(options, subject)
     return Evaluation(numbers, figures, named, reports)
 
 
@@ -211,6 +213,16 @@ def _layers(options: Options, subject: Subject) -> list[dict[str, Any]]:
     through = collapse.through_layers([stage[rows] for stage in stages], subject.labels[rows])
     _show_next([tables.layers_table(through)], options)
     return [{"width": stage.d, "cdnv": stage.cdnv, "ncc_accuracy": stage.ncc_accuracy} for stage in through.stages]
+
+
+def _probes(options: Options, subject: Subject) -> dict[str, Any]:
+    """Prints the probes of the source classes."""
+    assert subject.params is not None
+    assert subject.source is not None
+    train, test = (ncjax.features(subject.params, split, batch_size=options.batch_size) for split in subject.source)
+    report = ncjax.eval.probes(train, subject.source[0].labels, test, subject.source[1].labels, seed=options.seed)
+    _show_next([report.table(f"{subject.name}: probes trained on source_train and tested on source_test")], options)
+    return report.to_json()
 
 
 def combine(

@@ -77,6 +77,10 @@ class Options:
     Episodes are of all images."""
     layers: bool = False
     """CDNV and nearest-class-mean accuracy of every stage of the network; encoders need --stages."""
+    probes: bool = False
+    """Standard probes on the source classes, trained on source_train and tested on source_test, whatever --split is:
+    nearest neighbours as in DINO, LDA, ridge on few shots of all classes as in big_vision, logistic regression over a
+    sweep of C. Not with --features."""
     format: TableFormat = "text"
     """How tables are printed."""
     out: Path | None = None

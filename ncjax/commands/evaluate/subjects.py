@@ -38,6 +38,7 @@ class Subject:
       weights: weights [k, d] of the network's classifier, for the classes it was trained on.
       bias: bias [k] of that classifier.
       stages: features of every stage, if they were extracted already.
+      source: images of the source classes, to train and to test the probes of --probes.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject:
     weights: jax.Array | None = None
     bias: jax.Array | None = None
     stages: tuple[np.ndarray, ...] = ()
+    source: tuple[Split, Split] | None = None
 
     @cached_property
     def collapse_rows(self) -> np.ndarray:
@@ -118,6 +120,7 @@ def _load_run(options: Options) -> Subject:
         benchmark.validation,
         weights,
         bias,
+        source=_source(benchmark, options),
     )
 
 
@@ -178,7 +181,21 @@ def _extract(params: ncjax.Classifier, benchmark: Benchmark, options: Options) -
         split,
         benchmark.validation,
         stages=stages[0] if stages else (),
+        source=_source(benchmark, options),
     )
+
+
+def _source(benchmark: Benchmark, options: Options) -> tuple[Split, Split] | None:
+    """Returns the images for --probes.
+
+    Raises:
+      InputError: there are no new images of the source classes.
+    """
+    if not options.probes:
+        return None
+    if benchmark.source_test is None:
+        raise InputError(f"{benchmark.name} has no source_test images to test --probes on: leave it out")
+    return benchmark.source_train, benchmark.source_test
 
 
 def _save_features(options: Options, params: ncjax.Classifier, benchmark: Benchmark, features: np.ndarray) -> None:
@@ -205,8 +222,10 @@ def _load_features(options: Options) -> Subject:
     path = options.features
     assert path is not None
     for name, value in (("tune", options.tune), ("layers", options.layers), ("step", options.step)):
-        if value:
+        if value is not None and value is not False:
             raise InputError(f"--{name} needs a run of pretrain.py: give --run instead of --features")
+    if options.probes:
+        raise InputError("--probes needs images to train and to test on: give --run or --encoder, not --features")
     if options.support_augmentations or options.transform == "centered_l2":
         raise InputError("--support_augmentations and --transform=centered_l2 need a run: give --run, not --features")
     if path.suffix != ".npz":
