@@ -25,17 +25,16 @@ import numpy as np
 import ncjax
 from common import drawing, grids, sweep
 from common.cache import cached_json
+from common.held_out import MOST_HELD_OUT, SHARE_HELD_OUT, divide
 from ncjax.plots import log_axis
 from ncjax.progress import progress
 from ncjax.statistics import correlation_interval, independent, spearman
 
 if TYPE_CHECKING:
-    from ncjax.data import Split
     from ncjax.runs import Run
 
 ALPHAS = (1e2, 1e1, 1.0, 1e-1)
 CS = (1e-1, 1.0, 1e1)
-MOST_HELD_OUT, SHARE_HELD_OUT = 100, 3
 EPOCHS, BATCH, RATE = 5, 64, 0.01
 METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
 
@@ -43,18 +42,6 @@ METHODS = {"ridge": "C0", "logistic": "C1", "fine-tuning": "C2"}
 def grid(options: sweep.Options) -> list[sweep.Point]:
     """Varies the number of source classes, for very different target CDNV."""
     return grids.by_classes(options)
-
-
-def divide(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Divides the images; returns the rows to train on, in random order, and the rows that are held out."""
-    rng = np.random.default_rng(0)
-    train, held = [], []
-    for label in range(len(split.class_names)):
-        rows = rng.permutation(np.flatnonzero(split.labels == label))
-        out = min(MOST_HELD_OUT, len(rows) // SHARE_HELD_OUT)
-        held.append(rows[:out])
-        train.append(rows[out:])
-    return rng.permutation(np.concatenate(train)), np.concatenate(held)
 
 
 def transfer(run: Run, data_dir: str | None = None) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_names_tables_and_json() -> None:
     report = only("lda", X, names[Y], QUERY, names[TRUTH])
     assert report.accuracy("lda") == only("lda").accuracy("lda")
     assert report.table().format("csv").splitlines()[1] == 'probe,setting,"accuracy, % ↑",95 %,over,note'
-    assert str(report).startswith("probes, 5 classes, 150 training and 200 test samples, 12 dimensions")
+    assert str(report).startswith("probes, 5 classes in 12 dimensions, 150 training and 200 test samples")
     assert report.to_json()["results"][0]["probe"] == "lda"
     with pytest.raises(InputError, match="0 results of 'knn'"):
         report.accuracy("knn")

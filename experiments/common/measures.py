@@ -1,0 +1,85 @@
+"""The scalar measures of features, read from the library's dataclasses, and which end of each is better."""
+
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ncjax import collapse
+from ncjax.collapse import Ncti, Transferability
+
+NCTI_PARTS = tuple(f"ncti {name}" for name in Ncti._fields)
+"""Stored for each model; the score is a combination over the models that are compared."""
+PREDICTED = "predicted error"
+"""Prefix of the predicted NCC error, one for each number of shots."""
+
+# New fields of Collapse and Transferability are ranked without being named here, and marked: name them to give them
+# their direction.
+BETTER: Mapping[str, int] = {
+    **dict.fromkeys(
+        (
+            "cdnv", "cdnv_median", "cdnv_worst", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient",
+            "nc2_equinorm", "nc2_equiangular", "nc3", "vci", "geometric complexity",
+        ),
+        -1,
+    ),
+    **dict.fromkeys(
+        (
+            "nc4", "ncc_accuracy", "h_score", "logme", "transrate", "ncti", "rankme", "gbc", "leep", "parameters",
+            "source accuracy",
+        ),
+        1,
+    ),
+}  # fmt: skip
+"""1 where a larger value is better, -1 where a smaller one is."""
+BASELINES = ("parameters", "source accuracy")
+
+
+def direction(name: str) -> int | None:
+    """Returns 1 if larger is better, -1 if smaller is, None if `BETTER` does not say."""
+    return -1 if name.startswith(PREDICTED) else BETTER.get(name)
+
+
+def predicted_name(shots: int) -> str:
+    """Returns the name of the predicted error at this number of shots."""
+    return f"{PREDICTED} {shots}s"
+
+
+def scalars(result: Any) -> dict[str, float]:
+    """Returns the fields of a dataclass that are declared as a float or as a float or None, NaN for None."""
+    kinds = typing.get_type_hints(type(result))
+    values = {name: getattr(result, name) for name, kind in kinds.items() if kind in (float, float | None)}
+    return {name: float("nan") if value is None else float(value) for name, value in values.items()}
+
+
+def scalar_names() -> list[str]:
+    """Names every measure of `measure`, for what is cached."""
+    kinds = typing.get_type_hints(collapse.Collapse) | typing.get_type_hints(Transferability)
+    return sorted(name for name, kind in kinds.items() if kind in (float, float | None))
+
+
+def measure(features: np.ndarray, labels: np.ndarray, ways: int, shots: Sequence[int]) -> dict[str, float]:
+    """Computes every measure of target features; NaN where one cannot be computed.
+
+    Args:
+      features: [n, d].
+      labels: [n].
+      ways: classes of the tasks whose error is predicted.
+      shots: support images of these tasks.
+    """
+    scores = collapse.transferability(features, labels)
+    values = scalars(collapse.measure(features, labels)) | scalars(scores)
+    parts = (float("nan"),) * len(NCTI_PARTS) if scores.ncti is None else scores.ncti
+    values |= dict(zip(NCTI_PARTS, parts, strict=True))
+    theory = collapse.theory(features, labels, ways=ways, shots=tuple(shots))
+    return values | {predicted_name(n): float(error) for n, error in zip(shots, theory.predicted, strict=True)}
+
+
+def combine_ncti(parts: np.ndarray) -> np.ndarray:
+    """Returns the authors' score of each model [m, r] from its parts [3, m, r]; NaN where a model has none."""
+    scores = np.full(parts.shape[1:], np.nan)
+    for r in range(parts.shape[2]):
+        if len(scores) > 1 and np.isfinite(parts[:, :, r]).all():
+            scores[:, r] = Ncti.combine([Ncti(*map(float, model)) for model in parts[:, :, r].T])
+    return scores
