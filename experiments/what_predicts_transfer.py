@@ -58,7 +58,7 @@ SHOTS = (1, 5)
 class Options(sweep.Options):
     """Options of the experiment."""
 
-    preset: Literal["smoke", "small"] = "smoke"  # type: ignore[assignment]
+    preset: Literal["smoke", "small"] = "smoke"
     """smoke: 8 models of glyphs, which need no download. small: 23 models each of CIFAR-FS and EMNIST, hours on two
     cores."""
     seeds: int = 1

@@ -33,16 +33,20 @@ RESULTS = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
 FIGURES = (
     "architectures", "class_population", "collapse_during_training", "few_shot_table", "frozen_encoder",
     "generalization_gap", "linear_probe", "number_of_classes", "optimization", "recipes", "regularization",
-    "samples_per_class", "strong", "theory",
+    "samples_per_class", "strong", "theory", "what_predicts_transfer",
 )  # fmt: skip
+PRESETS = {"what_predicts_transfer": ("smoke", "small")}
+"""Presets of a figure, where they are not smoke and paper."""
 
 
 def options_of(module: Any, **changes: Any) -> sweep.Options:
     return getattr(module, "Options", sweep.Options)(**changes)
 
 
-@pytest.mark.parametrize("preset", ["smoke", "small", "paper"])
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [(name, preset) for name in FIGURES for preset in PRESETS.get(name, ("smoke", "small", "paper"))],
+)
 def test_every_grid_resolves_and_its_file_says_what_it_is(name: str, preset: str, tmp_path: Path) -> None:
     module = importlib.import_module(f"experiments.{name}")
     options = options_of(module, preset=preset, data_dir=str(tmp_path))

@@ -1,5 +1,6 @@
 """Models to rank: runs, their checkpoints, and encoders by name."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _short_names(found: list[Candidate]) -> list[Candidate]:
             return candidate
         step = candidate.name.rpartition("@")[2]
         name = f"{candidate.run.folder.resolve().relative_to(above)}@{step}"
-        return Candidate(name, candidate.group, candidate.load, candidate.source_accuracy, candidate.run)
+        return dataclasses.replace(candidate, name=name)
 
     return [short(candidate) for candidate in found]
 
