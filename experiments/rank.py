@@ -17,23 +17,21 @@ measures new models only. Measures with a class left out are of at most --replic
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from common.candidates import candidates, target_of
-from common.model_scores import Settings, outcome_name, score
-from common.ranking import Ranking
-from ncjax import cli, plots
-from ncjax.data import Split
+from ncjax import cli, eval, plots
 from ncjax.errors import InputError
-from ncjax.eval.heads import HEADS
 from ncjax.files import json_text
 from ncjax.progress import progress
 from ncjax.tables import TableFormat
+
+if TYPE_CHECKING:
+    from common.ranking import Ranking
+    from ncjax.data import Split
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,8 @@ class Options:
     def check(self) -> None:
         """Raises InputError for settings that cannot work, before any model is read."""
         for head in self.heads:
-            if head not in HEADS:
-                raise InputError(f"no head is called {head!r}: give {', '.join(HEADS)}")
+            if head not in eval.heads.HEADS:
+                raise InputError(f"no head is called {head!r}: give {', '.join(eval.heads.HEADS)}")
         if not self.heads or not self.shots:
             raise InputError("give at least one of --heads and one of --shots")
         for name in ("replicate_images", "episodes"):
@@ -106,21 +104,21 @@ class Options:
                 f"{max(self.shots)} shots with {self.queries} queries; lower --ways, --shots or --queries"
             )
 
-    @property
-    def settings(self) -> Settings:
-        """What is measured of each model."""
-        return Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
-
 
 def run(options: Options) -> Ranking:
     """Measures all models, prints the tables, and writes what was asked for."""
+    # they import JAX, and --help has been answered without it
+    from common.candidates import candidates, target_of
+    from common.model_scores import Settings, outcome_name, score
+    from common.ranking import Ranking
+
     options.check()
-    sys.path.append(os.getcwd())  # for a user's own package.module:function
     found = candidates(options.models, options.checkpoints, options.image_size)
     split = target_of(found, options.dataset, options.data_dir, options.split_seed)
     options.check_split(split)
+    settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     cache = options.cache if options.keep else None
-    ranking = Ranking.of([score(model, split, options.settings, cache) for model in progress(found, "models")])
+    ranking = Ranking.of([score(model, split, settings, cache) for model in progress(found, "models")])
     print_ranking(ranking, options.format, every=options.all_measures)
     if options.out is not None:
         cli.write(options.out, json_text({"options": vars(options), **ranking.to_json()}))

@@ -21,18 +21,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common import grids, sweep
-from common.candidates import of_run
-from common.measures import BASELINES, predicted_name
-from common.model_scores import Settings, outcome_name, score
-from common.ranking import Ranking, draw_panel
 from ncjax import plots
 from ncjax.errors import InputError
 from ncjax.progress import progress
 from ncjax.runs import Run
 from ncjax.train import Config
+
+if TYPE_CHECKING:
+    from common.ranking import Ranking
 
 PRESETS = ("smoke", "small")
 SMOKE: tuple[dict[str, Any], ...] = (
@@ -49,8 +48,6 @@ SMALL: tuple[dict[str, Any], ...] = (
     {"network": "mlp-2-32"}, {"network": "vit-2-64-4"},
 )  # fmt: skip
 """The settings of each model that differ from the reference, wrn-10-1."""
-QUESTIONS = (("directional_cdnv", "cdnv"), (predicted_name, "cdnv"), (predicted_name, "directional_cdnv"))
-"""Pairs whose difference in τ_w is reported: does the first rank better?"""
 SHOTS = (1, 5)
 
 
@@ -97,6 +94,11 @@ def grid(options: Options) -> list[sweep.Point]:
 
 def measure(figures: sweep.Figures) -> dict[str, Ranking]:
     """Measures all finished models of each data set."""
+    # these import JAX, and --help has been answered without it
+    from common.candidates import of_run
+    from common.model_scores import Settings, score
+    from common.ranking import Ranking
+
     options = figures.options
     settings = Settings(heads=("ncc", "ridge"), shots=SHOTS, probes=True, complexity=True)
     rankings = {}
@@ -122,6 +124,9 @@ def _seed(run: Run, options: sweep.Options) -> str:
 
 def draw(figures: sweep.Figures) -> None:
     """Prints the tables and what they answer, and draws a row of panels for each data set."""
+    from common.model_scores import outcome_name
+    from common.ranking import draw_panel
+
     rankings = measure(figures)
     outcomes = [outcome_name("ncc", 5, shots) for shots in SHOTS]
     most = max(len(ranking.ranks[outcome]) for ranking in rankings.values() for outcome in outcomes)
@@ -140,11 +145,14 @@ def draw(figures: sweep.Figures) -> None:
 
 
 def _answers(name: str, ranking: Ranking, outcomes: list[str]) -> list[dict[str, Any]]:
-    """Prints and returns the differences that the questions ask for."""
+    """Prints and returns differences in τ_w: does the first measure of a pair rank better?"""
+    from common.measures import BASELINES, predicted_name
+
     answers = []
     for outcome, shots in zip(outcomes, SHOTS, strict=True):
         best = next(rank.measure for rank in ranking.ranks[outcome] if rank.measure not in BASELINES)
-        pairs = [(a(shots) if callable(a) else a, b) for a, b in QUESTIONS]
+        predicted = predicted_name(shots)
+        pairs = [("directional_cdnv", "cdnv"), (predicted, "cdnv"), (predicted, "directional_cdnv")]
         for first, second in pairs + [(best, baseline) for baseline in BASELINES]:
             difference = ranking.difference(outcome, first, second)
             print(
