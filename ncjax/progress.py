@@ -1,21 +1,35 @@
 """Progress bars for loops longer than two seconds, and messages printed above them."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
+_IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
 
-def seconds_between_updates() -> float:
-    """Refresh interval of progress bars; longer when stderr is a log, which keeps every line."""
-    return 0.1 if sys.stderr.isatty() else 5.0
+
+@contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Leaves out bars and remarks in the body, if `quiet`; errors and warnings are shown."""
+    token = _IS_QUIET.set(quiet or _IS_QUIET.get())
+    try:
+        yield
+    finally:
+        _IS_QUIET.reset(token)
+
+
+def has_bars() -> bool:
+    """Whether progress is shown by bars: not in a log, which would keep every state of a bar."""
+    return sys.stderr.isatty() and not _IS_QUIET.get()
 
 
 def progress(values: Sequence[T], what: str, unit: str = "it") -> Iterable[T]:
-    """Iterates over `values`; after two seconds, process 0 shows a bar on stderr, which vanishes at the end."""
+    """Iterates over `values`; after two seconds, process 0 shows a bar on a terminal, which vanishes at the end."""
     bar: Iterable[T] = progress_bar(what, unit, iterable=values)
     return bar
 
@@ -28,15 +42,14 @@ def progress_bar(what: str, unit: str, **options: Any) -> tqdm:
         delay=2,
         leave=False,
         file=sys.stderr,
-        mininterval=seconds_between_updates(),
-        disable=not _is_lead_process(),
+        disable=not has_bars() or not _is_lead_process(),
         **options,
     )
 
 
 def remark(text: str) -> None:
     """Writes a line to stderr above the bar, on process 0."""
-    if _is_lead_process():
+    if _is_lead_process() and not _IS_QUIET.get():
         tqdm.write(text, file=sys.stderr)
 
 

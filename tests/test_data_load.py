@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ncjax import data
-from ncjax.data import record_writer
+from ncjax.data import data_set, record_writer
 from ncjax.data.__main__ import contact_sheet, main
 from ncjax.data.catalog import CATALOG
 from ncjax.data.class_splits import own_class_split, random_class_split
@@ -51,11 +51,21 @@ def test_every_name_has_a_module_that_opens_it():
         assert callable(import_module(f"ncjax.data.{entry.module}").open_data_set)
 
 
-def test_a_sixth_of_each_class_is_held_out_at_least_one(small):
+@pytest.mark.parametrize(
+    ("count", "own", "others"), [(2, 1, 1), (12, 4, 2), (40, 13, 6), (60, 20, 10), (120, 20, 20), (600, 100, 100)]
+)
+def test_a_sixth_is_held_out_and_more_of_few_images_of_ones_own(count, own, others):
+    assert data_set._held_out(count, None, None, is_own=True) == own
+    assert data_set._held_out(count, None, None, is_own=False) == others
+    assert data_set._held_out(count, np.arange(count) < 2, None, is_own=True) == 2
+    assert data_set._held_out(count, None, 0, is_own=True) == 0
+
+
+def test_a_third_of_each_class_is_held_out(small):
     benchmark = data.load("npz", data_dir=small)
-    assert np.bincount(benchmark.source_test.labels).tolist() == [2] * 4
-    assert np.bincount(benchmark.source_train.labels).tolist() == [10] * 4
-    assert np.bincount(benchmark.target.labels).tolist() == [12] * 4
+    assert np.bincount(benchmark.source_test.labels).tolist() == [4] * 5
+    assert np.bincount(benchmark.source_train.labels).tolist() == [8] * 5
+    assert np.bincount(benchmark.target.labels).tolist() == [12] * 3
     assert not {i.tobytes() for i in benchmark.source_train.images} & {
         i.tobytes() for i in benchmark.source_test.images
     }
@@ -66,7 +76,8 @@ def test_a_sixth_of_each_class_is_held_out_at_least_one(small):
     [
         (4, (2, 0, 2)),
         (9, (5, 0, 4)),
-        (10, (5, 0, 5)),
+        (8, (5, 0, 3)),
+        (10, (6, 0, 4)),
         (19, (14, 0, 5)),
         (20, (12, 3, 5)),
         (28, (18, 4, 6)),
@@ -128,12 +139,12 @@ def test_the_list_tells_prepared_from_damaged_files(cache, capsys):
 def test_preview_has_a_row_a_class(small, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["--preview", "npz", "--data_dir", str(small), "--output", str(sheet)]) == 0
-    assert "4 rows" in capsys.readouterr().out
+    assert "3 rows" in capsys.readouterr().out
     target = data.load("npz", data_dir=small).target
     with Image.open(sheet) as drawn:
-        assert drawn.size == (16 * (9 + 2), 4 * (10 + 2))
+        assert drawn.size == (16 * (9 + 2), 3 * (10 + 2))
         np.testing.assert_array_equal(np.asarray(drawn)[1:11, 1:10], target.images[target.labels == 0][0, ..., 0])
-    assert contact_sheet(target, columns=3).size == (33, 48)
+    assert contact_sheet(target, columns=3).size == (33, 36)
 
 
 def test_preview_takes_the_options_of_load(tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ def test_of_one_source_test_image_a_class_only_accuracy_is_measured(tmp_path: Pa
     assert {key for key in record if key.startswith("source_test")} == {"source_test/accuracy"}
     found = logits(restore(tmp_path / "run"), one_each).argmax(-1)
     assert record["source_test/accuracy"] == np.mean(found == one_each.labels)
-    assert "acc source_test" in table([record])
+    assert "accuracy source-test" in table([record])
 
 
 def test_tensorboard_and_timing_hold_what_they_should(

@@ -46,7 +46,7 @@ def reference(options: Options, **changes: Any) -> Config:
     else:
         plain = Config(
             preset="smoke", epochs=1, min_steps=400, batch_size=32, measurements=3, measure_episodes=1000,
-            num_source_classes=64, samples_per_class=100, keep_checkpoints=True,
+            num_source_classes=64, samples_per_class=100, measure_per_class=100, keep_checkpoints=True,
         )  # fmt: skip
     changed = dataclasses.replace(plain, **changes)
     if identity(train.resolve(changed)) == identity(train.resolve(plain)):

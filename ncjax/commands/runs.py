@@ -25,7 +25,9 @@ from ncjax.runs import Run, find, read
 from ncjax.tables import TableFormat, format_table
 from ncjax.train import Description, read_description
 
-_NOT_SHOWN = frozenset({"workdir", "data_dir", "seeds", "start_weights", "profile", "tensorboard", "distributed"})
+_NOT_SHOWN = frozenset(
+    {"workdir", "data_dir", "seeds", "start_weights", "profile", "quiet", "tensorboard", "distributed"}
+)
 
 
 @dataclass(frozen=True)

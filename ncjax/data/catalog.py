@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ncjax.data.benchmark import Benchmark
-from ncjax.data.data_set import Request, build
+from ncjax.data.data_set import Request, build, check_source_classes
 from ncjax.errors import InputError
 from ncjax.files import expand
 
@@ -22,6 +22,7 @@ class Entry:
       augmentation: the kind that suits its images; None to decide by the number of channels.
       prepared: the name of its prepared files in the cache; None where nothing is prepared.
       options: the arguments of `load` that not every data set takes.
+      source_classes: the most source classes, where they do not depend on options; None where only the data tells.
     """
 
     module: str
@@ -31,6 +32,7 @@ class Entry:
     augmentation: str | None
     prepared: str | None = None
     options: frozenset[str] = frozenset()
+    source_classes: int | None = None
 
 
 _CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -47,6 +49,7 @@ CATALOG: dict[str, Entry] = {
         "outlines that come with ncjax, warped when loaded; no download",
         "the fonts' own: Bitstream Vera and Arev (DejaVu), SIL Open Font License (STIX)",
         "shift",
+        source_classes=182,
     ),
     "cifar_fs": Entry(
         "cifar",
@@ -55,6 +58,7 @@ CATALOG: dict[str, Entry] = {
         _CIFAR_LICENCE,
         "crop_flip",
         "cifar100",
+        source_classes=64,
     ),
     "fc100": Entry(
         "cifar",
@@ -64,6 +68,7 @@ CATALOG: dict[str, Entry] = {
         _CIFAR_LICENCE,
         "crop_flip",
         "cifar100",
+        source_classes=60,
     ),
     "cifar100": Entry(
         "cifar",
@@ -73,6 +78,7 @@ CATALOG: dict[str, Entry] = {
         "crop_flip",
         "cifar100",
         frozenset({"class_split"}),
+        source_classes=64,
     ),
     "cifar10": Entry(
         "cifar",
@@ -81,6 +87,7 @@ CATALOG: dict[str, Entry] = {
         _CIFAR_LICENCE,
         "crop_flip",
         "cifar10",
+        source_classes=5,
     ),
     "emnist": Entry(
         "emnist",
@@ -90,6 +97,7 @@ CATALOG: dict[str, Entry] = {
         "none stated by its makers; derived from NIST Special Database 19, a work of the US government",
         "shift",
         "emnist",
+        source_classes=35,
     ),
     "omniglot": Entry(
         "omniglot",
@@ -100,6 +108,7 @@ CATALOG: dict[str, Entry] = {
         "shift",
         "omniglot",
         frozenset({"image_size", "rotations"}),
+        source_classes=964,
     ),
     "mini_imagenet": Entry(
         "mini_imagenet",
@@ -110,6 +119,7 @@ CATALOG: dict[str, Entry] = {
         "crop_flip",
         "mini_imagenet",
         frozenset({"image_size", "skip_corrupt"}),
+        source_classes=64,
     ),
     "folder": Entry(
         "folder",
@@ -203,7 +213,8 @@ def load(
         a subset. None for all, or 64 of the 182 of glyphs.
       source_test_per_class: images of each source class held out as source_test; 0 for none. None for the makers' test
         images (100 of 600 for CIFAR-100, 50 of 150 for glyphs, …) or, where there are none, a sixth of each class,
-        rounded down, but at least one image. The makers' test images are held out first, others at random.
+        rounded down, but at least one image; of the user's own images a third, at most 20, if that is more. The makers'
+        test images are held out first, others at random.
       samples_per_class: the most images a class in source_train, drawn by `split_seed` from the images not held out.
       split_seed: seed of every random choice of classes and images.
       image_size: side in pixels that images are resized to, at least 8; for mini_imagenet, folder, csv, parquet (84 by
@@ -247,6 +258,9 @@ def load(
         if chosen not in (None, False) and option not in entry.options:
             takers = ", ".join(n for n, e in CATALOG.items() if option in e.options)
             raise InputError(f"{name} takes no {option}; it is for {takers}")
+    known = None if rotations or class_split is not None else entry.source_classes
+    if num_source_classes is not None and known is not None:
+        check_source_classes(name, num_source_classes, known)
     folder = None if data_dir is None else expand(data_dir)
     if folder is not None and not folder.exists():
         raise InputError(f"data_dir {str(data_dir)!r} does not exist")

@@ -71,15 +71,15 @@ def random_class_split(
 def own_class_split(num_classes: int, seed: int) -> ClassSplit:
     """Draws a split of classes that come without one.
 
-    Of k classes, the target has round(k / 5), but at least min(5, k // 2); validation has round(0.16 k) if k >= 20,
-    otherwise none; the rest are source.
+    Of k classes, the target has round(k / 5), but at least min(5, round(0.4 k)); validation has round(0.16 k) if
+    k >= 20, otherwise none; the rest are source.
 
     Raises:
       InputError: if there are fewer than 4 classes.
     """
     if num_classes < 4:
         raise InputError(f"there are {num_classes} classes; at least 4 are needed, 2 source and 2 target")
-    target = max(min(5, num_classes // 2), round(0.2 * num_classes))
+    target = max(min(5, round(0.4 * num_classes)), round(0.2 * num_classes))
     validation = round(0.16 * num_classes) if num_classes >= 20 else 0
     return random_class_split(num_classes, target=target, validation=validation, seed=seed)
 
@@ -212,7 +212,14 @@ def choose(
     """
     if spec is None:
         if not parts:
-            return own_class_split(len(class_names), seed), {}
+            drawn = own_class_split(len(class_names), seed)
+            target = [class_names[c] for c in drawn.target]
+            remark(
+                f"{len(class_names)} classes, divided at random by split_seed={seed}: {len(drawn.source)} source, "
+                f"{len(drawn.validation)} validation, {len(target)} target ({_some(target)}); another seed, folders "
+                "source/ and target/, or --class_split divide them otherwise"
+            )
+            return drawn, {}
         return _given(class_names, parts, seed), {}
     split = read(spec)
     match = _match(split, class_names)

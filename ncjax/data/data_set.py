@@ -11,6 +11,7 @@ import numpy as np
 from ncjax.data.benchmark import Benchmark, Split
 from ncjax.data.class_splits import ClassSplit
 from ncjax.errors import InputError
+from ncjax.progress import remark
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class DataSet:
       superclasses: the superclass of each class, by name; empty where there are none.
       by_class: whether a split's images are ordered by class, so that their order in the files does not matter;
         otherwise they keep the order of the files.
+      is_own: whether the images are the user's own.
     """
 
     class_names: tuple[str, ...]
@@ -64,6 +66,7 @@ class DataSet:
     made_with: Mapping[str, str] = field(default_factory=dict)
     superclasses: Mapping[str, str] = field(default_factory=dict)
     by_class: bool = False
+    is_own: bool = False
 
 
 def build(
@@ -94,10 +97,7 @@ def build(
     """
     split = data_set.split
     wanted = split.default_sources if num_source_classes is None else num_source_classes
-    if wanted > len(split.source):
-        raise InputError(
-            f"{name} has {len(split.source)} source classes, not {wanted}; choose num_source_classes up to that"
-        )
+    check_source_classes(name, wanted, len(split.source))
     source, validation, target = (sorted(c) for c in (split.source[:wanted], split.validation, split.target))
     pool = data_set.open([*source, *validation, *target])
     if stream_above == 0 and isinstance(pool.images, np.ndarray):
@@ -111,7 +111,7 @@ def build(
         official = None if pool.official_test is None else pool.official_test[rows]
         if not len(rows):
             raise InputError(f"class {data_set.class_names[c]!r} of {name} has no images")
-        held = _held_out(len(rows), official, source_test_per_class)
+        held = _held_out(len(rows), official, source_test_per_class, is_own=data_set.is_own)
         if held >= len(rows):
             raise InputError(
                 f"class {data_set.class_names[c]!r} of {name} has {len(rows)} images, too few to hold out {held} and "
@@ -136,6 +136,13 @@ def build(
 
     held_out = np.concatenate(test)
     trained_on = np.concatenate(train)
+    if data_set.is_own and source_test_per_class is None:
+        counts = sorted({len(rows) for rows in test})
+        number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        remark(
+            f"{name}: {number} images of each source class are held out as source-test; --source_test_per_class "
+            "holds out another number"
+        )
     size = len(trained_on) * math.prod(pool.images.shape[1:])
     in_files = stream_above is not None and size > stream_above and not isinstance(pool.images, np.ndarray)
     return Benchmark(
@@ -149,7 +156,20 @@ def build(
     )
 
 
-def _held_out(count: int, official: np.ndarray | None, asked: int | None) -> int:
+def check_source_classes(name: str, wanted: int, available: int) -> None:
+    """Raises InputError if there are fewer source classes than wanted."""
+    if wanted > available:
+        raise InputError(f"{name} has {available} source classes, not {wanted}; choose num_source_classes up to that")
+
+
+def _held_out(count: int, official: np.ndarray | None, asked: int | None, *, is_own: bool) -> int:
+    """Returns how many images of a class are held out.
+
+    Of the user's own images more than a sixth where there are few: collapse is measured on as many images in all sets,
+    and on six a class it is mostly noise.
+    """
     if asked is not None:
         return asked
-    return max(1, count // 6) if official is None else int(official.sum())
+    if official is not None:
+        return int(official.sum())
+    return max(1, count // 6, min(20, count // 3) if is_own else 0)

@@ -51,7 +51,7 @@ def open_data_set(request: Request) -> DataSet:
         chosen = np.isin(numbers, classes)
         return ClassImages(images[chosen], numbers[chosen].astype(np.int32))
 
-    return DataSet(names, split, read, superclasses=superclasses)
+    return DataSet(names, split, read, superclasses=superclasses, is_own=True)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

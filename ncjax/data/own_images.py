@@ -62,7 +62,9 @@ def open_labelled(kind: str, request: Request, labelled: Labelled) -> DataSet:
         request.class_split, labelled.class_names, labelled.parts, request.split_seed
     )
     prepared = _prepare(kind, request, labelled)
-    return dataclasses.replace(prepared.data_set(split, labelled.superclasses or superclasses), by_class=True)
+    return dataclasses.replace(
+        prepared.data_set(split, labelled.superclasses or superclasses), by_class=True, is_own=True
+    )
 
 
 def _prepare(kind: str, request: Request, labelled: Labelled) -> prepared_files.PreparedFiles:

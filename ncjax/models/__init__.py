@@ -8,8 +8,9 @@ from ncjax.errors import InputError
 from ncjax.models import convnet, mlp, own_network, resnet12, vit, wide_resnet
 from ncjax.models.encoder import EncoderOutput
 from ncjax.models.network import Network, Output, num_parameters
+from ncjax.user_functions import load_function
 
-__all__ = ["EncoderOutput", "Network", "Output", "create", "num_parameters"]
+__all__ = ["EncoderOutput", "Network", "Output", "check_name", "create", "num_parameters"]
 
 _FAMILIES = {
     "wrn-N-k[-s2]": wide_resnet.from_name,
@@ -21,6 +22,18 @@ _FAMILIES = {
     "vit-depth-width-patch": vit.from_name,
     "package.module:function": own_network.from_name,
 }
+
+
+def check_name(name: str) -> None:
+    """Checks that there is such a network, without making it.
+
+    Raises:
+        InputError: No network has this name, or the function that it names cannot be imported.
+    """
+    if ":" in name:
+        load_function(name, "network")
+    else:
+        create(name, 2)
 
 
 def create(name: str, num_classes: int, *, dtype: Any = jnp.float32) -> Network:

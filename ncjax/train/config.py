@@ -29,8 +29,8 @@ class Config:
     """Network, for example wrn-28-4, or conv-28-4 for the same without shortcuts; package.module:function is a function
     of yours that returns a Flax module of features."""
     preset: Literal["small", "paper", "smoke", "strong"] = "small"
-    """Sizes for a laptop (small), of the paper (paper), or for a quick trial (smoke); or resnet12 with a rotation head,
-    colour jitter and averaged weights, for a GPU (strong; not yet chosen on validation classes)."""
+    """Sizes for a laptop (small), of the paper (paper), or for a trial on 50 images a class (smoke); or resnet12 with a
+    rotation head, colour jitter and averaged weights, for a GPU (strong; not yet chosen on validation classes)."""
     epochs: int | None = None
     """Passes over the source-train images; the preset's number comes with a least number of steps."""
     continue_from: str | None = None
@@ -130,6 +130,8 @@ class Config:
     of a device's memory, or on CPUs more than 8 GiB / number of devices, since each device holds all of it."""
     profile: bool = False
     """Write a trace of some steps into the run's folder, for XProf or Perfetto."""
+    quiet: bool = False
+    """Print no progress and no remarks on standard error; errors, warnings and the table stay."""
     tensorboard: bool = False
     """Write the records as TensorBoard events too (needs the extra "tensorboard")."""
     distributed: bool = False
@@ -295,7 +297,8 @@ def _check(config: Config) -> None:
 _FIXED_DATA = ("glyphs", "cifar_fs", "fc100", "cifar100", "cifar10", "omniglot")
 # Settings that change no number; the preset has been replaced by its settings.
 _NOT_IDENTITY = (
-    "workdir", "preset", "continue_from", "distill_from", "keep_checkpoints", "stream", "profile", "tensorboard",
+    "workdir", "preset", "continue_from", "distill_from", "keep_checkpoints", "stream", "profile", "quiet",
+    "tensorboard",
     "distributed",
 )  # fmt: skip
 

@@ -84,7 +84,7 @@ def continued_config(folder: str | Path, **changes: Any) -> Config:
     folder = expand(folder)
     seeds = workdir.read_seeds(folder) if (folder / workdir.SEEDS).exists() else 1
     settings = read_description(folder / "seed_0" if seeds > 1 else folder).config
-    own = ("workdir", "profile", "distributed", "keep_checkpoints", "epochs", "min_steps", *_STARTS)
+    own = ("workdir", "profile", "quiet", "distributed", "keep_checkpoints", "epochs", "min_steps", *_STARTS)
     default = Config()
     reset = {name: getattr(default, name) for name in own}
     return dataclasses.replace(settings, **(reset | {"seeds": seeds, "continue_from": str(folder)} | changes))

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ncjax.classifier import Classifier
-from ncjax.progress import seconds_between_updates
+from ncjax.measures import of_key
+from ncjax.progress import has_bars, remark
 from ncjax.train import measurement as measuring, records as files, streaming, throughput, workdir
 from ncjax.train.checkpoint import read_alone
 from ncjax.train.description import add_execution
@@ -72,9 +73,9 @@ def _train(run: Run, seeds: list[SeedRun], stop: Stop) -> list[Classifier]:
         initial=step,
         unit="step",
         desc="train",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         smoothing=0.05,
-        mininterval=seconds_between_updates(),
-        disable=not is_lead_process(),
+        disable=not has_bars() or not is_lead_process(),
     )
     with stop.deferred(), bar:
         return _Loop(run, trainer, seeds, stop, bar, states, step).to_the_end()
@@ -90,6 +91,7 @@ class _Loop:
       saved_at: when the last checkpoint was written, on the monotonic clock.
       save_is_due: whether to write a checkpoint before the next step.
       rates: of a step; None before the first.
+      speed: loss and speed of the last steps, as text.
     """
 
     run: Run
@@ -104,6 +106,7 @@ class _Loop:
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
     save_is_due: bool = False
     rates: throughput.Rates | None = None
+    speed: str = ""
 
     def to_the_end(self) -> list[Classifier]:
         """Trains to the last step, or until every seed has diverged, and writes the last checkpoints."""
@@ -122,7 +125,6 @@ class _Loop:
         unmeasured = [seed for seed in active(self.seeds) if seed.measured_at != self.step]
         if not unmeasured:
             return
-        speeds = getattr(self.bar, "postfix", None) or ""  # a disabled bar has none
         self.bar.set_postfix_str("measuring")
         for seed in unmeasured:
             self.stop_if_asked()
@@ -135,13 +137,23 @@ class _Loop:
                 seed.write_records()
             if self.run.on_record is not None and is_lead_process():
                 self.run.on_record({**seed.records[-1], "seed": seed.config.seed})
-        self.bar.set_postfix_str(speeds, refresh=False)
+        self.bar.set_postfix_str(self.speed, refresh=False)
+        self.log(", ".join(_measured_text(seed) for seed in unmeasured if seed.measured_at == self.step))
         self.save_is_due = True
+
+    def log(self, event: str = "") -> None:
+        """Writes a line about an event where no bar shows the course."""
+        if not has_bars():
+            epoch = self.step * self.run.setup.batch_size / self.run.setup.num_images
+            parts = [f"step {self.step} of {self.run.total_steps}", f"epoch {epoch:.4g}", event, self.speed]
+            remark(", ".join(filter(None, parts)))
 
     def save_if_due(self) -> None:
         """Writes a checkpoint of every seed in the background, after a measurement and every minute."""
         if self.save_is_due:
             save(self.trainer, self.seeds, self.states)
+            if self.step not in self.run.measured_steps:
+                self.log("saved")
             self.saved_at, self.save_is_due = time.monotonic(), False
 
     def advance(self) -> None:
@@ -162,6 +174,7 @@ class _Loop:
         _log(self.run, entry)
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(taken.step - self.step)
+        self.speed = text
         self.step = taken.step
         for seed in self.seeds:
             first_bad = int(taken.totals.first_bad_step[seed.index])
@@ -249,6 +262,14 @@ def _speed(
         entry["share_of_peak"] = rates.flops * count / seconds / rates.peak.flops
         texts.append(f"{100 * entry['share_of_peak']:.0f} % of peak")
     return entry, ", ".join([*texts, f"compiled in {trainer.compile_seconds:.1f} s"])
+
+
+def _measured_text(seed: SeedRun) -> str:
+    """Summarises a seed's last record."""
+    record = seed.records[-1]
+    key = files.few_shot_keys(record)[-1]
+    cdnv = "inf" if record["target/cdnv"] is None else f"{record['target/cdnv']:.4g}"
+    return f"target CDNV {cdnv}, {of_key(key).name} {100 * (record[key] or 0):.2f} % (seed {seed.config.seed})"
 
 
 def _measure(run: Run, state: TrainState, step: int) -> Record:

@@ -23,6 +23,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
     "smoke": {
         "network": "wrn-10-1", "epochs": 1, "min_steps": 20, "learning_rate": 0.1, "schedule": "cosine",
+        "samples_per_class": 50, "measurements": 0, "measure_per_class": 25,
     },
     "strong": {
         "network": "resnet12", "epochs": 100, "min_steps": 10_000, "learning_rate": 0.05, "schedule": "cosine",

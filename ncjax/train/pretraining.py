@@ -1,18 +1,17 @@
 """`pretrain`: finished runs are read back, others are trained to their end."""
 
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
-from ncjax import devices
+from ncjax import devices, models
 from ncjax.classifier import Classifier
 from ncjax.data import Benchmark
 from ncjax.errors import InputError
 from ncjax.files import expand
+from ncjax.progress import quietly, remark
 from ncjax.train import continuation, records as files, tensorboard, workdir
 from ncjax.train.checkpoint import steps_in
 from ncjax.train.config import Config, Resolved, fill, identity, settings_of_seeds
@@ -92,8 +91,8 @@ def pretrain(config: Config, *, benchmark: Benchmark | None = None, on_record: O
         seeds are finished first.
       Interrupted: after SIGINT, SIGTERM or SIGHUP, once the state is saved.
     """
-    with signals() as stop:
-        return _pretrain(with_teacher_weights(fill(config)), benchmark, on_record, stop)
+    with signals() as stop, quietly(config.quiet if isinstance(config, Config) else False):
+        return _pretrain(fill(config), benchmark, on_record, stop)
 
 
 def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord | None, stop: Stop) -> Classifier:
@@ -105,7 +104,8 @@ def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord |
     if config.tensorboard:
         tensorboard.check_installed()
     with raise_together():
-        config = with_start_weights(config)
+        models.check_name(config.network or "")
+        config = with_teacher_weights(with_start_weights(config))
         known = None if benchmark is None else RunData.of(benchmark)
         resolved = _with_workdir(config, known)
         seeds = _seeds(resolved)
@@ -123,7 +123,7 @@ def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord |
     if first is not None and not unfinished:
         _write_events(seeds)
         if config.profile and is_lead_process():
-            tqdm.write("the run is finished: there are no steps left to profile", file=sys.stderr)
+            remark("the run is finished: there are no steps left to profile")
         return first
     with raise_together():
         workdir.check_path(resolved.workdir)
