@@ -118,20 +118,6 @@ def test_figures_share_runs_by_their_settings() -> None:
     assert sweep.folder(sweep.Point("", reference), more) != folder(reference)
 
 
-def test_small_presets_have_real_images_and_as_many_steps_each(tmp_path: Path) -> None:
-    for dataset, classes in grids.REAL_IMAGES.items():
-        options = sweep.Options(preset="small", dataset=dataset, data_dir=str(tmp_path), out=tmp_path)
-        points = generalization_gap.grid(options)
-        assert {(point.config.dataset, point.config.epochs, point.config.min_steps) for point in points} == {
-            (dataset, 1, grids.SMALL_STEPS)
-        }
-        by_classes = number_of_classes.grid(options)
-        assert [point.x for point in by_classes] == [k for k in (5, 10, 20, 40) if k < classes] + [classes]
-        reference = sweep.Point("", grids.reference(options))
-        assert sweep.folder(by_classes[-1], options) == sweep.folder(reference, options)
-        assert sweep.output_files("theory", options)[0].name == f"theory-small-{dataset}.json"
-
-
 def test_the_interval_over_seeds_is_students_t() -> None:
     values = [0.2, 0.25, 0.31]
     mean = Mean.of(values)
@@ -192,7 +178,7 @@ def test_a_sweep_trains_once_is_divided_over_machines_and_says_what_is_missing(
 
 
 @pytest.mark.parametrize(
-    "name", ["class_population", "collapse_during_training", "generalization_gap", "regularization"]
+    "name", ["class_population", "collapse_during_training", "generalization_gap", "recipes", "regularization"]
 )
 def test_figures_of_made_up_records(name: str, tmp_path: Path) -> None:
     module = importlib.import_module(f"experiments.{name}")
