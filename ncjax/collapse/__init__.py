@@ -5,10 +5,15 @@ from ncjax.collapse.class_geometry import ClassGeometry
 from ncjax.collapse.few_shot_theory import Theory, theory
 from ncjax.collapse.jackknife import CollapseIntervals, intervals
 from ncjax.collapse.layers import LayerCollapse, through_layers
-from ncjax.collapse.metrics import Collapse, measure
+from ncjax.collapse.metrics import measure
 from ncjax.collapse.moments import ClassMoments
+from ncjax.collapse.ncti import Ncti
+from ncjax.collapse.one_vs_rest import one_vs_rest_distances
+from ncjax.collapse.out_of_distribution import OutOfDistribution
+from ncjax.collapse.result import Collapse
+from ncjax.collapse.spectra import Spectra
 from ncjax.collapse.stream import measure_stream
-from ncjax.collapse.transfer_scores import Ncti, Transferability, transferability
+from ncjax.collapse.transfer_scores import Transferability, transferability
 from ncjax.interval import Interval
 
 __all__ = [
@@ -19,12 +24,15 @@ __all__ = [
     "Interval",
     "LayerCollapse",
     "Ncti",
+    "OutOfDistribution",
+    "Spectra",
     "Theory",
     "Transferability",
     "cdnv",
     "intervals",
     "measure",
     "measure_stream",
+    "one_vs_rest_distances",
     "theory",
     "through_layers",
     "transferability",

@@ -103,6 +103,21 @@ def directional_cdnv_pairs(
     return _ratio(_ratio(along, squared_distance, infinite), squared_distance, infinite)
 
 
+def variance_along_axes(
+    along: Float[Array, "k k"], variance: Float[Array, " k"], squared_distance: Float[Array, "k k"]
+) -> Float[Array, " k"]:
+    """Computes the mean over the other classes j of uᵀΣ_i u, u the axis from μ_i to μ_j; NaN if no class has an axis.
+
+    Luthra, Salunkhe, Galanti, "Directional Neural Collapse Explains Few-Shot Transfer in Self-Supervised Learning"
+    (2026, arXiv 2603.03530), from `along`, (μ_j − μ_i)ᵀΣ_i(μ_j − μ_i).
+    """
+    without_axis = coincident(variance, squared_distance) | jnp.eye(len(variance), dtype=bool)
+    on_axis = jnp.where(without_axis, 0.0, along / jnp.where(without_axis, 1.0, squared_distance))
+    axes = jnp.sum(~without_axis, axis=1, dtype=jnp.float32)
+    # no direction holds more than the whole variance; rounding might
+    return jnp.where(axes > 0, jnp.minimum(jnp.sum(on_axis, axis=1) / jnp.maximum(axes, 1.0), variance), jnp.nan)
+
+
 def coincident(variance: Float[Array, " k"], squared_distance: Float[Array, "k k"]) -> Bool[Array, "k k"]:
     """Returns the pairs whose means are equal up to the rounding of float32 sums of the residuals."""
     return squared_distance <= (8 * _EPS) ** 2 * (variance[:, None] + variance)

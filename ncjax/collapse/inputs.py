@@ -32,7 +32,7 @@ class Labels:
     position: Int[np.ndarray, " n"]
     classes: Shaped[np.ndarray, " k"]
     counts: Int[np.ndarray, " k"]
-    absent: Int[np.ndarray, " a"]
+    absent: Shaped[np.ndarray, " a"]
     num_classes: int | None
 
 

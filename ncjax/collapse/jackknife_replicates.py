@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Real
 
 from ncjax.collapse.metrics import summary_of_samples
-from ncjax.collapse.moments import HIGHEST, moments_of_batch, segments
-from ncjax.collapse.residuals import Frame, LinearHead, residual_sums
+from ncjax.collapse.moments import HIGHEST, moments_of_batch
+from ncjax.collapse.residuals import Frame, LinearHead
 from ncjax.collapse.unbiased import covariance_products, population_estimates
 
 ACCURACIES = ("nc4", "ncc_accuracy")
@@ -32,11 +32,13 @@ def whole_metrics(
     whole = _scalars(parts, position, num_classes) | {"spread": parts["spread"]}
     if products is None:
         return whole
-    moments, residuals = moments_of_batch(features, position, num_classes)
+    samples = jnp.sum(position < num_classes, dtype=jnp.float32)
     accuracies = {name: whole[name] for name in (*ACCURACIES, "spread") if name in whole}
-    left_out = _left_out(residuals, segments(position, num_classes), Frame.of(moments, head))
+    for name, hits in (("ncc_accuracy", "nearest_left_out"), ("nc4", "agree_left_out")):
+        if hits in parts:
+            accuracies[f"{name}/left_out"] = parts[hits].astype(jnp.float32) / samples
     uncertain = {"uncertain": _uncertain(features, position, group, num_classes)}
-    return accuracies | left_out | uncertain | _estimates(features, position, products, num_classes)
+    return accuracies | uncertain | _estimates(features, position, products, num_classes)
 
 
 @partial(jax.jit, static_argnames="num_classes")
@@ -88,14 +90,6 @@ def _uncertain(
 
     even, odd = nearest(0), nearest(1)
     return jnp.sum(counts & (even != odd), dtype=jnp.float32) / jnp.sum(counts, dtype=jnp.float32)
-
-
-def _left_out(residuals: Float[Array, "n d"], segment: Int[Array, " n"], frame: Frame) -> dict[str, Array]:
-    """Computes the accuracies with each sample left out of the mean of its own class."""
-    sums = residual_sums(residuals, segment, frame, leave_one_out=True)
-    correct = {"ncc_accuracy": sums.nearest, "nc4": sums.agree}
-    samples = jnp.sum(frame.moments.count, dtype=jnp.float32)
-    return {f"{name}/left_out": jnp.sum(n, dtype=jnp.float32) / samples for name, n in correct.items() if n is not None}
 
 
 def _scalars(parts: dict[str, Array], position: Int[Array, " n"], num_classes: int) -> dict[str, Array]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ncjax.collapse.metrics import Collapse, measure
+from ncjax.collapse.metrics import measure
+from ncjax.collapse.result import Collapse
 from ncjax.devices import on_data_mesh
 from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError

@@ -1,117 +1,33 @@
 """Every metric of neural collapse of one set of features."""
 
-import json
-import math
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Real, Shaped
+from jaxtyping import Array, Bool, Int, Real, Shaped
 
 from ncjax.checks import not_finite, read_features
 from ncjax.collapse import nc
-from ncjax.collapse.class_distance_variance import cdnv_pairs, debiased_cdnv_pairs, directional_cdnv_pairs
+from ncjax.collapse.class_distance_variance import (
+    cdnv_pairs,
+    debiased_cdnv_pairs,
+    directional_cdnv_pairs,
+    variance_along_axes,
+)
+from ncjax.collapse.etf import etf_measures
 from ncjax.collapse.inputs import Labels, check_spread, checked_head, checked_labels, list_classes, on_mesh
 from ncjax.collapse.moments import moments_of_batch, segments
+from ncjax.collapse.one_vs_rest import MOST_CLASSES, one_vs_rest_distances
+from ncjax.collapse.out_of_distribution import out_of_distribution, read_ood
 from ncjax.collapse.residuals import Frame, LinearHead, ResidualSums, mean_along, nc1, residual_sums
+from ncjax.collapse.result import Collapse
+from ncjax.collapse.spectra import Scatter, Spectra
+from ncjax.collapse.superclasses import checked_superclasses
 from ncjax.devices import on_data_mesh
-from ncjax.equal_by_value import EqualByValue
-
-
-@dataclass(frozen=True, eq=False)
-class Collapse(EqualByValue):
-    """How far features have collapsed, as numbers on the host; classes without samples do not count.
-
-    Two are equal if all their numbers are equal, NaN included.
-
-    Class means μ_c, their mean μ_G, class covariances Σ_c divided by n_c, Var_c = tr Σ_c.
-
-    Attributes:
-        cdnv: Mean over pairs of (Var_i + Var_j)/(2‖μ_i − μ_j‖²) (arXiv 2112.15121).
-        cdnv_median: Median over the same pairs.
-        cdnv_worst: Maximum over the same pairs.
-        worst_pair: The two labels of the pair with the maximum.
-        cdnv_pairs: V_ij [k, k], symmetric; NaN on the diagonal.
-        coincident_pairs: Labels [m, 2] of the pairs whose means coincide; their V_ij is inf.
-        debiased_cdnv: The mean with Var/(n − 1), and distances minus Var_i/n_i + Var_j/n_j.
-        unresolved_pairs: Labels [m, 2] of the pairs whose debiased distance is not positive; their debiased V_ij is
-            inf.
-        directional_cdnv: Mean over ordered pairs of uᵀΣ_i u/‖μ_i − μ_j‖² (arXiv 2506.04411).
-        directional_cdnv_pairs: Ṽ_ij [k, k], with the covariance of row i; NaN on the diagonal.
-        nc1: tr(Σ_W Σ_B⁺)/k (Papyan, Han, Donoho 2020); inf if `nc1_rank` is 0.
-        nc1_rank: Number of directions of Σ_B that are inverted, at most min(k − 1, d).
-        nc1_quotient: tr Σ_W/tr Σ_B.
-        nc2_equinorm: std/mean of ‖μ_c − μ_G‖; NaN if all class means coincide.
-        nc2_equiangular: Mean over pairs of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(k − 1)|.
-        nc3: ‖W/‖W‖_F − M/‖M‖_F‖_F, M the rows μ_c − μ_G; None without a head.
-        nc4: Share of samples whose nearest class mean is argmax(Wf + b); None without a head.
-        ncc_accuracy: Share of samples whose nearest class mean is that of their label. Each sample is part of its own
-            class's mean, so that few samples in many dimensions are always correct: noise of 20 samples a class in 640
-            dimensions reaches 1. `intervals` gives the share with the sample left out.
-        k: Number of classes that have samples.
-        d: Dimensions of the features.
-        classes: Their labels [k], ascending: the rows of `cdnv_pairs`.
-        counts: Samples of each class [k].
-        absent: Labels below num_classes that have no samples.
-        missing: Why some metrics are None.
-    """
-
-    cdnv: float
-    cdnv_median: float
-    cdnv_worst: float
-    worst_pair: tuple[Any, Any]
-    cdnv_pairs: Float[np.ndarray, "k k"]
-    coincident_pairs: Shaped[np.ndarray, "m 2"]
-    debiased_cdnv: float
-    unresolved_pairs: Shaped[np.ndarray, "u 2"]
-    directional_cdnv: float | None
-    directional_cdnv_pairs: Float[np.ndarray, "k k"] | None
-    nc1: float | None
-    nc1_rank: int
-    nc1_quotient: float
-    nc2_equinorm: float
-    nc2_equiangular: float
-    nc3: float | None
-    nc4: float | None
-    ncc_accuracy: float | None
-    k: int
-    d: int
-    classes: Shaped[np.ndarray, " k"]
-    counts: Int[np.ndarray, " k"]
-    absent: Int[np.ndarray, " a"]
-    missing: str = ""
-
-    def __str__(self) -> str:
-        fewest, most = self.counts.min(), self.counts.max()
-        per_class = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        lines = [f"{self.k} classes, {per_class} samples each, {self.d} dimensions"]
-        if len(self.absent):
-            lines[0] += f"; {len(self.absent)} classes without samples left out: {list_classes(self.absent)}"
-        worst = f"classes {self.worst_pair[0]} and {self.worst_pair[1]}"
-        rows: list[tuple[str, float | None, str]] = [
-            ("CDNV", self.cdnv, _pairs_note(self.coincident_pairs, "with coincident means")),
-            ("  median", self.cdnv_median, ""),
-            ("  worst", self.cdnv_worst, worst),
-            ("  debiased", self.debiased_cdnv, _pairs_note(self.unresolved_pairs, "too near to tell apart")),
-            ("  directional", self.directional_cdnv, ""),
-            ("NC1", self.nc1, f"rank {self.nc1_rank}"),
-            ("  quotient", self.nc1_quotient, ""),
-            ("NC2 equinorm", self.nc2_equinorm, ""),
-            ("NC2 equiangular", self.nc2_equiangular, ""),
-            ("NC3", self.nc3, ""),
-            ("NC4", self.nc4, ""),
-            ("NCC accuracy", self.ncc_accuracy, ""),
-        ]
-        shown = [f"{name:<16} {value:<12.6g} {note}".rstrip() for name, value, note in rows if value is not None]
-        return "\n".join(lines + shown + ([self.missing] if self.missing else []))
-
-    def to_json(self, *, pairs: bool = False) -> str:
-        """Returns one JSON object, with the matrices if `pairs`; infinity becomes the string "inf", NaN null."""
-        skip = () if pairs else ("cdnv_pairs", "directional_cdnv_pairs")
-        return json.dumps({f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in skip})
+from ncjax.errors import InputError
 
 
 @on_data_mesh
@@ -122,11 +38,15 @@ def measure(
     num_classes: int | None = None,
     weights: Any = None,
     bias: Any = None,
+    superclasses: Any = None,
+    ood: Any = None,
+    all_measures: bool = False,
 ) -> Collapse:
-    """Computes every metric of neural collapse of labelled features.
+    """Computes the measures of neural collapse of labelled features.
 
     Compiles once for each shape, number of classes present and set of devices, and divides samples over the devices of
-    `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision.
+    `ncjax.devices.data_mesh()`. Arithmetic is float32 on centred values at the highest precision; that of the spectra,
+    the one-vs-rest distance and of `ood` is float64 on the host.
 
     Args:
         features: [n, d] of any real dtype, on the host or on devices, also a torch tensor; wider types are rounded to
@@ -137,11 +57,16 @@ def measure(
             ascending order. A Flax Dense kernel is the transpose. Rows of absent classes are left out: NC4 takes the
             argmax over the classes that are present.
         bias: [k], the head's bias; defaults to zero.
+        superclasses: [k], the superclass of each class, names or integers, in the order of the rows of `weights`: for
+            example `Split.superclasses`. Adds the measures of the same samples labelled by superclass.
+        ood: [m, d], features of samples from elsewhere, of the same encoder. Adds NC5 and NECO.
+        all_measures: Adds what costs more than the rest together: the spectra and the one-vs-rest distances.
 
     Raises:
         InputError: Features are not finite, or float32 cannot hold them or tell them apart; the numbers of features and
             labels differ; labels are neither integers nor names, or lie outside num_classes; there are fewer than two
-            classes, or a class has one sample; or the head has another shape.
+            classes, or a class has one sample; the head has another shape; there is not one superclass a class, or only
+            one superclass; or `ood` has another width or is not finite.
 
     Examples:
         >>> features = [[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]]
@@ -154,15 +79,39 @@ def measure(
     array = read_features(features)
     classes = checked_labels(array, labels, num_classes)
     head = checked_head(weights, bias, classes, array.shape[1])
-    placed, position = on_mesh(array, classes.position, len(classes.classes))
-    parts = jax.device_get(_measured(placed, position, head, len(classes.classes)))
+    groups = checked_superclasses(superclasses, classes)
+    elsewhere = None if ood is None else read_ood(ood, array.shape[1])
+    on_host = not isinstance(array, jax.Array) or array.is_fully_addressable
+    if not on_host and (all_measures or ood is not None):
+        raise InputError("features are on several hosts: leave out all_measures and ood, which need them on one")
+    k = len(classes.classes)
+    placed, position = on_mesh(array, classes.position, k)
+    parts = jax.device_get(_measured(placed, position, head, k))
     if not parts["finite"]:
         raise not_finite(array)
-    return collapse_of(parts, classes)
+    collapse = collapse_of(parts, classes, of_all=all_measures)
+    if groups is not None:
+        of_class = jnp.asarray(np.append(groups.position, np.int32(len(groups.classes))))
+        of_groups = _measured(placed, of_class[position], None, len(groups.classes))
+        collapse = replace(collapse, superclasses=collapse_of(jax.device_get(of_groups), groups))
+    if all_measures or elsewhere is not None:
+        wide = np.asarray(array).astype(np.float64)
+        if all_measures:
+            collapse = replace(collapse, spectra=Spectra.of(Scatter.of_features(wide, classes.position, k)))
+        if elsewhere is not None:
+            collapse = replace(collapse, ood=out_of_distribution(wide, classes.position, elsewhere, k))
+    return collapse
 
 
-def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Collapse:
-    """Computes means, medians and the labels of pairs on the host, from the arrays of `summary`."""
+def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "", *, of_all: bool = False) -> Collapse:
+    """Computes means, medians and the labels of pairs on the host, from the arrays of `summary`.
+
+    Args:
+        parts: The arrays, on the host.
+        labels: The classes.
+        missing: Why some metrics are None.
+        of_all: Whether to compute the one-vs-rest distances.
+    """
     check_spread(float(parts["spread"]))
     k = len(labels.classes)
     upper = ~np.tri(k, dtype=bool)
@@ -179,6 +128,12 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
         directional_mean = float(directional.sum(dtype=np.float64) / (k * (k - 1)))
         np.fill_diagonal(directional, np.nan)
 
+    along = parts.get("variance_along")
+    reasons = _reasons(parts, labels)
+    cosines = parts["mean_cosines"].copy()
+    directed = parts["with_direction"]
+    cosines[~directed] = cosines[:, ~directed] = np.nan
+
     def labels_of(selected: Bool[np.ndarray, "k k"]) -> Shaped[np.ndarray, "m 2"]:
         return labels.classes[np.argwhere(selected & upper)]
 
@@ -188,6 +143,11 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
     def share(name: str) -> float | None:
         return int(parts[name]) / int(labels.counts.sum()) if name in parts else None
 
+    def least_distance(name: str, of_rows: str) -> float | None:
+        if not of_all or of_rows not in parts or name in reasons:
+            return None
+        return float(one_vs_rest_distances(parts[of_rows]).min())
+
     return Collapse(
         cdnv=float(values.mean(dtype=np.float64)),
         cdnv_median=float(np.median(values)),
@@ -196,9 +156,13 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
         cdnv_pairs=pairs,
         coincident_pairs=labels_of(np.isinf(pairs)),
         debiased_cdnv=float(debiased[upper].mean(dtype=np.float64)),
+        debiased_cdnv_median=float(np.median(debiased[upper])),
         unresolved_pairs=labels_of(np.isinf(debiased)),
+        cdnv_by_class=np.asarray(np.nansum(pairs, axis=1, dtype=np.float64) / (k - 1)),
         directional_cdnv=directional_mean,
         directional_cdnv_pairs=directional,
+        variance_along=along,
+        variance_across=None if along is None else parts["variance"] - along,
         nc1=number("nc1"),
         nc1_rank=int(parts["nc1_rank"]),
         nc1_quotient=float(parts["nc1_quotient"]),
@@ -207,13 +171,49 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "") -> Col
         nc3=number("nc3"),
         nc4=share("agree"),
         ncc_accuracy=share("nearest"),
+        ncc_accuracy_left_out=share("nearest_left_out"),
+        nc2_etf_error=float(parts["nc2_etf_error"]),
+        nc2_etf_error_head=number("nc2_etf_error_head"),
+        nc3_etf_error=number("nc3_etf_error"),
+        mean_cosines=cosines,
+        gnc2_mean=float(parts["gnc2_mean"]),
+        gnc2_std=float(parts["gnc2_std"]),
+        unc3=number("unc3"),
+        self_duality=number("self_duality"),
         k=k,
         d=int(parts["d"]),
         classes=labels.classes,
         counts=labels.counts,
         absent=labels.absent,
         missing=missing,
+        one_vs_rest_distance=least_distance("one_vs_rest_distance", "centred_mean"),
+        one_vs_rest_distance_head=least_distance("one_vs_rest_distance_head", "weights"),
+        reasons=reasons,
     )
+
+
+def _reasons(parts: dict[str, Any], labels: Labels) -> dict[str, str]:
+    """Says why measures of directions are NaN, by their names."""
+    reasons: dict[str, str] = {}
+    without = labels.classes[~parts["with_direction"]]
+    if len(without):
+        why = f"the mean of class {list_classes(without)} is the mean of the class means: it has no direction"
+        reasons = dict.fromkeys(("gnc2_mean", "gnc2_std", "unc3", "self_duality", "one_vs_rest_distance"), why)
+        if len(without) == len(labels.classes):
+            reasons |= dict.fromkeys(("nc2_etf_error", "nc3_etf_error"), "all class means coincide")
+    elif np.isinf(parts["gnc2_mean"]):
+        reasons["gnc2_std"] = "two class means have one direction from their mean"
+    if "weights" in parts and not parts["weights"].any(axis=1).all():
+        zero = list_classes(labels.classes[~parts["weights"].any(axis=1)])
+        why = f"the head's row of class {zero} is 0: it has no direction"
+        for name in ("unc3", "self_duality", "one_vs_rest_distance_head"):
+            reasons.setdefault(name, why)
+        if not parts["weights"].any():
+            reasons |= dict.fromkeys(("nc2_etf_error_head", "nc3_etf_error"), "the head's weights are 0")
+    if len(labels.classes) > MOST_CLASSES:
+        why = f"more than {MOST_CLASSES} classes: call ncjax.collapse.one_vs_rest_distances, which takes its time"
+        reasons |= dict.fromkeys(("one_vs_rest_distance", "one_vs_rest_distance_head"), why)
+    return reasons
 
 
 def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
@@ -230,16 +230,23 @@ def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
         "nc1_quotient": nc.nc1_quotient(moments),
         "nc2_equinorm": nc.nc2_equinorm(frame.centred_mean),
         "nc2_equiangular": nc.nc2_equiangular(frame.centred_mean),
+        "centred_mean": frame.centred_mean,
+        "variance": moments.variance,
     }
+    weights = None if frame.head is None else frame.head.weights
+    metrics |= etf_measures(frame.centred_mean, moments.variance, weights)
     if frame.head is not None:
+        metrics["weights"] = frame.head.weights
         metrics["nc3"] = nc.nc3(frame.centred_mean, frame.head.weights)
     if sums is not None:
         along = mean_along(sums, frame)
         metrics["directional_cdnv_pairs"] = directional_cdnv_pairs(along, moments.variance, frame.squared_distance)
+        metrics["variance_along"] = variance_along_axes(along, moments.variance, frame.squared_distance)
         metrics["nc1"] = nc1(sums, frame)
-        metrics["nearest"] = jnp.sum(sums.nearest)
-        if sums.agree is not None:
-            metrics["agree"] = jnp.sum(sums.agree)
+        for name in ("nearest", "nearest_left_out", "agree", "agree_left_out"):
+            hits = getattr(sums, name)
+            if hits is not None:
+                metrics[name] = jnp.sum(hits)
     return metrics
 
 
@@ -257,21 +264,3 @@ def summary_of_samples(
 
 
 _measured = partial(jax.jit, static_argnames="num_classes")(summary_of_samples)
-
-
-def _pairs_note(pairs: Shaped[np.ndarray, "m 2"], description: str) -> str:
-    if len(pairs) == 0:
-        return ""
-    names = ", ".join(f"{i}–{j}" for i, j in pairs[:4]) + (" …" if len(pairs) > 4 else "")
-    return f"{len(pairs)} pairs {description}: {names}"
-
-
-def _plain(value: Any) -> Any:
-    """Converts a value to types that JSON has."""
-    if isinstance(value, np.ndarray):
-        return [_plain(v) for v in value.tolist()]
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value

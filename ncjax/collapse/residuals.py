@@ -78,13 +78,17 @@ class ResidualSums:
         along: Σ (r·(μ_j − μ_i))² over the samples of class i.
         nc1: Σ ‖(V/s)ᵀr‖².
         nearest: Number of samples whose nearest class mean is their own.
+        nearest_left_out: The same with each sample left out of the mean of its own class.
         agree: Number of samples whose nearest class mean is the head's choice; None without a head.
+        agree_left_out: The same with each sample left out of the mean of its own class.
     """
 
     along: Float[Array, "k k"]
     nc1: Float[Array, " k"]
     nearest: Int[Array, " k"]
+    nearest_left_out: Int[Array, " k"]
     agree: Int[Array, " k"] | None
+    agree_left_out: Int[Array, " k"] | None
 
 
 def _products(rows: Float[Array, "n d"], *matrices: Float[Array, "d _"]) -> list[Float[Array, "n _"]]:
@@ -100,16 +104,13 @@ def _products(rows: Float[Array, "n d"], *matrices: Float[Array, "d _"]) -> list
     return jnp.split(_matmul(rows, joined), np.cumsum(widths).tolist(), axis=1)[:-1]
 
 
-def residual_sums(
-    residuals: Float[Array, "n d"], segment: Int[Array, " n"], frame: Frame, *, leave_one_out: bool = False
-) -> ResidualSums:
+def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, " n"], frame: Frame) -> ResidualSums:
     """Computes the sums over one batch.
 
     Args:
         residuals: Each sample minus the anchor of its class, as `moments_of_batch` returns.
         segment: Classes 0..k-1; rows with k do not count.
         frame: The frame of all samples.
-        leave_one_out: Whether to leave each sample out of the mean of its own class.
     """
     k = frame.centred_mean.shape[0]
     row = jnp.minimum(segment, k - 1)
@@ -123,23 +124,25 @@ def residual_sums(
     farther = (frame.squared_distance + 2.0 * frame.drift)[
         row
     ] - 2.0 * towards  # squared distance minus that of the own mean
-    if leave_one_out:
-        # without the sample its class mean is n/(n − 1) times as far away
-        count = frame.moments.count.astype(jnp.float32)[row]
-        own = jnp.sum((residuals - frame.moments.offset[row]) ** 2, axis=-1) * ((count / (count - 1.0)) ** 2 - 1.0)
-        farther += jax.nn.one_hot(row, k, dtype=jnp.float32) * own[:, None]
     choice = jnp.argmin(farther, axis=1)
+    # without the sample its class mean is n/(n − 1) times as far away
+    count = frame.moments.count.astype(jnp.float32)[row]
+    own = jnp.sum((residuals - frame.moments.offset[row]) ** 2, axis=-1) * ((2.0 * count - 1.0) / (count - 1.0) ** 2)
+    left_out = jnp.argmin(farther + jax.nn.one_hot(row, k, dtype=jnp.float32) * own[:, None], axis=1)
 
-    agree = None
+    agree = agree_left_out = None
     if frame.head is not None:
         at_anchor = _matmul(frame.moments.anchor, frame.head.weights.T) + frame.head.bias
-        logits = head_products[0] + at_anchor[row]
-        agree = total((jnp.argmax(logits, axis=1) == choice).astype(jnp.int32))
+        of_head = jnp.argmax(head_products[0] + at_anchor[row], axis=1)
+        agree = total((of_head == choice).astype(jnp.int32))
+        agree_left_out = total((of_head == left_out).astype(jnp.int32))
     return ResidualSums(
         along=total(towards**2),
         nc1=total(jnp.sum(inverted**2, axis=-1)),
         nearest=total((choice == segment).astype(jnp.int32)),
+        nearest_left_out=total((left_out == segment).astype(jnp.int32)),
         agree=agree,
+        agree_left_out=agree_left_out,
     )
 
 

@@ -1,20 +1,25 @@
 """`measure` for more samples than fit into memory: one pass over batches, and a second for metrics of residuals."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from dataclasses import replace
+from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int, Real, Shaped
+from jaxtyping import Array, Float, Int, Real, Shaped
 
 from ncjax.checks import OVERFLOW, as_numpy, read_features, read_labels
 from ncjax.collapse.inputs import Labels, check_counts, check_range, checked_head, on_mesh
-from ncjax.collapse.metrics import Collapse, collapse_of, summary
+from ncjax.collapse.metrics import collapse_of, summary
 from ncjax.collapse.moments import ClassMoments
+from ncjax.collapse.out_of_distribution import nc5_alone, read_ood
 from ncjax.collapse.residuals import Frame, ResidualSums, residual_sums
+from ncjax.collapse.result import Collapse
+from ncjax.collapse.spectra import Scatter, Spectra
+from ncjax.collapse.superclasses import checked_superclasses
 from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
 
@@ -23,9 +28,10 @@ FeatureBatch = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLi
 
 _PADDING = -1
 _ONE_PASS = (
-    "directional CDNV, NC1, NC4 and NCC accuracy need a second pass over the samples: give batches that can "
-    "be iterated twice, or a function that returns a fresh iterator"
+    "directional CDNV, NC1, NC4, NCC accuracy, split variances and spectra need a second pass over the samples: give "
+    "batches that can be iterated twice, or a function that returns a fresh iterator"
 )
+_NECO_NEEDS_MEASURE = "measure_stream computes NC5 alone: NECO takes measure"
 _OTHER_SAMPLES = (
     "the second pass over the batches gave other samples than the first: give a list, or a function that "
     "returns a fresh iterator over the same batches"
@@ -39,17 +45,25 @@ def measure_stream(
     num_classes: int | None = None,
     weights: Any = None,
     bias: Any = None,
+    superclasses: Any = None,
+    ood: Any = None,
+    all_measures: bool = False,
 ) -> Collapse:
     """Computes `measure` of samples in batches of any sizes: the same numbers with k·(d + k) floats of memory.
 
+    The spectra take d² float64 numbers more.
+
     Args:
         batches: (features [n, d], labels [n]) or (features, labels, mask [n]), where rows outside the mask are
-            padding; or a function that returns an iterator over such batches. Directional CDNV, NC1, NC4 and NCC
-            accuracy need a second pass over the same batches; for an iterator, which allows one pass only, they are
-            None, and `missing` says so.
+            padding; or a function that returns an iterator over such batches. Directional CDNV, NC1, NC4, NCC
+            accuracies, the split of variances and the spectra need a second pass over the same batches; for an
+            iterator, which allows one pass only, they are None, and `missing` says so.
         num_classes: As in `measure`.
         weights: As in `measure`.
         bias: As in `measure`.
+        superclasses: As in `measure`.
+        ood: As in `measure`, for NC5 alone: NECO takes more passes than two.
+        all_measures: As in `measure`.
 
     Raises:
         InputError: As in `measure`; or the second pass gives other samples than the first.
@@ -57,14 +71,42 @@ def measure_stream(
     one_shot = not callable(batches) and iter(batches) is batches
     moments, labels = _first_pass(batches() if callable(batches) else batches, num_classes)
     head = checked_head(weights, bias, labels, moments.anchor.shape[1])
-    frame = _frame(moments, head)
-    sums = None if one_shot else _second_pass(batches() if callable(batches) else batches, frame, labels)
-    parts = jax.device_get(_summary(frame, sums))
-    if not parts["finite"]:
+    groups = checked_superclasses(superclasses, labels)
+    elsewhere = None if ood is None else read_ood(ood, moments.anchor.shape[1])
+    means = np.asarray(moments.anchor, np.float64) + np.asarray(moments.offset)
+    frames = [_frame(moments, head)]
+    if groups is not None:
+        frames.append(_frame(_merged(moments, groups), None))
+    sums: list[ResidualSums | None] = [None] * len(frames)
+    spectra = None
+    if not one_shot:
+        within = np.zeros((means.shape[1],) * 2) if all_measures else None
+        passes = batches() if callable(batches) else batches
+        sums = [*_second_pass(passes, frames, labels, groups, means, within)]
+        if within is not None:
+            spectra = Spectra.of(Scatter(labels.counts, means, within, means.shape[1]))
+    parts = [jax.device_get(_summary(frame, total)) for frame, total in zip(frames, sums, strict=True)]
+    if not parts[0]["finite"]:
         raise InputError(OVERFLOW)
-    return collapse_of(parts, labels, _ONE_PASS if one_shot else "")
+    missing = _ONE_PASS if one_shot else ""
+    return replace(
+        collapse_of(parts[0], labels, missing, of_all=all_measures),
+        spectra=spectra,
+        superclasses=None if groups is None else collapse_of(parts[1], groups, missing),
+        ood=None if elsewhere is None else nc5_alone(means, elsewhere, _NECO_NEEDS_MEASURE),
+    )
 
 
+def _merged(moments: ClassMoments, groups: Labels) -> ClassMoments:
+    """Merges the moments of the classes of each superclass."""
+    whole: list[ClassMoments] = []
+    for group in range(len(groups.classes)):
+        parts = [jax.tree.map(lambda x, c=c: x[c : c + 1], moments) for c in np.flatnonzero(groups.position == group)]
+        whole.append(reduce(_merge, parts))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *whole)
+
+
+_merge = jax.jit(ClassMoments.merge)
 _frame = jax.jit(Frame.of)
 _summary = jax.jit(summary)
 
@@ -104,15 +146,30 @@ def _first_pass(batches: Iterable[FeatureBatch], num_classes: int | None) -> tup
     return jax.tree.map(lambda x: x[present], moments), labels
 
 
-def _second_pass(batches: Iterable[FeatureBatch], frame: Frame, labels: Labels) -> ResidualSums:
-    sums = _no_residuals(frame)
+def _second_pass(
+    batches: Iterable[FeatureBatch],
+    frames: list[Frame],
+    labels: Labels,
+    groups: Labels | None,
+    means: Float[np.ndarray, "k d"],
+    within: Float[np.ndarray, "d d"] | None,
+) -> list[ResidualSums]:
+    """Returns the sums for the frames of classes and of superclasses; adds Σ (x − μ_c)(x − μ_c)ᵀ to `within`."""
+    sums = [_no_residuals(frame) for frame in frames]
     seen = np.zeros(len(labels.classes), np.int64)
     for features, values, counts, _ in _checked(batches, None):
         if not np.isin(values[counts], labels.classes).all():
             raise InputError(_OTHER_SAMPLES)
         position = _positions(values, counts, labels.classes)
         seen += np.bincount(position[counts], minlength=len(seen))
-        sums = _add_residuals(sums, frame, *on_mesh(features, position, _PADDING))
+        placed, row = on_mesh(features, position, _PADDING)
+        rows = [row]
+        if groups is not None:
+            rows.append(jnp.where(row >= 0, jnp.asarray(groups.position)[row], _PADDING))
+        sums = [_add_residuals(s, f, placed, r) for s, f, r in zip(sums, frames, rows, strict=True)]
+        if within is not None:
+            residuals = np.asarray(features)[counts].astype(np.float64) - means[position[counts]]
+            within += residuals.T @ residuals
     if (seen != labels.counts).any():
         raise InputError(_OTHER_SAMPLES)
     return sums
@@ -184,10 +241,18 @@ def _doubled(moments: ClassMoments) -> ClassMoments:
 
 def _no_residuals(frame: Frame) -> ResidualSums:
     k = frame.centred_mean.shape[0]
-    hits = jnp.zeros(k, jnp.int32)
-    agree = None if frame.head is None else jnp.zeros_like(hits)
-    along, nc1 = jnp.zeros((k, k), jnp.float32), jnp.zeros(k, jnp.float32)
-    return ResidualSums(along=along, nc1=nc1, nearest=hits, agree=agree)
+
+    def hits() -> Int[Array, " k"]:
+        return jnp.zeros(k, jnp.int32)
+
+    return ResidualSums(
+        along=jnp.zeros((k, k), jnp.float32),
+        nc1=jnp.zeros(k, jnp.float32),
+        nearest=hits(),
+        nearest_left_out=hits(),
+        agree=None if frame.head is None else hits(),
+        agree_left_out=None if frame.head is None else hits(),
+    )
 
 
 @partial(jax.jit, donate_argnums=0)

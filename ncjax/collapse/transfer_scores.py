@@ -4,57 +4,21 @@ Computed on the host in float64: eigenvalues decide the rank of a covariance, an
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, logsumexp
 
 from ncjax.checks import as_numpy, encode_labels, read_features
+from ncjax.collapse.ncti import Ncti, class_sums, ncti_parts
+from ncjax.collapse.spectra import Spectrum, h_score, rankme, spectrum_of_rows, vci
 from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
 
 _CODING_PRECISION = 1e-4  # TransRate's ε, of the authors' code
 _LEAST_VARIANCE = 1e-4  # GBC's floor under the variance of a dimension, of the authors' code
-_NCTI_DIMENSIONS = 64  # principal components that NCTI keeps
-_ENTROPY_OFFSET = 1e-7  # RankMe's ε, for float32 features
-_LDA_TOLERANCE = 1e-4  # singular values below it are not whitened, as in scikit-learn's discriminant analysis
-
-
-class Ncti(NamedTuple):
-    """The three parts of NCTI (Wang et al. 2023).
-
-    The authors scale each part to 0..1 over the models that they compare, and rank by seli + ncc - vc; `combine` does
-    that. One model alone has no combined score.
-
-    Attributes:
-        seli: Nuclear norm of the centred discriminant coordinates; larger is better.
-        ncc: Mean posterior probability of the sample's own class; larger is better.
-        vc: Log of the sum over classes of the nuclear norms of their posteriors; smaller is better.
-    """
-
-    seli: float
-    ncc: float
-    vc: float
-
-    @staticmethod
-    def combine(parts: "list[Ncti]") -> Float[np.ndarray, " models"]:
-        """Returns the authors' score of each model; a part that is equal in all models counts 0.
-
-        Args:
-            parts: One for each model, at least two.
-
-        Raises:
-            InputError: If there are fewer than two models.
-        """
-        if len(parts) < 2:
-            raise InputError("NCTI compares models: give two or more")
-        values = np.asarray(parts, np.float64)
-        spread = np.ptp(values, axis=0)
-        scaled = np.divide(values - values.min(axis=0), spread, out=np.zeros_like(values), where=spread > 0)
-        return scaled @ np.array([1.0, 1.0, -1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +29,8 @@ class Transferability(EqualByValue):
 
     Attributes:
         vci: Variability collapse index, 1 - tr(Σ_T⁺Σ_B)/min(d, k - 1) (Xu & Liu 2023); smaller is better. Σ_T is the
-            covariance of all samples, Σ_B that of each sample's class mean. Not informative where n - 1 <= d: then
-            the samples span as many directions as they are, and it is 0 whatever the classes.
+            covariance of all samples, Σ_B that of each sample's class mean. None where the samples span as many
+            directions as they are, n - 1: there it would be 0 whatever the classes.
         h_score: tr(Σ_T⁺Σ_B) (Bao et al. 2019); larger is better, at most min(d, k - 1).
         covariance_rank: Directions of Σ_T that were inverted for both.
         logme: Mean over classes of the log evidence a sample of a Bayesian linear regression on one-hot labels (You et
@@ -140,27 +104,27 @@ def transferability(
 
     reasons: dict[str, str] = {}
     centred = x - x.mean(axis=0)
-    raw_spectrum, centred_spectrum = _spectrum(x), _spectrum(centred)
-    h_score = _h_score(centred, y, counts, centred_spectrum)
-    if h_score is None:
-        reasons["h_score"] = reasons["vci"] = "all features are equal"
+    raw_spectrum, centred_spectrum = spectrum_of_rows(x), spectrum_of_rows(centred)
+    score, why = h_score(centred_spectrum, class_sums(centred, y, k) / counts[:, None], counts)
+    if score is None:
+        reasons["h_score"] = reasons["vci"] = why
     logme = _logme(x, y, k, raw_spectrum)
-    rankme = _rankme(raw_spectrum, min(n, d))
+    rank = rankme(raw_spectrum, min(n, d))
     if logme is None:
         reasons["logme"] = reasons["rankme"] = "all features are 0"
-    ncti, why = _ncti(centred, y, counts, centred_spectrum)
+    ncti, why = ncti_parts(centred, y, counts, centred_spectrum)
     if ncti is None:
         reasons["ncti"] = why
     if probabilities is None:
         reasons["leep"] = "no source head was given"
     return Transferability(
-        vci=None if h_score is None else 1 - h_score / min(d, k - 1),
-        h_score=h_score,
+        vci=vci(score, d, k),
+        h_score=score,
         covariance_rank=len(centred_spectrum.values),
         logme=logme,
         transrate=_transrate(centred, y, k, centred_spectrum),
         ncti=ncti,
-        rankme=rankme,
+        rankme=rank,
         gbc=_gbc(x, y, counts),
         leep=None if probabilities is None else _leep(probabilities, y, k),
         reasons=reasons,
@@ -193,45 +157,14 @@ def _source_probabilities(x: Float[np.ndarray, " n d"], weights: Any, bias: Any)
     return log_probabilities
 
 
-class _Spectrum(NamedTuple):
-    """Squared singular values that are no rounding noise, descending [r], and the right singular vectors [d, r]."""
-
-    values: Float[np.ndarray, " r"]
-    vectors: Float[np.ndarray, " d r"]
-
-
-def _spectrum(x: Float[np.ndarray, " n d"]) -> _Spectrum:
-    """By the Gram matrix of the shorter side: for many samples far cheaper than a singular value decomposition."""
-    n, d = x.shape
-    values, vectors = np.linalg.eigh(x.T @ x if n >= d else x @ x.T)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    kept = values > max(n, d) * np.finfo(np.float64).eps * max(values[0], 0.0)
-    values, vectors = values[kept], vectors[:, kept]
-    return _Spectrum(values, vectors if n >= d else x.T @ vectors / np.sqrt(values))
-
-
-def _class_sums(x: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int) -> Float[np.ndarray, " k d"]:
-    return np.stack([x[y == c].sum(axis=0) for c in range(k)])
-
-
-def _h_score(
-    centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"], spectrum: _Spectrum
-) -> float | None:
-    """tr(Σ_T⁺Σ_B)."""
-    if len(spectrum.values) == 0:
-        return None
-    means = _class_sums(centred, y, len(counts)) @ spectrum.vectors / counts[:, None]
-    return float(np.sum(counts[:, None] * means**2 / spectrum.values))
-
-
-def _logme(x: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int, spectrum: _Spectrum) -> float | None:
+def _logme(x: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int, spectrum: Spectrum) -> float | None:
     """The authors' fixed point: at most 11 rounds for each class, until its α/β settles to 1e-3."""
     n, d = x.shape
     sigma, vectors = spectrum
     if len(sigma) == 0:
         return None
     totals = np.bincount(y, minlength=k).astype(np.float64)
-    projected = (_class_sums(x, y, k) @ vectors) ** 2 / sigma  # [k, r], squares of uᵀy
+    projected = (class_sums(x, y, k) @ vectors) ** 2 / sigma  # [k, r], squares of uᵀy
     outside = totals - projected.sum(axis=1)  # what no feature explains
     evidences = []
     for squares, rest in zip(projected, outside, strict=True):
@@ -260,27 +193,17 @@ def _coding_rate(squared_singular: Float[np.ndarray, " r"], n: int) -> float:
     return 0.5 * float(np.log1p(np.maximum(squared_singular, 0.0) / (n * _CODING_PRECISION)).sum())
 
 
-def _transrate(centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int, spectrum: _Spectrum) -> float:
+def _transrate(centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], k: int, spectrum: Spectrum) -> float:
     def of_class(z: Float[np.ndarray, " m d"]) -> float:
         return _coding_rate(np.linalg.eigvalsh(z.T @ z if len(z) >= z.shape[1] else z @ z.T), len(z))
 
     return _coding_rate(spectrum.values, len(y)) - float(np.mean([of_class(centred[y == c]) for c in range(k)]))
 
 
-def _rankme(spectrum: _Spectrum, most: int) -> float | None:
-    """The exponential of the entropy of `most` singular values, of which those left out of the spectrum are 0."""
-    if len(spectrum.values) == 0:
-        return None
-    singular = np.zeros(most)
-    singular[: len(spectrum.values)] = np.sqrt(spectrum.values)
-    p = singular / singular.sum() + _ENTROPY_OFFSET
-    return float(np.exp(-(p * np.log(p)).sum()))
-
-
 def _gbc(x: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"]) -> float:
     """Spherical Gaussians, as the authors' default; the distance sums over dimensions, log variances do not."""
     k = len(counts)
-    means = _class_sums(x, y, k) / counts[:, None]
+    means = class_sums(x, y, k) / counts[:, None]
     variances = np.stack([((x[y == c] - means[c]) ** 2).mean(axis=0) for c in range(k)])
     spread = np.maximum(variances, _LEAST_VARIANCE).mean(axis=1)
     total = 0.0
@@ -297,85 +220,3 @@ def _leep(log_probabilities: Float[np.ndarray, " n s"], y: Int[np.ndarray, " n"]
     joint = np.stack([logsumexp(log_probabilities[y == c], axis=0) for c in range(k)])  # [k, s], up to a constant
     given_source = joint - logsumexp(joint, axis=0)
     return float(np.mean(logsumexp(log_probabilities + given_source[y], axis=1)))
-
-
-def _ncti(
-    centred: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"], spectrum: _Spectrum
-) -> tuple[Ncti | None, str]:
-    """NCTI's parts, or None and the reason."""
-    n, k, rank = len(centred), len(counts), len(spectrum.values)
-    if n - 1 < _NCTI_DIMENSIONS or centred.shape[1] < _NCTI_DIMENSIONS:
-        return None, f"{n} samples of {centred.shape[1]} dimensions: it takes {_NCTI_DIMENSIONS} principal components"
-    if rank < _NCTI_DIMENSIONS:  # as at collapse: what is left would be rounding noise, and be whitened
-        return None, f"the features span {rank} directions: it takes {_NCTI_DIMENSIONS} principal components"
-    components = centred @ spectrum.vectors[:, :_NCTI_DIMENSIONS]
-    within = components - (_class_sums(components, y, k) / counts[:, None])[y]
-    if (within.std(axis=0) <= 1e-10 * components.std(axis=0)).any():  # no more than rounding, and would be whitened
-        return None, "the classes have no variance in some principal component"
-    explained = spectrum.values[:32].sum() / (n - 1)
-    shrinkage = max(float(np.exp(-explained)), 1e-10)
-    try:
-        if shrinkage == 1e-10:
-            coordinates, log_posterior = _discriminant_analysis(components, y, counts)
-        else:
-            coordinates, log_posterior = _shrunk_discriminant_analysis(components, y, counts, shrinkage)
-    except np.linalg.LinAlgError:
-        return None, "the covariance within classes of the principal components is singular"
-    posterior = softmax(log_posterior, axis=1)
-    coordinates = coordinates - coordinates.mean(axis=0)
-    compactness = sum(np.linalg.norm(posterior[y == c], ord="nuc") for c in range(k))
-    return Ncti(
-        seli=float(np.linalg.norm(coordinates, ord="nuc")),
-        ncc=float(posterior[np.arange(n), y].mean()),
-        vc=float(np.log(compactness)),
-    ), ""
-
-
-def _discriminant_analysis(
-    x: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"]
-) -> tuple[Float[np.ndarray, " n r"], Float[np.ndarray, " n k"]]:
-    """Coordinates and log posteriors up to a constant of linear discriminant analysis, by singular values.
-
-    Covariances are divided by n, as scikit-learn 1.9 does; older versions divide by n - k.
-    """
-    n, k = len(x), len(counts)
-    priors = counts / n
-    means = _class_sums(x, y, k) / counts[:, None]
-    mean = priors @ means
-    within = x - means[y]
-    scale = within.std(axis=0)
-    scale[scale == 0] = 1.0
-    _, singular, directions = np.linalg.svd(within / scale / np.sqrt(n), full_matrices=False)
-    rank = int((singular > _LDA_TOLERANCE).sum())
-    whitening = (directions[:rank] / scale).T / singular[:rank]
-    between = np.sqrt(counts / (k - 1))[:, None] * (means - mean) @ whitening
-    _, singular, directions = np.linalg.svd(between, full_matrices=False)
-    rank = int((singular > _LDA_TOLERANCE * singular[0]).sum())
-    axes = whitening @ directions.T[:, :rank]
-    coordinates, centres = (x - mean) @ axes, (means - mean) @ axes
-    return coordinates, coordinates @ centres.T - 0.5 * (centres**2).sum(axis=1) + np.log(priors)
-
-
-def _shrunk_discriminant_analysis(
-    x: Float[np.ndarray, " n d"], y: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"], shrinkage: float
-) -> tuple[Float[np.ndarray, " n r"], Float[np.ndarray, " n k"]]:
-    """The same with each covariance shrunk towards a multiple of the identity.
-
-    Raises:
-        LinAlgError: If the covariance within classes is singular all the same.
-    """
-    n, k = len(x), len(counts)
-    d = x.shape[1]
-    priors = counts / n
-    means = _class_sums(x, y, k) / counts[:, None]
-
-    def shrunk(covariance: Float[np.ndarray, " d d"]) -> Float[np.ndarray, " d d"]:
-        return (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / d * np.eye(d)
-
-    within = sum(prior * shrunk(np.cov(x[y == c].T, bias=True)) for c, prior in enumerate(priors))
-    between = shrunk(np.cov(x.T, bias=True)) - within
-    _, vectors = scipy.linalg.eigh(between, within)
-    axes = vectors[:, ::-1]
-    coordinates, centres = x @ axes, means @ axes
-    log_posterior = coordinates @ centres.T - 0.5 * (centres**2).sum(axis=1) + np.log(priors)
-    return coordinates[:, : min(k - 1, d)], log_posterior
