@@ -2,6 +2,7 @@
 
 from ncjax.collapse.class_distance_variance import cdnv
 from ncjax.collapse.class_geometry import ClassGeometry
+from ncjax.collapse.decision_axes import AxisOrthogonality, axis_orthogonality
 from ncjax.collapse.few_shot_theory import Theory, theory
 from ncjax.collapse.jackknife import CollapseIntervals, intervals
 from ncjax.collapse.layers import LayerCollapse, through_layers
@@ -17,6 +18,7 @@ from ncjax.collapse.transfer_scores import Transferability, transferability
 from ncjax.interval import Interval
 
 __all__ = [
+    "AxisOrthogonality",
     "ClassGeometry",
     "ClassMoments",
     "Collapse",
@@ -28,6 +30,7 @@ __all__ = [
     "Spectra",
     "Theory",
     "Transferability",
+    "axis_orthogonality",
     "cdnv",
     "intervals",
     "measure",
