@@ -72,7 +72,7 @@ def test_few_samples_have_no_vci_and_it_is_said():
     assert found.vci is found.h_score is None
     assert "60 samples span 59 directions" in found.reasons["vci"]
     assert found.rankme == pytest.approx(oracles.rankme(x), rel=1e-6)
-    constant = spectra(np.ones_like(x), y)
+    constant = spectra(np.full_like(x, 0.1), y)
     assert constant.vci is None
     assert constant.reasons["h_score"] == "all features are equal"
     assert constant.rankme == pytest.approx(1, abs=1e-3)

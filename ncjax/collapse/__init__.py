@@ -2,9 +2,10 @@
 
 from ncjax.collapse.class_distance_variance import cdnv
 from ncjax.collapse.class_geometry import ClassGeometry
+from ncjax.collapse.collapse_intervals import CollapseIntervals
 from ncjax.collapse.decision_axes import AxisOrthogonality, axis_orthogonality
 from ncjax.collapse.few_shot_theory import Theory, theory
-from ncjax.collapse.jackknife import CollapseIntervals, intervals
+from ncjax.collapse.jackknife import intervals
 from ncjax.collapse.layers import LayerCollapse, through_layers
 from ncjax.collapse.metrics import measure
 from ncjax.collapse.moments import ClassMoments

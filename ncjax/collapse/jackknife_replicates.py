@@ -12,6 +12,11 @@ from ncjax.collapse.residuals import Frame, LinearHead
 from ncjax.collapse.unbiased import covariance_products, population_estimates
 
 ACCURACIES = ("nc4", "ncc_accuracy")
+PLAIN = (
+    "nc1", "nc1_quotient", "nc2_equinorm", "nc2_equiangular", "nc2_etf_error", "nc2_etf_error_head", "nc3_etf_error",
+    "gnc2_mean", "gnc2_std", "unc3", "self_duality",
+)  # fmt: skip
+"""Scalars of `summary` that are measures as they are."""
 MOST_CLASSES = 1000
 """With more classes, the cosines of all pairs of class means in all replicates would take gigabytes."""
 
@@ -100,7 +105,7 @@ def _scalars(parts: dict[str, Array], position: Int[Array, " n"], num_classes: i
     def mean(name: str) -> Float[Array, ""]:
         return jnp.sum(jnp.where(pair, parts[name], 0.0)) / (num_classes * (num_classes - 1))
 
-    out = {name: parts[name] for name in ("nc1", "nc1_quotient", "nc2_equinorm", "nc2_equiangular")}
+    out = {name: parts[name] for name in PLAIN if name in parts}
     out |= {name: mean(f"{name}_pairs") for name in ("cdnv", "debiased_cdnv", "directional_cdnv")}
     out["ncc_accuracy"] = parts["nearest"].astype(jnp.float32) / samples
     if "agree" in parts:

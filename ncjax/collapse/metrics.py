@@ -24,7 +24,7 @@ from ncjax.collapse.one_vs_rest import MOST_CLASSES, one_vs_rest_distances
 from ncjax.collapse.out_of_distribution import out_of_distribution, read_ood
 from ncjax.collapse.residuals import Frame, LinearHead, ResidualSums, mean_along, nc1, residual_sums
 from ncjax.collapse.result import Collapse
-from ncjax.collapse.spectra import Scatter, Spectra
+from ncjax.collapse.spectra import Spectra
 from ncjax.collapse.superclasses import checked_superclasses
 from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
@@ -97,7 +97,7 @@ def measure(
     if all_measures or elsewhere is not None:
         wide = np.asarray(array).astype(np.float64)
         if all_measures:
-            collapse = replace(collapse, spectra=Spectra.of(Scatter.of_features(wide, classes.position, k)))
+            collapse = replace(collapse, spectra=Spectra.of_features(wide, classes.position, classes.counts))
         if elsewhere is not None:
             collapse = replace(collapse, ood=out_of_distribution(wide, classes.position, elsewhere, k))
     return collapse

@@ -4,7 +4,6 @@ Computed on the host in float64: eigenvalues decide the rank of a covariance, an
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -23,86 +22,37 @@ class Spectrum(NamedTuple):
     vectors: Float[np.ndarray, "d r"]
 
 
-@dataclass(frozen=True)
-class Scatter:
-    """Second moments of labelled features in float64, in coordinates that may be rotated.
-
-    Attributes:
-        count: Samples of each class.
-        mean: Class means.
-        within: Σ (x − μ_c)(x − μ_c)ᵀ over all samples.
-        dimensions: Dimensions of the features, before a rotation into fewer.
-    """
-
-    count: Int[np.ndarray, " k"]
-    mean: Float[np.ndarray, "k r"]
-    within: Float[np.ndarray, "r r"]
-    dimensions: int
-
-    @classmethod
-    def of_features(
-        cls, features: Float[np.ndarray, "n d"], position: Int[np.ndarray, " n"], num_classes: int
-    ) -> "Scatter":
-        """Computes the moments of samples of classes 0..k-1, all of which are present."""
-        n, d = features.shape
-        rows = in_own_span(features) if n < d else features
-        count = np.bincount(position, minlength=num_classes)
-        order = np.argsort(position, kind="stable")
-        rows, label = rows[order], position[order]
-        start = np.cumsum(count) - count
-        # about a sample of the class, so that a common offset costs no digits
-        near = rows - rows[start][label]
-        shift = np.add.reduceat(near, start, axis=0) / count[:, None]
-        residuals = near - shift[label]
-        return cls(count, rows[start] + shift, residuals.T @ residuals, d)
-
-    @property
-    def samples(self) -> int:
-        """The number of samples, n."""
-        return int(self.count.sum())
-
-    @cached_property
-    def centred_mean(self) -> Float[np.ndarray, "k r"]:
-        """Class means about the mean of all samples."""
-        near = self.mean - self.mean.mean(axis=0)
-        centred: np.ndarray = near - self.count @ near / self.samples
-        return centred
-
-    @cached_property
-    def centred(self) -> Spectrum:
-        """The spectrum of Σ (x − μ)(x − μ)ᵀ, μ the mean of all samples."""
-        between = self.centred_mean * np.sqrt(self.count)[:, None]
-        # a rotation rounds by the size of the features, offset included: equal samples are not quite equal after it
-        rounding = self.samples * (64 * np.finfo(np.float64).eps * np.abs(self.mean).max()) ** 2
-        return _spectrum(self.within + between.T @ between, max(self.samples, self.dimensions), rounding)
-
-    @cached_property
-    def raw(self) -> Spectrum:
-        """The spectrum of Σ xxᵀ."""
-        means = self.mean * np.sqrt(self.count)[:, None]
-        return _spectrum(self.within + means.T @ means, max(self.samples, self.dimensions))
-
-
 def in_own_span(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:
     """Rotates fewer rows than dimensions into coordinates of what they span; inner products stay."""
     return np.transpose(np.linalg.qr(rows.T).R)
 
 
-def spectrum_of_rows(x: Float[np.ndarray, "n d"]) -> Spectrum:
-    """Computes the spectrum of Σ xxᵀ from the Gram matrix of the shorter side: far cheaper than singular values."""
+def spectrum_of_rows(x: Float[np.ndarray, "n d"], rounding: float = 0.0) -> Spectrum:
+    """Computes the spectrum of Σ xxᵀ from the Gram matrix of the shorter side: far cheaper than singular values.
+
+    Args:
+        x: The rows.
+        rounding: Size of the rounding of a row's entries, which is no spectrum of its own.
+    """
     n, d = x.shape
     if n >= d:
-        return _spectrum(x.T @ x, n)
-    values, vectors = _spectrum(x @ x.T, d)
+        return spectrum_of_matrix(x.T @ x, n, rounding)
+    values, vectors = spectrum_of_matrix(x @ x.T, n, rounding)
     return Spectrum(values, x.T @ vectors / np.sqrt(values))
 
 
-def _spectrum(matrix: Float[np.ndarray, "r r"], longer: int, rounding: float = 0.0) -> Spectrum:
-    """Computes the eigenvalues above `rounding`, and that of a Gram matrix whose longer side is given."""
+def spectrum_of_matrix(matrix: Float[np.ndarray, "r r"], samples: int, rounding: float) -> Spectrum:
+    """Computes the eigenvalues of a Gram matrix of n samples, above its own rounding and that of its rows."""
     values, vectors = np.linalg.eigh(matrix)
     values, vectors = values[::-1], vectors[:, ::-1]
-    kept = values > max(longer * np.finfo(np.float64).eps * values[0], rounding)
+    least = max(samples, len(matrix)) * np.finfo(np.float64).eps * values[0]
+    kept = values > max(least, samples * len(matrix) * rounding**2)
     return Spectrum(values[kept], vectors[:, kept])
+
+
+def centred(x: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n d"], float]:
+    """Subtracts the mean of all rows; returns the size of the rounding that equal rows are left with too."""
+    return x - x.mean(axis=0), 64 * float(np.finfo(np.float64).eps * np.abs(x).max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,20 +80,53 @@ class Spectra(EqualByValue):
     reasons: dict[str, str]
 
     @classmethod
-    def of(cls, scatter: Scatter) -> "Spectra":
-        """Computes every measure."""
+    def of_features(
+        cls, x: Float[np.ndarray, "n d"], position: Int[np.ndarray, " n"], count: Int[np.ndarray, " k"]
+    ) -> "Spectra":
+        """Computes every measure of samples of classes 0..k-1, all of which are present."""
+        n, d = x.shape
+        rows, rounding = centred(x)
+        one_hot = (position[:, None] == np.arange(len(count))).astype(np.float64)
+        means = one_hot.T @ rows / count[:, None]
+        if n >= d:
+            return cls.of_scatter(rows.T @ rows, x.mean(axis=0), means, count, rounding)
+        return cls._of(spectrum_of_rows(rows, rounding), spectrum_of_rows(x).values, means, count)
+
+    @classmethod
+    def of_scatter(
+        cls,
+        scatter: Float[np.ndarray, "d d"],
+        mean: Float[np.ndarray, " d"],
+        centred_mean: Float[np.ndarray, "k d"],
+        count: Int[np.ndarray, " k"],
+        rounding: float = 0.0,
+    ) -> "Spectra":
+        """Computes every measure from Σ (x − μ)(x − μ)ᵀ, μ, the class means less μ, and their numbers of samples."""
+        n = int(count.sum())
+        values = np.linalg.eigvalsh(scatter + n * np.outer(mean, mean))[::-1]
+        values = values[values > n * np.finfo(np.float64).eps * values[0]]
+        return cls._of(spectrum_of_matrix(scatter, n, rounding), values, centred_mean, count)
+
+    @classmethod
+    def _of(
+        cls,
+        spectrum: Spectrum,
+        raw: Float[np.ndarray, " s"],
+        centred_mean: Float[np.ndarray, "k d"],
+        count: Int[np.ndarray, " k"],
+    ) -> "Spectra":
         reasons: dict[str, str] = {}
-        n, d, k = scatter.samples, scatter.dimensions, len(scatter.count)
-        score, why = h_score(scatter.centred, scatter.centred_mean, scatter.count)
+        n, (k, d) = int(count.sum()), centred_mean.shape
+        score, why = h_score(spectrum, centred_mean, count)
         if score is None:
             reasons["vci"] = reasons["h_score"] = why
-        rank = rankme(scatter.raw, min(n, d))
+        rank = rankme(raw, min(n, d))
         if rank is None:
             reasons["rankme"] = "all features are 0"
-        alpha, why = alpha_req(scatter.centred)
+        alpha, why = alpha_req(spectrum)
         if alpha is None:
             reasons["alpha_req"] = why
-        return cls(vci(score, d, k), score, len(scatter.centred.values), rank, alpha, reasons)
+        return cls(vci(score, d, k), score, len(spectrum.values), rank, alpha, reasons)
 
 
 def h_score(
@@ -168,12 +151,12 @@ def vci(score: float | None, dimensions: int, classes: int) -> float | None:
     return None if score is None else max(0.0, 1.0 - score / min(dimensions, classes - 1))
 
 
-def rankme(spectrum: Spectrum, most: int) -> float | None:
-    """Computes exp of the entropy of `most` singular values, those left out of the spectrum 0; None if all are."""
-    if len(spectrum.values) == 0:
+def rankme(values: Float[np.ndarray, " r"], most: int) -> float | None:
+    """Computes exp of the entropy of `most` singular values, given the squares of those above 0; None without any."""
+    if len(values) == 0:
         return None
     singular = np.zeros(most)
-    singular[: len(spectrum.values)] = np.sqrt(spectrum.values)
+    singular[: len(values)] = np.sqrt(values)
     p = singular / singular.sum() + _ENTROPY_OFFSET
     return float(np.exp(-(p * np.log(p)).sum()))
 

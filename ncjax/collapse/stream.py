@@ -18,7 +18,7 @@ from ncjax.collapse.moments import ClassMoments
 from ncjax.collapse.out_of_distribution import nc5_alone, read_ood
 from ncjax.collapse.residuals import Frame, ResidualSums, residual_sums
 from ncjax.collapse.result import Collapse
-from ncjax.collapse.spectra import Scatter, Spectra
+from ncjax.collapse.spectra import Spectra
 from ncjax.collapse.superclasses import checked_superclasses
 from ncjax.devices import on_data_mesh
 from ncjax.errors import InputError
@@ -80,11 +80,12 @@ def measure_stream(
     sums: list[ResidualSums | None] = [None] * len(frames)
     spectra = None
     if not one_shot:
-        within = np.zeros((means.shape[1],) * 2) if all_measures else None
+        mean = labels.counts @ means / labels.counts.sum()
+        scatter = np.zeros((len(mean), len(mean))) if all_measures else None
         passes = batches() if callable(batches) else batches
-        sums = [*_second_pass(passes, frames, labels, groups, means, within)]
-        if within is not None:
-            spectra = Spectra.of(Scatter(labels.counts, means, within, means.shape[1]))
+        sums = [*_second_pass(passes, frames, labels, groups, mean, scatter)]
+        if scatter is not None:
+            spectra = Spectra.of_scatter(scatter, mean, means - mean, labels.counts)
     parts = [jax.device_get(_summary(frame, total)) for frame, total in zip(frames, sums, strict=True)]
     if not parts[0]["finite"]:
         raise InputError(OVERFLOW)
@@ -151,10 +152,10 @@ def _second_pass(
     frames: list[Frame],
     labels: Labels,
     groups: Labels | None,
-    means: Float[np.ndarray, "k d"],
-    within: Float[np.ndarray, "d d"] | None,
+    mean: Float[np.ndarray, " d"],
+    scatter: Float[np.ndarray, "d d"] | None,
 ) -> list[ResidualSums]:
-    """Returns the sums for the frames of classes and of superclasses; adds Σ (x − μ_c)(x − μ_c)ᵀ to `within`."""
+    """Returns the sums for the frames of classes and of superclasses; adds Σ (x − μ)(x − μ)ᵀ to `scatter`."""
     sums = [_no_residuals(frame) for frame in frames]
     seen = np.zeros(len(labels.classes), np.int64)
     for features, values, counts, _ in _checked(batches, None):
@@ -163,13 +164,13 @@ def _second_pass(
         position = _positions(values, counts, labels.classes)
         seen += np.bincount(position[counts], minlength=len(seen))
         placed, row = on_mesh(features, position, _PADDING)
-        rows = [row]
+        labelled = [row]
         if groups is not None:
-            rows.append(jnp.where(row >= 0, jnp.asarray(groups.position)[row], _PADDING))
-        sums = [_add_residuals(s, f, placed, r) for s, f, r in zip(sums, frames, rows, strict=True)]
-        if within is not None:
-            residuals = np.asarray(features)[counts].astype(np.float64) - means[position[counts]]
-            within += residuals.T @ residuals
+            labelled.append(jnp.where(row >= 0, jnp.asarray(groups.position)[row], _PADDING))
+        sums = [_add_residuals(s, f, placed, r) for s, f, r in zip(sums, frames, labelled, strict=True)]
+        if scatter is not None:
+            rows = np.asarray(features)[counts].astype(np.float64) - mean
+            scatter += rows.T @ rows
     if (seen != labels.counts).any():
         raise InputError(_OTHER_SAMPLES)
     return sums

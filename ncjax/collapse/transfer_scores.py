@@ -13,7 +13,7 @@ from scipy.special import log_softmax, logsumexp
 
 from ncjax.checks import as_numpy, encode_labels, read_features
 from ncjax.collapse.ncti import Ncti, class_sums, ncti_parts
-from ncjax.collapse.spectra import Spectrum, h_score, rankme, spectrum_of_rows, vci
+from ncjax.collapse.spectra import Spectrum, centred, h_score, rankme, spectrum_of_rows, vci
 from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
 
@@ -103,16 +103,16 @@ def transferability(
     probabilities = _source_probabilities(x, weights, bias)
 
     reasons: dict[str, str] = {}
-    centred = x - x.mean(axis=0)
-    raw_spectrum, centred_spectrum = spectrum_of_rows(x), spectrum_of_rows(centred)
-    score, why = h_score(centred_spectrum, class_sums(centred, y, k) / counts[:, None], counts)
+    rows, rounding = centred(x)
+    raw_spectrum, centred_spectrum = spectrum_of_rows(x), spectrum_of_rows(rows, rounding)
+    score, why = h_score(centred_spectrum, class_sums(rows, y, k) / counts[:, None], counts)
     if score is None:
         reasons["h_score"] = reasons["vci"] = why
     logme = _logme(x, y, k, raw_spectrum)
-    rank = rankme(raw_spectrum, min(n, d))
+    rank = rankme(raw_spectrum.values, min(n, d))
     if logme is None:
         reasons["logme"] = reasons["rankme"] = "all features are 0"
-    ncti, why = ncti_parts(centred, y, counts, centred_spectrum)
+    ncti, why = ncti_parts(rows, y, counts, centred_spectrum)
     if ncti is None:
         reasons["ncti"] = why
     if probabilities is None:
@@ -122,7 +122,7 @@ def transferability(
         h_score=score,
         covariance_rank=len(centred_spectrum.values),
         logme=logme,
-        transrate=_transrate(centred, y, k, centred_spectrum),
+        transrate=_transrate(rows, y, k, centred_spectrum),
         ncti=ncti,
         rankme=rank,
         gbc=_gbc(x, y, counts),
