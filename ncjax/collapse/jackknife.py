@@ -156,7 +156,7 @@ def intervals(
     return CollapseIntervals(over=over, confidence=confidence, groups=groups, reasons=reasons, **by_name)  # type: ignore[arg-type]
 
 
-def _over_classes(name: str, whole: Mapping[str, np.ndarray], left_out: Replicates, quantile: float) -> Interval | str:
+def _over_classes(name: str, whole: Replicates, left_out: Replicates, quantile: float) -> Interval | str:
     """Computes an interval from the metric of all classes and its replicates, or returns why there is none."""
     value, left = float(whole[name]), left_out[name].astype(np.float64)
     ratio = name in (*RATIOS, *_DIRECTIONS) and name != "gnc2_mean"
