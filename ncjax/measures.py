@@ -10,22 +10,22 @@ class Measure:
 
     Attributes:
       name: as tables show it.
-      lower_is_better: whether a smaller value means more collapse or better transfer.
+      lower_is_better: whether a smaller value means more collapse or better transfer; None if neither end is better.
       meaning: a line for a legend.
       is_share: whether it is a fraction, which tables show in percent.
       is_ratio: whether it is positive without an upper end, so that two values are compared by their ratio.
     """
 
     name: str
-    lower_is_better: bool
+    lower_is_better: bool | None
     meaning: str
     is_share: bool = False
     is_ratio: bool = False
 
     @property
     def arrow(self) -> str:
-        """The direction that is better."""
-        return "↓" if self.lower_is_better else "↑"
+        """The direction that is better; nothing if neither is."""
+        return {True: "↓", False: "↑", None: ""}[self.lower_is_better]
 
     def number(self, value: float) -> str:
         """Formats a value, shares in percent."""
@@ -76,10 +76,48 @@ MEASURES: Mapping[str, Measure] = {
         "images in many dimensions are always correct",
         is_share=True,
     ),
+    "debiased_cdnv_median": Measure("CDNV, debiased, median pair", True, "the median over pairs", is_ratio=True),
+    "superclass_cdnv": Measure("CDNV of superclasses", True, "CDNV of the same images, labelled by superclass"),
+    "superclass_directional_cdnv": Measure("CDNV of superclasses, directional", True, "the directional form"),
+    "ncc_accuracy_left_out": Measure(
+        "nearest class mean, accuracy, left out",
+        False,
+        "the same share with each image left out of its own class mean",
+        is_share=True,
+    ),
+    "nc2_etf_error": Measure("NC2, ETF error", True, "distance of the class means' Gram matrix from a simplex's"),
+    "nc2_etf_error_head": Measure("NC2 of the head, ETF error", True, "the same of the head's weights"),
+    "nc3_etf_error": Measure("NC3, ETF error", True, "the same of weights times class means"),
+    "gnc2_mean": Measure("GNC2, mean", True, "mean over pairs of the logarithm of the inverse distance on the sphere"),
+    "gnc2_std": Measure("GNC2, standard deviation", True, "the spread of the same over pairs"),
+    "unc3": Measure("UNC3", True, "spread of the cosines of weights and class means"),
+    "self_duality": Measure("self-duality", True, "mean of 1 - cosine of weights and class means"),
+    "one_vs_rest_distance": Measure(
+        "one class from the rest", False, "least distance of a class mean from the convex hull of the others"
+    ),
+    "one_vs_rest_distance_head": Measure("one class from the rest, head", False, "the same of the head's weights"),
+    "vci": Measure("VCI", True, "variability collapse index; 0 is full collapse"),
+    "h_score": Measure("H-score", False, "what class means explain of the features, direction by direction"),
+    "rankme": Measure("RankMe", False, "effective rank of the features, without labels"),
+    "alpha_req": Measure("α-ReQ", None, "decay of the features' spectrum, without labels; near 1 in good encoders"),
+    "logme": Measure("LogME", False, "evidence of a linear model of the labels"),
+    "transrate": Measure("TransRate", False, "coding rate of all features less that within classes"),
+    "ncti": Measure("NCTI", False, "three properties of collapse, combined over the models that are compared"),
+    "gbc": Measure("GBC", False, "overlap of Gaussian classes, negative; 0 is none"),
+    "leep": Measure("LEEP", False, "log likelihood of the labels by the source head"),
+    "nc5": Measure("NC5", True, "cosine of class means and the mean of images from elsewhere"),
+    "neco": Measure("NECO", False, "share of a sample in the classes' principal components"),
+    "neco_ood": Measure("NECO, from elsewhere", None, "the same of images from elsewhere"),
+    "neco_auroc": Measure("NECO, AUROC", False, "how well NECO tells images from those from elsewhere"),
     "debiased_cdnv/unresolved_pairs": Measure(
         "pairs too near to tell apart", True, "pairs of classes whose debiased CDNV is infinite"
     ),
 }
+FIRST = (
+    "cdnv", "cdnv_median", "cdnv_worst", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient", "nc2_equinorm",
+    "nc2_equiangular", "nc3", "nc4", "ncc_accuracy", "superclass_cdnv",
+)  # fmt: skip
+"""The measures that tables of collapse show unless all are asked for."""
 FEW_SHOT_MEANING = (
     "N-way K-shot: share of new images classified correctly among N target classes, from K labelled images of each"
 )

@@ -109,7 +109,7 @@ def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
 def test_evaluate_features_from_anywhere(folder: Path) -> None:
     features = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
     np.savez(folder / "mine.npz", features=features, labels=np.repeat([f"class {i}" for i in range(10)], 20))
-    arguments = ["--features=mine.npz", "--episodes=500", "--heads", "ncc", "--out=results/mine.json"]
+    arguments = ["--features=mine.npz", "--episodes=500", "--heads", "ncc", "--out=results/mine.json", "--all_measures"]
     done = inside("evaluate.py", *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     written = json.loads((folder / "results" / "mine.json").read_text())
@@ -128,6 +128,8 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
     assert again["collapse"]["worst_pair"] == [
         name.replace("class", "tree") for name in written["collapse"]["worst_pair"]
     ]
+    assert 0 < written["collapse"]["spectra"]["vci"] < 1
+    assert "one class from the rest" in done.stdout
     chance = written["episodes"][0]
     assert abs(chance["accuracy"] - 0.2) < 0.05
 

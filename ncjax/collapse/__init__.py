@@ -15,6 +15,7 @@ from ncjax.collapse.out_of_distribution import OutOfDistribution
 from ncjax.collapse.result import Collapse
 from ncjax.collapse.spectra import Spectra
 from ncjax.collapse.stream import measure_stream
+from ncjax.collapse.transfer_intervals import TransferabilityIntervals, transferability_intervals
 from ncjax.collapse.transfer_scores import Transferability, transferability
 from ncjax.interval import Interval
 
@@ -31,6 +32,7 @@ __all__ = [
     "Spectra",
     "Theory",
     "Transferability",
+    "TransferabilityIntervals",
     "axis_orthogonality",
     "cdnv",
     "intervals",
@@ -40,4 +42,5 @@ __all__ = [
     "theory",
     "through_layers",
     "transferability",
+    "transferability_intervals",
 ]

@@ -156,10 +156,11 @@ class Collapse(EqualByValue):
             rows += self._further_rows()
             width = 27
         shown = [f"{name:<{width}} {value:<12.6g} {note}".rstrip() for name, value, note in rows if value is not None]
-        why = [f"no {name}: {reason}" for name, reason in self._all_reasons().items()] if all_measures else []
+        why = [f"no {name}: {reason}" for name, reason in self.all_reasons().items()] if all_measures else []
         return "\n".join(lines + shown + ([self.missing] if self.missing else []) + why)
 
-    def _all_reasons(self) -> dict[str, str]:
+    def all_reasons(self) -> dict[str, str]:
+        """Returns why a measure is None or NaN, those of spectra and of samples from elsewhere too."""
         parts = [part.reasons for part in (self.spectra, self.ood) if part is not None]
         return {name: reason for reasons in (self.reasons, *parts) for name, reason in reasons.items()}
 

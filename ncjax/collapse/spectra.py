@@ -52,7 +52,8 @@ def spectrum_of_matrix(matrix: Float[np.ndarray, "r r"], samples: int, rounding:
 
 def centred(x: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n d"], float]:
     """Subtracts the mean of all rows; returns the size of the rounding that equal rows are left with too."""
-    return x - x.mean(axis=0), 64 * float(np.finfo(np.float64).eps * np.abs(x).max())
+    mean = x.mean(axis=0)
+    return x - mean, 64 * float(np.finfo(np.float64).eps * np.abs(mean).max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +87,8 @@ class Spectra(EqualByValue):
         """Computes every measure of samples of classes 0..k-1, all of which are present."""
         n, d = x.shape
         rows, rounding = centred(x)
-        one_hot = (position[:, None] == np.arange(len(count))).astype(np.float64)
-        means = one_hot.T @ rows / count[:, None]
+        one_hot = (np.arange(len(count))[:, None] == position).astype(np.float64)
+        means = one_hot @ rows / count[:, None]
         if n >= d:
             return cls.of_scatter(rows.T @ rows, x.mean(axis=0), means, count, rounding)
         return cls._of(spectrum_of_rows(rows, rounding), spectrum_of_rows(x).values, means, count)

@@ -80,7 +80,7 @@ def table(compared: Comparison) -> Table:
     rows = [
         (
             of_key(difference.measure).name,
-            "lower" if difference.lower_is_better else "higher",
+            {True: "lower", False: "higher", None: "–"}[difference.lower_is_better],
             value_text(difference, difference.baseline),
             value_text(difference, difference.other),
             *_change(difference),

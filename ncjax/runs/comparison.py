@@ -69,7 +69,7 @@ class Difference:
         low: Lower end of the 95 % interval, which covers other seeds; None without an interval.
         high: Upper end.
         ratio: Whether the two are compared by their ratio.
-        lower_is_better: Whether a smaller value is better.
+        lower_is_better: Whether a smaller value is better; None if neither end is.
         pairs: Seeds that both have, if runs were paired by seed; else 0, and the interval is Welch's.
         reason: Why there is no estimate or no interval.
     """
@@ -81,7 +81,7 @@ class Difference:
     low: float | None
     high: float | None
     ratio: bool
-    lower_is_better: bool
+    lower_is_better: bool | None
     pairs: int
     reason: str = ""
 
@@ -93,6 +93,8 @@ class Difference:
         null = 1.0 if self.ratio else 0.0
         if self.low <= null <= self.high:
             return "open"
+        if self.lower_is_better is None:
+            return "different"
         return "better" if (self.high < null) == self.lower_is_better else "worse"
 
 

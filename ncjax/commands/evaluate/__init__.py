@@ -3,6 +3,7 @@
 python experiments/evaluate.py --run=runs/glyphs-wrn-10-1-s2-…: ncc, ridge and logistic heads on the target classes.
 python experiments/evaluate.py --run=PATH --tune --theory --layers: hyperparameters chosen on validation classes, bounds
 of the theory beside the measured error, and collapse at every depth.
+python experiments/evaluate.py --run=PATH --all_measures: every measure of collapse that published work has.
 python experiments/evaluate.py --encoder=timm:resnet18 --dataset=cifar_fs --data_dir=PATH: a pretrained encoder, also
 hf:NAME_OR_FOLDER, torchvision:NAME or package.module:function; several --encoder in one table, on the same episodes.
 python experiments/evaluate.py --features=file.npz: arrays `features` [n, d] and `labels` [n], from any encoder; labels

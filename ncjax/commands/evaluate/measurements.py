@@ -27,6 +27,8 @@ from ncjax.user_functions import load_function
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ncjax.data import Split
+
 THEORY_SHOTS = (1, 2, 5, 10, 20, 50)
 
 
@@ -53,12 +55,19 @@ def evaluate(options: Options, subject: Subject) -> Evaluation:
     figures: dict[str, Figure] = {}
     rows = subject.collapse_rows
     features, labels, head = subject.features[rows], subject.labels[rows], (subject.weights, subject.bias)
-    measured = collapse.measure(features, labels, weights=head[0], bias=head[1])
+    measured = collapse.measure(
+        features,
+        labels,
+        weights=head[0],
+        bias=head[1],
+        superclasses=_superclasses(subject.split, labels),
+        all_measures=True,
+    )
     overs: tuple[Literal["samples", "classes"], ...] = ("samples", "classes") if options.intervals else ()
     intervals = {over: collapse.intervals(features, labels, weights=head[0], bias=head[1], over=over) for over in overs}
     named = with_names(measured, subject.class_names)
     title = f"{subject.name}: collapse of {named.k} classes in {named.d} dimensions, {subject.images}"
-    show([tables.collapse_table(named, intervals, title)], options.format)
+    show([tables.collapse_table(named, intervals, title, every=options.all_measures)], options.format)
     numbers["collapse"] = json.loads(named.to_json())
     numbers["collapse_images"] = subject.images
     for over, of_measures in intervals.items():
@@ -101,6 +110,14 @@ def _interval_numbers(intervals: collapse.CollapseIntervals) -> dict[str, list[f
     return {
         name: [value.low, value.high] for name, value in vars(intervals).items() if isinstance(value, collapse.Interval)
     }
+
+
+def _superclasses(split: Split | None, labels: np.ndarray) -> list[str] | None:
+    """Returns the superclass of each class with images, if there are several."""
+    if split is None or split.superclasses is None:
+        return None
+    names = [split.superclasses[c] for c in np.unique(labels)]
+    return names if len(set(names)) > 1 else None
 
 
 def _report(options: Options, subject: Subject, head: str, shots: int) -> EpisodeReport:

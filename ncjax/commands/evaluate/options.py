@@ -66,6 +66,8 @@ class Options:
     """Seed of the episodes."""
     tune: bool = False
     """Chooses the hyperparameters of ridge and logistic on the validation classes, without augmentation."""
+    all_measures: bool = False
+    """Prints every measure of collapse; the JSON file has them always."""
     intervals: bool = False
     """Intervals of the measures of collapse, over samples and over classes."""
     curves: bool = False

@@ -2,51 +2,77 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from ncjax.collapse import Collapse, CollapseIntervals, Interval, Theory
 from ncjax.collapse.layers import LayerCollapse
 from ncjax.eval import COVERS, EpisodeReport
 from ncjax.eval.intervals import WITHOUT
-from ncjax.measures import ARROWS, FEW_IMAGES, MEASURES, MOST_NOISE, Measure, nc1_noise, nc1_noise_text
+from ncjax.measures import ARROWS, FEW_IMAGES, FIRST, MEASURES, MOST_NOISE, Measure, nc1_noise, nc1_noise_text
 from ncjax.tables import Table
 
-_SIZES = frozenset({"k", "d", "nc1_rank"})
 _COLUMNS = {
     "samples": ("with more images", "95 %, new images of these classes"),
     "classes": ("95 %, as many new classes",),
 }
 
 
-def collapse_table(measured: Collapse, intervals: Mapping[Any, CollapseIntervals], title: str) -> Table:
-    """Tabulates every measure of collapse, each with its intervals beside the estimate that they are of.
+def collapse_table(
+    measured: Collapse, intervals: Mapping[Any, CollapseIntervals], title: str, *, every: bool = False
+) -> Table:
+    """Tabulates measures of collapse, each with its intervals beside the estimate that they are of.
 
     Args:
       measured: the measures.
       intervals: by what they are over, "samples" or "classes".
       title: what the images are.
+      every: shows every measure, not `measures.FIRST` alone.
     """
     header = ["measure", "these images", *(column for over in intervals for column in _COLUMNS[over])]
     rows = []
-    for field in fields(measured):
-        value = getattr(measured, field.name)
-        if field.name in _SIZES or isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        measure = MEASURES.get(field.name, Measure(field.name, True, ""))
-        row = [f"{measure.name} {measure.arrow}" if field.name in MEASURES else field.name, measure.number(value)]
-        for over, of_measures in intervals.items():
-            row += _interval_cells(measure, getattr(of_measures, field.name, None), over)
-        rows.append(row)
+    values = _scalars(measured)
+    for name in MEASURES if every else FIRST:
+        if name in values:
+            measure = MEASURES[name]
+            row = [f"{measure.name} {measure.arrow}".rstrip(), measure.number(values[name])]
+            for over, of_measures in intervals.items():
+                row += _interval_cells(measure, getattr(of_measures, name, None), over)
+            rows.append(row)
     notes = [f"{ARROWS}.", *_cautions(measured)]
     if "samples" in intervals:
         notes.append(
             'CDNV depends on the number of images. "With more images" estimates the value that infinitely many images '
             "of these classes would give, and its interval is of that estimate."
         )
-    for over, of_measures in intervals.items():
-        notes += [f"{name}, {over}: {reason}" for name, reason in of_measures.reasons.items()]
+    shown = [name for name in (MEASURES if every else FIRST) if name in values]
+    notes += _missing_intervals(intervals, shown)
+    if every:
+        notes += [f"no {name}: {reason}" for name, reason in measured.all_reasons().items()]
     return Table(header, rows, title, notes + ([measured.missing] if measured.missing else []))
+
+
+def _scalars(measured: Collapse) -> dict[str, float]:
+    """Returns the numbers of a result and of its parts, by their names in `MEASURES`."""
+    parts: list[Any] = [measured, *(part for part in (measured.spectra, measured.ood) if part is not None)]
+    values = {name: value for part in parts for name, value in vars(part).items() if isinstance(value, int | float)}
+    if measured.superclasses is not None:
+        values["superclass_cdnv"] = measured.superclasses.cdnv
+        if measured.superclasses.directional_cdnv is not None:
+            values["superclass_directional_cdnv"] = measured.superclasses.directional_cdnv
+    return values
+
+
+def _missing_intervals(intervals: Mapping[Any, CollapseIntervals], shown: Sequence[str]) -> list[str]:
+    """Says why measures have no interval, once for each reason."""
+    names_of: dict[tuple[str, str], list[str]] = {}
+    for name in shown:
+        reasons = {
+            over: of_measures.reasons[name] for over, of_measures in intervals.items() if name in of_measures.reasons
+        }
+        for reason in dict.fromkeys(reasons.values()):
+            overs = " and ".join(over for over in reasons if reasons[over] == reason)
+            names_of.setdefault((overs, reason.removeprefix("no interval: ")), []).append(MEASURES[name].name)
+    return [f"No interval over {overs} of {'; '.join(names)}: {reason}." for (overs, reason), names in names_of.items()]
 
 
 def _interval_cells(measure: Measure, interval: Interval | None, over: str) -> list[str]:
