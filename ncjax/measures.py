@@ -1,5 +1,6 @@
 """The names of measures as a reader sees them, which direction is better, and what they mean."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -153,13 +154,15 @@ def of_key(key: str) -> Measure:
     return Measure(name, known.lower_is_better, known.meaning, known.is_share, known.is_ratio)
 
 
-def cautions(record: Mapping[str, float | int | None], per_class: int | None, classes: Mapping[str, int]) -> list[str]:
+def cautions(
+    record: Mapping[str, float | int | None], per_class: int | None, classes: Mapping[str, int] | None = None
+) -> list[str]:
     """Says which numbers of a record mean less than they seem to.
 
     Args:
       record: a record of a run.
       per_class: images a class behind its measures of collapse.
-      classes: the number of classes of each set, where known.
+      classes: the number of classes of each set, where NC1 is shown too.
     """
     lines = []
     sets = [name for name in SETS if f"{name}/cdnv" in record]
@@ -171,6 +174,7 @@ def cautions(record: Mapping[str, float | int | None], per_class: int | None, cl
             f"Some class means of {', '.join(unresolved)} are too near to tell apart with {per_class or 'so few'} "
             "images a class: debiased CDNV is infinite there, and the order of the sets' CDNV means little."
         )
+    noisy = []
     for name in sets:
         mean, median = record[f"{name}/cdnv"], record.get(f"{name}/cdnv_median")
         if mean is not None and median and mean > MEAN_OVER_MEDIAN * median:
@@ -178,9 +182,12 @@ def cautions(record: Mapping[str, float | int | None], per_class: int | None, cl
                 f"CDNV of {SETS[name]} hangs on few pairs of classes: its mean is {mean:.3g}, that of the median pair "
                 f"{median:.3g}."
             )
-        noise = nc1_noise(record.get(f"{name}/nc1"), classes.get(name), per_class)
+        both = record.get(f"{name}/nc1"), record.get(f"{name}/nc1_quotient")
+        noise = nc1_noise(*both, (classes or {}).get(name), per_class)
         if noise is not None and noise > MOST_NOISE:
-            lines.append(f"NC1 of {SETS[name]} is mostly noise: {nc1_noise_text(noise)}.")
+            noisy.append(f"{SETS[name]} ({nc1_noise_text(noise)})")
+    if noisy:
+        lines.append(f"NC1 is mostly noise of {', '.join(noisy)}.")
     return lines
 
 
@@ -192,21 +199,36 @@ MOST_NOISE = 1 / 3
 """Share of noise in the spread of class means above which NC1 is called noise."""
 
 
-def nc1_noise(nc1: float | None, classes: int | None, per_class: float | None, rank: int | None = None) -> float | None:
-    """Returns the share of sampling noise in the spread of class means, averaged over the directions that NC1 inverts.
+def nc1_noise(
+    nc1: float | None,
+    nc1_quotient: float | None,
+    classes: int | None,
+    per_class: float | None,
+    rank: int | None = None,
+) -> float | None:
+    """Returns the share of sampling noise in the spread of class means that NC1 divides by; about 1 without classes.
 
-    NC1 is tr(Σ_W Σ_B⁺)/k. The noise of class means of n samples has covariance Σ_W/n, so that its share is
-    tr(Σ_W/n Σ_B⁺)/r = k NC1/(n r), with r directions: 1 where all class means are equal but for noise.
+    The mean of n samples has noise of covariance Σ_W/(n - 1), by the unbiased estimate. Of the whole spread tr Σ_B of k
+    class means about their mean, tr Σ_W (k - 1)/(k (n - 1)) is noise. NC1, tr(Σ_W Σ_B⁺)/k, also weighs directions of
+    little spread, where the share is k NC1/(r n) on average over the r directions. The larger of the two is returned.
 
     Args:
-      nc1: NC1; None or infinity give None.
+      nc1: NC1.
+      nc1_quotient: tr Σ_W/tr Σ_B.
       classes: k.
       per_class: n.
       rank: r; by default k - 1.
+
+    Returns:
+      None where a number is missing or infinite.
     """
-    if nc1 is None or classes is None or per_class is None or nc1 == float("inf"):
+    if nc1 is None or nc1_quotient is None or classes is None or per_class is None:
         return None
-    return classes * nc1 / (per_class * (classes - 1 if rank is None else rank))
+    if not math.isfinite(nc1) or not math.isfinite(nc1_quotient):
+        return None
+    whole = nc1_quotient * (classes - 1) / (classes * (per_class - 1))
+    by_direction = classes * nc1 / (per_class * (classes - 1 if rank is None else rank))
+    return max(whole, by_direction)
 
 
 def nc1_noise_text(share: float) -> str:

@@ -27,8 +27,7 @@ _START = time.monotonic()
 def show(workdir: Path) -> None:
     """Prints the table of a run and draws its figure, if the figure can be written."""
     records = train.read_records(workdir)
-    data = train.read_description(workdir).data
-    print(train.table(records, data.measured_per_class, data.classes))
+    print(train.table(records, train.read_description(workdir).data.measured_per_class))
     print(f"\nrun     {workdir}")
     try:
         plots.save(plots.plot_run(records, title=workdir.name), workdir / "figures" / "collapse.png")

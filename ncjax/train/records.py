@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +79,12 @@ def few_shot_keys(record: Record) -> list[str]:
     return [key.removesuffix("/ci95") for key in record if key.endswith("/ci95")]
 
 
-def table(records: Sequence[Record], per_class: int | None = None, classes: Mapping[str, int] | None = None) -> str:
+def table(records: Sequence[Record], per_class: int | None = None) -> str:
     """Formats a run as text: CDNV and accuracy on the three sets, few-shot accuracy with its interval.
 
     Args:
       records: of the run.
       per_class: images a class behind CDNV, `data.measured_per_class` of config.json; None if not known.
-      classes: number of classes of each set, `data.classes` of config.json.
     """
     sets = [name for name in SETS if f"{name}/cdnv" in records[0]]
     accuracies = [name for name in SETS if f"{name}/accuracy" in records[0]]
@@ -106,7 +105,7 @@ def table(records: Sequence[Record], per_class: int | None = None, classes: Mapp
         "grows with their number.",
         "NwKs: N-way K-shot on target classes; ± is the 95 % interval over episodes drawn from these target images, "
         "and does not cover new classes.",
-        *cautions(records[-1], per_class, classes or {}),
+        *cautions(records[-1], per_class),
     ]
     return Table(header, rows, notes=notes, left=0).format().rstrip("\n")
 

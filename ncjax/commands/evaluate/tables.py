@@ -105,7 +105,7 @@ def _cautions(measured: Collapse) -> list[str]:
         lines.append(f"{fewest} images a class are few: plain CDNV is then mostly that of the noise of class means.")
     harmonic = len(measured.counts) / float((1 / measured.counts).sum())
     if measured.nc1_rank:
-        noise = nc1_noise(measured.nc1, measured.k, harmonic, measured.nc1_rank)
+        noise = nc1_noise(measured.nc1, measured.nc1_quotient, measured.k, harmonic, measured.nc1_rank)
         if noise is not None and noise > MOST_NOISE:
             lines.append(f"NC1 is mostly noise: {nc1_noise_text(noise)}.")
     if len(measured.absent):
