@@ -88,7 +88,12 @@ def grid(options: Options) -> list[sweep.Point]:
     if options.preset == "paper":
         settings = {"num_source_classes": 64}
     elif options.preset == "smoke":
-        settings = {"num_source_classes": None, "samples_per_class": None, "min_steps": 500, "batch_size": 64}
+        settings = {
+            "num_source_classes": None,
+            "samples_per_class": grids.ALL_IMAGES,
+            "min_steps": 500,
+            "batch_size": 64,
+        }
     folder = grids.data_folder(options, "cifar_fs")
     return [sweep.Point("CIFAR-FS", grids.reference(options, dataset="cifar_fs", data_dir=folder, **settings))]
 

@@ -45,7 +45,7 @@ def test_a_run_that_has_only_begun_has_no_figures(folder: Path) -> None:
 
 def test_the_table_has_columns_for_what_differs(folder: Path) -> None:
     lines = table([examine(folder / "done"), examine(folder / "stopped")], "csv").splitlines()
-    assert lines[0] == "run,state,mixup,epochs,target CDNV,5-shot ncc,size,age"
+    assert lines[0] == "run,state,mixup,epochs trained,target CDNV ↓,5-shot ncc ↑,size,age"
     assert lines[1].split(",")[1:6] == ["finished", "0.0", "1", "1.5", "75.00 %"]
 
 

@@ -11,6 +11,7 @@ Runs are paired by seed where both have the same seeds. Runs on other target dat
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,11 +20,13 @@ import tyro
 
 from ncjax import cli, plots
 from ncjax.errors import InputError
+from ncjax.eval import COVERS
 from ncjax.files import json_text
 from ncjax.measures import of_key
 from ncjax.runs import Comparison, Difference, Run, comparison, find, open_benchmark, read
 from ncjax.tables import Table, TableFormat, show
 
+_HALVES = ("ci95", "target_ci95")
 HEADER = ("measure", "better", "baseline", "other", "change", "95 % interval", "verdict")
 
 
@@ -134,15 +137,26 @@ def _episodes(comparisons: list[Comparison], options: Options) -> list[dict[str,
                     run, targets[compared.other.data], shots=options.shots, episodes=options.episodes
                 )
     results: list[dict[str, object]] = []
+    rows = []
     for compared in comparisons:
         for first, second in run_pairs(compared):
             difference = reports[second.folder].compare(reports[first.folder])
-            kind = f"seed {second.config.seed}, {options.shots}-shot ncc, same episodes"
-            print(f"{compared.other.name}, {kind}: {difference}")
+            halves = ["–" if math.isnan(h) else f"{100 * h:.2f}" for h in (difference.ci95, difference.target_ci95)]
+            seed = str(second.config.seed)
+            rows.append(
+                [compared.other.name, compared.baseline.name, seed, f"{100 * difference.difference:+.2f}", *halves]
+            )
             results.append(
                 {"other": compared.other.name, "seed": second.config.seed}
                 | {"difference": dataclasses.asdict(difference)}
             )
+    header = ["configuration", "less the baseline", "seed", "difference, points", *(f"± {COVERS[k]}" for k in _HALVES)]
+    title = f"{options.shots}-shot ncc accuracy on the same {options.episodes} episodes"
+    print()
+    show(
+        [Table(header, rows, title, ["± 95 %; a positive difference is better than the baseline."], left=3)],
+        options.format,
+    )
     return results
 
 

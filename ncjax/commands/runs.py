@@ -145,7 +145,7 @@ def table(entries: Sequence[Entry], style: TableFormat) -> str:
         for name in names
         if name not in _NOT_SHOWN and len({entry.setting(name) for entry in entries if entry.description}) > 1
     ]
-    header = ("run", "state", *differing, "epochs", "target CDNV", "5-shot ncc", "size", "age")
+    header = ("run", "state", *differing, "epochs trained", "target CDNV ↓", "5-shot ncc ↑", "size", "age")
     rows = [
         (
             str(entry.folder),

@@ -57,7 +57,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> Table:
     configurations = [name for name, _ in names_and_data(runs)]
     several = len(set(configurations)) > 1
     header = ["", "run", *["configuration"][: 1 if several else 0], "data set", "network", "source classes", "seed"]
-    header += ["epochs", "images a class", *_CDNV_HEADER, *_few_shot_header(keys)]
+    header += ["epochs trained", "images a class", *_CDNV_HEADER, *_few_shot_header(keys)]
     rows = []
     for number, (run, name, configuration) in enumerate(zip(runs, names, configurations, strict=True), 1):
         last, config, data = run.records[-1], run.description.settings, run.description.data
