@@ -1,8 +1,6 @@
 """Checkpoints of a run: weights, optimiser state and records together, through orbax."""
 
-import errno
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -14,8 +12,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from ncjax.errors import InputError, first_line
+from ncjax.errors import InputError
 from ncjax.train.checksums import checksums
+from ncjax.train.disk_errors import not_written
 from ncjax.train.hosts import max_over_processes
 from ncjax.train.step import TrainState
 
@@ -323,31 +322,3 @@ def _shapes(tree: Any) -> dict[str, list[int]]:
 def reason_of(error: Exception) -> str:
     """Says in a few words why a checkpoint cannot be read."""
     return str(error) if isinstance(error, CheckpointAltered) else type(error).__name__
-
-
-_ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on the disk"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
-    **dict.fromkeys((errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR), "move away what has its name"),
-    errno.EFBIG: "allow larger files (ulimit -f)",
-}
-
-
-def not_written(folder: Path, error: Exception) -> InputError:
-    """Returns the error for a checkpoint that could not be written, with advice about its cause."""
-    return InputError(
-        f"a checkpoint in {folder} could not be written ({first_line(error)[:200]}); the older ones are whole: "
-        f"{_ADVICE.get(_errno(error) or 0, 'remove the cause')}, and the same command continues"
-    )
-
-
-def _errno(error: BaseException | None) -> int | None:
-    """Finds the system's error number, which orbax wraps in other exceptions and tensorstore in text."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
-            return error.errno
-        if match := re.search(r"(?:os_error_code='|OS error )(\d+)", str(error)):
-            return int(match[1])
-        error = error.__cause__ or error.__context__
-    return None

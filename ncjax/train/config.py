@@ -3,18 +3,15 @@
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import numpy as np
+from typing import Any, Literal
 
 from ncjax.errors import InputError
 from ncjax.files import expand
 from ncjax.train.presets import PLAIN, settings_of_preset
+from ncjax.train.setting_values import FOLDERS, check_choices, plain
 
 
 @dataclass(frozen=True)
@@ -177,11 +174,11 @@ def fill(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise InputError(f"config is a {type(config).__name__}: give a Config, for example Config(dataset='glyphs')")
-    config = _plain(config)
-    _check_choices(config)
+    config = plain(config, Config)
+    check_choices(config, Config)
     if config.epochs is not None and config.min_steps is None:
         config = dataclasses.replace(config, min_steps=0)
-    absolute: dict[str, Any] = {name: _absolute(getattr(config, name)) for name in _FOLDERS}
+    absolute: dict[str, Any] = {name: _absolute(getattr(config, name)) for name in FOLDERS}
     config = dataclasses.replace(config, **absolute)
     config = with_preset(config)
     _check(config)
@@ -196,56 +193,6 @@ def with_preset(config: Config) -> Config:
     """Fills in what the preset decides; returns a config of a preset that this version does not have as it is."""
     settings = settings_of_preset(config.preset, config.dataset, config.network) or {}
     return dataclasses.replace(config, **{k: v for k, v in settings.items() if getattr(config, k) is None})
-
-
-_FOLDERS = ("data_dir", "continue_from", "distill_from")  # as text, since tfds reads data from URLs too
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-def _plain(config: Config) -> Config:
-    """Converts values to Python's own types, so that 1, 1.0 and np.float64(1) are the same learning rate."""
-    return dataclasses.replace(
-        config,
-        **{name: _plain_value(name, getattr(config, name), hint) for name, hint in get_type_hints(Config).items()},
-    )
-
-
-def _plain_value(name: str, value: Any, hint: Any) -> Any:
-    from ncjax.checks import whole_number  # imports JAX, and a command answers --help without it
-
-    kinds = {hint, *get_args(hint)}
-    is_flag = isinstance(value, bool | np.bool_)
-    if value is None and type(None) in kinds:
-        return None
-    if int in kinds:
-        return whole_number(name, value)
-    if float in kinds:
-        if is_flag or not isinstance(value, Real):
-            raise InputError(f"{name}={value!r}: give a Python number")
-        return float(value)
-    if bool in kinds:
-        if not is_flag:
-            raise InputError(f"{name}={value!r}: give True or False")
-        return bool(value)
-    if Path in kinds or name in _FOLDERS:
-        path = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if not isinstance(path, str):
-            raise InputError(f"{name}={value!r}: give a path")
-        if Path in kinds and _URL.match(path):
-            raise InputError(f"{name}={path}: a run is written to a folder of this machine; give its path")
-        return Path(path) if Path in kinds else path
-    if str in kinds and not isinstance(value, str):
-        raise InputError(f"{name}={value!r}: give a string")
-    return value
-
-
-def _check_choices(config: Config) -> None:
-    for name, hint in get_type_hints(Config).items():
-        literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
-        choices = [choice for literal in literals for choice in get_args(literal)]
-        value = getattr(config, name)
-        if choices and value is not None and value not in choices:
-            raise InputError(f"{name}={value!r}: choose one of {', '.join(choices)}")
 
 
 def _check(config: Config) -> None:
