@@ -1,4 +1,9 @@
-"""Published few-shot accuracy on the standard benchmarks, with sources, and how each protocol differs from ncjax's."""
+"""Published few-shot accuracy on the standard benchmarks, with sources, and how each protocol differs from ncjax's.
+
+Compared with what their authors publish beside the paper: SMKD and COSOC (tables of their repositories), SKD's five
+augmented copies (its commands). Compared with public listings of results: SKD distilled, inv-equ on CIFAR-FS, PAL. The
+other rows are as these papers are cited, and have not been compared with the papers.
+"""
 
 from __future__ import annotations
 
