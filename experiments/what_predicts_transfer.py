@@ -12,7 +12,7 @@ Expect: the predicted error first for its own number of shots, since it uses the
 CDNV; the number of parameters last.
 
 Command: python experiments/what_predicts_transfer.py [--preset=small --data_dir=PATH]
-Time: smoke, 8 models of glyphs, see RESULTS.md; small, 23 models each of CIFAR-FS and EMNIST (PATH has
+Time: smoke, 8 models of glyphs, minutes on two cores (not timed alone); small, 23 models each of CIFAR-FS and EMNIST (PATH has
 cifar-100-python/ and emnist/), 1,000 steps of 64 images for each model: not yet run. Results: RESULTS.md.
 Resumable: finished runs, features and measured numbers are read back.
 """

@@ -140,6 +140,9 @@ def test_ncti_is_combined_over_the_models_that_are_compared() -> None:
     rank = next(rank for rank in ranking.ranks["ncc 5w1s"] if rank.measure == "ncti")
     assert rank.tau.value == pytest.approx(tau_oracle(expected, ACCURACY[:, 0]))
     assert not any(rank.measure in measures.NCTI_PARTS for rank in ranking.ranks["ncc 5w1s"])
+    parts[1, 2] = np.nan
+    without = Ranking.of(made_up(8, **columns)).ranks["ncc 5w1s"]
+    assert next(rank.tau.reason for rank in without if rank.measure == "ncti") == "1 of 8 models do not have it"
 
 
 @pytest.mark.slow

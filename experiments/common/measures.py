@@ -77,9 +77,13 @@ def measure(features: np.ndarray, labels: np.ndarray, ways: int, shots: Sequence
 
 
 def combine_ncti(parts: np.ndarray) -> np.ndarray:
-    """Returns the authors' score of each model [m, r] from its parts [3, m, r]; NaN where a model has none."""
+    """Returns the authors' score of each model [m, r] from its parts [3, m, r].
+
+    NaN for a model without parts, which the others are combined without, and where there are fewer than two others.
+    """
     scores = np.full(parts.shape[1:], np.nan)
     for r in range(parts.shape[2]):
-        if len(scores) > 1 and np.isfinite(parts[:, :, r]).all():
-            scores[:, r] = Ncti.combine([Ncti(*map(float, model)) for model in parts[:, :, r].T])
+        has = np.isfinite(parts[:, :, r]).all(axis=0)
+        if has.sum() > 1:
+            scores[has, r] = Ncti.combine([Ncti(*map(float, model)) for model in parts[:, has, r].T])
     return scores

@@ -94,8 +94,8 @@ class Ranking:
             return f"{outcome}: {count}, are too few to tell any measure from the best, {best.measure}"
         others = len(ranks) - 1 - len(worse)
         return (
-            f"{outcome}: best {best.measure}, τ_w {best.tau.value:.2f} {best.tau.over_models} over models; "
-            f"{others} measures cannot be told from it; behind it are {', '.join(worse)} (each comparison by itself)"
+            f"{outcome}: best {best.measure}, τ_w {best.tau.value:.2f}; behind it {', '.join(worse)}, by 95 % "
+            f"intervals of the difference over models, each by itself; the {others} others cannot be told from it by {count}"
         )
 
     def difference(self, outcome: str, first: str, second: str) -> Correlation:
