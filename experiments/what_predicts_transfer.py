@@ -7,13 +7,14 @@ Paper: Galanti, György, Hutter (ICLR 2022, arXiv 2112.15121) for CDNV; Luthra, 
 for its directional form; You et al. (ICML 2021) and later work for LogME and other scores, which are judged by τ_w too.
 Plotted: Kendall's τ_w of each measure with 1-shot and 5-shot accuracy of the nearest class centre, a row of panels for
 each data set; 95 % jackknife intervals over target classes and over models. Models differ in number of source classes
-and images, optimisation, regularisation and family, between 79 and 179 thousand parameters: a configuration each.
+and images, optimisation, regularisation and family, with 79 to 179 thousand parameters on CIFAR-FS: a configuration
+each.
 Expect: the predicted error first for its own number of shots, since it uses the same features; directional CDNV before
 CDNV; the number of parameters last.
 
 Command: python experiments/what_predicts_transfer.py [--preset=small --data_dir=PATH]
-Time: smoke, 8 models of glyphs, minutes on two cores (not timed alone); small, 23 models each of CIFAR-FS and EMNIST (PATH has
-cifar-100-python/ and emnist/), 1,000 steps of 64 images for each model: not yet run. Results: RESULTS.md.
+Time: smoke, 8 models of glyphs, minutes on two cores (not timed alone); small, 23 models each of CIFAR-FS and EMNIST
+(PATH has cifar-100-python/ and emnist/), 1,000 steps of 64 images for each model: not yet run. Results: RESULTS.md.
 Resumable: finished runs, features and measured numbers are read back.
 """
 
