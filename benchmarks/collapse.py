@@ -2,10 +2,13 @@
 
     python benchmarks/collapse.py            # 20 classes × 600 × 256, every implementation in one run
     python benchmarks/collapse.py --growth   # ncjax alone, to 10,000 classes; a process for each size
+    python benchmarks/collapse.py --limits   # streams, intervals and theory beside what the machine allows
 
 A time is the least of many rounds in which the implementations take turns, so that a busy machine slows all alike;
 ratios are to ncjax. Compile time is not part of it. torch is left out if it is not installed. The torch and NumPy
 versions compute the same definitions without loops over samples, in float32, means first and then centred residuals.
+--limits divides the least time that the machine allows by the time taken. That least time is the larger of bytes over
+bandwidth and operations over rate, both measured in the same run: of a sum over 512 MB, and of a matrix product.
 """
 
 import argparse
@@ -22,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax.collapse import ClassMoments, cdnv, measure
+from ncjax.cli import prepare_backend
+from ncjax.collapse import ClassMoments, cdnv, intervals, measure, measure_stream, theory
 from ncjax.collapse.metrics import summary_of_samples
 from ncjax.collapse.residuals import LinearHead
 
@@ -227,14 +231,63 @@ def growth() -> None:
         )
 
 
+def limits(k: int, d: int, n: int, batches: int) -> None:
+    """Prints the time of streams, intervals and theory, and the share of what bandwidth and arithmetic allow."""
+    total, big = jax.jit(jnp.sum), jnp.ones(2**27, jnp.float32)
+    bandwidth = big.nbytes / best_of(5, lambda: total(big).block_until_ready())
+    square = jnp.ones((2048, 2048), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    rate = 2 * 2048**3 / best_of(5, lambda: product(square).block_until_ready())
+    print(f"{len(jax.devices())} {jax.devices()[0].device_kind}: {bandwidth / 1e9:.1f} GB/s, {rate / 1e9:.0f} GFLOP/s")
+    print(f"{'':<44}{'s':>9}{'bytes s':>9}{'ops s':>9}{'share':>8}")
+
+    def row(name: str, seconds: float, size: float, operations: float) -> None:
+        least = size / bandwidth, operations / rate
+        print(f"{name:<44}{seconds:>9.3f}{least[0]:>9.3f}{least[1]:>9.3f}{max(least) / seconds:>8.2f}", flush=True)
+
+    y = np.random.default_rng(0).permutation(np.arange(n, dtype=np.int32) % k)
+    x = np.random.default_rng(1).standard_normal((n, d), np.float32)
+    stream = [(x, y)] * batches
+    measure_stream(stream[:1], num_classes=k)  # compiles
+    size, rows = batches * x.nbytes, batches * n
+    name = f"{k} x {d} x {rows}, batches of {n}"
+    once = best_of(1, lambda: measure_stream(iter(stream), num_classes=k))
+    row(f"measure_stream, one pass: {name}", once, size, 0)
+    twice = best_of(1, lambda: measure_stream(stream, num_classes=k))
+    row("measure_stream, two passes", twice, 2 * size, 2.0 * rows * d * (k + min(k - 1, d)))
+    few, per_class, dim, groups = 200, 50, 512, 40
+    x, y, _ = samples(few, per_class, dim)
+    one = 2.0 * len(x) * dim * (few + 2 * (few - 1))  # projections on means and directions, twice on the latter
+    name = f"{few} x {per_class} x {dim}"
+    seconds = best_of(2, lambda: measure(x, y))
+    row(f"measure: {name}", seconds, 3 * x.nbytes, 2.0 * len(x) * dim * (2 * few - 1))
+    seconds = best_of(2, lambda: intervals(x, y))
+    row("intervals over samples", seconds, 0, groups * one + 2.0 * (few * groups) ** 2 * dim)
+    seconds = best_of(2, lambda: intervals(x, y, over="classes"))
+    row("intervals over classes", seconds, 0, few * 2.0 * len(x) * dim * (2 * few - 1))
+    row("theory", best_of(2, lambda: theory(x, y)), 3 * x.nbytes, 2.0 * few * per_class * few * dim)
+
+
+def best_of(rounds: int, call) -> float:
+    """Returns the least time of some calls after the first, which may compile."""
+    call()
+    return min(timed(call) for _ in range(rounds))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--limits", action="store_true")
+    parser.add_argument("--classes", type=int, default=1000, help="classes of the stream of --limits")
+    parser.add_argument("--batches", type=int, default=16, help="batches of 8192 samples of the stream of --limits")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         grow_one(args.one[0], *map(int, args.one[1:]))
+    elif args.limits:
+        prepare_backend()
+        limits(args.classes, 2048, 8192, args.batches)
     elif args.growth:
         growth()
     else:

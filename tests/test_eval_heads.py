@@ -73,12 +73,12 @@ def scores(head: Any, support: np.ndarray, labels: np.ndarray, query: np.ndarray
 
 
 @pytest.mark.parametrize("kind", ["raw", "relu", "collapsed", "offset"])
-@pytest.mark.parametrize("name", ["ncc", "cosine"])
-def test_nearest_centres(name: str, kind: str):
-    support, labels, query = episodes(COUNT, 5, 5, kind)
-    logits, _ = scores(heads.get(name), support, labels, query, 5)
+@pytest.mark.parametrize(("name", "ways"), [("ncc", 5), ("ncc", 40), ("cosine", 5)])
+def test_nearest_centres(name: str, ways: int, kind: str):
+    support, labels, query = episodes(COUNT, ways, 5, kind)
+    logits, _ = scores(heads.get(name), support, labels, query, ways)
     oracle = getattr(oracles, f"{name}_scores")
-    expected = np.stack([oracle(s, labels, q, 5) for s, q in zip(support, query, strict=True)])
+    expected = np.stack([oracle(s, labels, q, ways) for s, q in zip(support, query, strict=True)])
     # Centres and differences each carry float32's rounding of the features themselves.
     scale = np.abs(query).max() if name == "ncc" else 1.0
     rounding = 3e-6 * scale * np.sqrt(np.abs(expected).max()) if name == "ncc" else 2e-6
@@ -92,12 +92,13 @@ def test_what_is_zero_has_no_cosine():
     np.testing.assert_allclose(logits[0], [[5**-0.5, 0, -(5**-0.5)], [0, 0, 0]], atol=1e-6)
 
 
-def test_ncc_tells_collapsed_classes_apart_far_from_the_origin():
+@pytest.mark.parametrize("ways", [5, 40])
+def test_ncc_tells_collapsed_classes_apart_far_from_the_origin(ways: int):
     # ‖q‖² + ‖μ‖² - 2q·μ in float32 has an error of 1e4 · 1e-7 · DIM here, a thousand times the distances.
     rng = np.random.default_rng(0)
-    means = np.float32(100 + 1e-3 * rng.standard_normal((5, DIM)))
-    labels = np.repeat(np.arange(5), 4)
-    logits, _ = scores(heads.ncc(), means[None, labels], labels, means[None, labels], 5)
+    means = np.float32(100 + 1e-3 * rng.standard_normal((ways, DIM)))
+    labels = np.repeat(np.arange(ways), 4)
+    logits, _ = scores(heads.ncc(), means[None, labels], labels, means[None, labels], ways)
     np.testing.assert_array_equal(np.argmax(logits[0], axis=1), labels)
 
 

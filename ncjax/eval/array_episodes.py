@@ -143,7 +143,11 @@ def feature_episodes(
 
 
 def chunk_size(request: EpisodeRequest, width: int) -> int:
-    """Returns the number of episodes at a time: gathered rows fit into a CPU's cache, or keep an accelerator busy."""
+    """Returns the number of episodes at a time: gathered rows fit into a CPU's cache, or keep an accelerator busy.
+
+    On a CPU large episodes run one by one: XLA's products of several large matrices are four times slower there.
+    """
     on_cpu = data_mesh().devices.flat[0].platform == "cpu"
     budget, limit = (2**23, 64) if on_cpu else (2**28, 2048)
-    return int(np.clip(budget // (4 * width * request.images_per_episode()), 1, limit))
+    size = 4 * width * request.images_per_episode()
+    return 1 if on_cpu and size > 2**20 else int(np.clip(budget // size, 1, limit))

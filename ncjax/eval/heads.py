@@ -209,8 +209,33 @@ class Centres(NamedTuple):
     def __call__(self, features: Float[Array | np.ndarray, "M d"]) -> Float[Array, "M W"]:
         """Computes minus the squared distances of `features`."""
         # Differences, since ‖q‖² + ‖μ‖² - 2q·μ loses all digits when the classes have collapsed.
+        if len(self.means) > _MOST_DIFFERENCES:
+            return -_distances_by_products(features, self.means)
         difference = features[:, None, :] - self.means
         return -jnp.sum(difference * difference, axis=-1)
+
+
+_MOST_DIFFERENCES = 16
+"""Ways up to which differences of all queries and means are as fast as matrix products."""
+
+
+def _distances_by_products(
+    features: Float[Array | np.ndarray, "M d"], means: Float[Array, "W d"]
+) -> Float[Array, "M W"]:
+    """Computes ‖q - μ_w‖² as ‖r‖² - 2 r·(μ_w - μ_a) + ‖μ_w - μ_a‖², r = q - μ_a, with μ_a about the nearest mean.
+
+    Every term is small where the distances are, so that nothing cancels when the classes have collapsed. That μ_a is
+    the nearest mean up to rounding is enough, since r is then as small.
+    """
+    centre = jnp.mean(means, axis=0)
+    centred = means - centre
+    norms = jnp.sum(centred * centred, axis=1)
+    nearest = jnp.argmin(norms - 2.0 * product(features - centre, centred.T), axis=1)
+    residual = features - means[nearest]
+    between = jnp.sum(jnp.square(means[:, None, :] - means), axis=-1)
+    along = product(residual, centred.T)
+    along -= jnp.take_along_axis(along, nearest[:, None], axis=1)
+    return jnp.sum(residual * residual, axis=1, keepdims=True) - 2.0 * along + between[nearest]
 
 
 class Directions(NamedTuple):
