@@ -210,7 +210,7 @@ class Centres(NamedTuple):
         """Computes minus the squared distances of `features`."""
         # Differences, since ‖q‖² + ‖μ‖² - 2q·μ loses all digits when the classes have collapsed.
         if len(self.means) > _MOST_DIFFERENCES:
-            return -_distances_by_products(features, self.means)
+            return -_distances_by_products(jnp.asarray(features), self.means)
         difference = features[:, None, :] - self.means
         return -jnp.sum(difference * difference, axis=-1)
 
@@ -219,9 +219,7 @@ _MOST_DIFFERENCES = 16
 """Ways up to which differences of all queries and means are as fast as matrix products."""
 
 
-def _distances_by_products(
-    features: Float[Array | np.ndarray, "M d"], means: Float[Array, "W d"]
-) -> Float[Array, "M W"]:
+def _distances_by_products(features: Float[Array, "M d"], means: Float[Array, "W d"]) -> Float[Array, "M W"]:
     """Computes ‖q - μ_w‖² as ‖r‖² - 2 r·(μ_w - μ_a) + ‖μ_w - μ_a‖², r = q - μ_a, with μ_a about the nearest mean.
 
     Every term is small where the distances are, so that nothing cancels when the classes have collapsed. That μ_a is
