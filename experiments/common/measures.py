@@ -1,44 +1,31 @@
-"""The scalar measures of features, read from the library's dataclasses, and which end of each is better."""
+"""The scalar measures of features, read from the library's dataclasses, with their directions."""
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ncjax import collapse
 from ncjax.collapse import Ncti, Transferability
+from ncjax.measures import MEASURES
 
 NCTI_PARTS = tuple(f"ncti {name}" for name in Ncti._fields)
 """Stored for each model; the score is a combination over the models that are compared."""
 PREDICTED = "predicted error"
 """Prefix of the predicted NCC error, one for each number of shots."""
 
-# New fields of Collapse and Transferability are ranked without being named here, and marked: name them to give them
-# their direction.
-BETTER: Mapping[str, int] = {
-    **dict.fromkeys(
-        (
-            "cdnv", "cdnv_median", "cdnv_worst", "debiased_cdnv", "directional_cdnv", "nc1", "nc1_quotient",
-            "nc2_equinorm", "nc2_equiangular", "nc3", "vci", "geometric complexity",
-        ),
-        -1,
-    ),
-    **dict.fromkeys(
-        (
-            "nc4", "ncc_accuracy", "h_score", "logme", "transrate", "ncti", "rankme", "gbc", "leep", "parameters",
-            "source accuracy",
-        ),
-        1,
-    ),
-}  # fmt: skip
-"""1 where a larger value is better, -1 where a smaller one is."""
 BASELINES = ("parameters", "source accuracy")
 
 
 def direction(name: str) -> int | None:
-    """Returns 1 if larger is better, -1 if smaller is, None if `BETTER` does not say."""
-    return -1 if name.startswith(PREDICTED) else BETTER.get(name)
+    """Returns 1 if larger is better, -1 if smaller is, None if neither is or `ncjax.measures` does not know it."""
+    if name in BASELINES:
+        return 1
+    if name.startswith(PREDICTED) or name == "geometric complexity":
+        return -1
+    measure = MEASURES.get(name)
+    return None if measure is None or measure.lower_is_better is None else -1 if measure.lower_is_better else 1
 
 
 def predicted_name(shots: int) -> str:
