@@ -125,22 +125,30 @@ def residual_sums(residuals: Float[Array, "n d"], segment: Int[Array, " n"], fra
         row
     ] - 2.0 * towards  # squared distance minus that of the own mean
     choice = jnp.argmin(farther, axis=1)
-    # without the sample its class mean is n/(n − 1) times as far away
+    # Without the sample its class mean is n/(n − 1) times as far away. Two minima say whether it is still the nearest,
+    # the first of equals as in `argmin`, which is slower.
     count = frame.moments.count.astype(jnp.float32)[row]
-    own = jnp.sum((residuals - frame.moments.offset[row]) ** 2, axis=-1) * ((2.0 * count - 1.0) / (count - 1.0) ** 2)
-    left_out = jnp.argmin(farther + jax.nn.one_hot(row, k, dtype=jnp.float32) * own[:, None], axis=1)
+    along_offset = jnp.take_along_axis(_matmul(residuals, frame.moments.offset.T), row[:, None], axis=1)[:, 0]
+    own = jnp.sum(residuals**2, axis=-1) - 2.0 * along_offset + jnp.sum(frame.moments.offset**2, axis=-1)[row]
+    own = jnp.maximum(own, 0.0) * ((2.0 * count - 1.0) / (count - 1.0) ** 2)
+    column = jnp.arange(k, dtype=row.dtype)
+    before = jnp.min(jnp.where(column < row[:, None], farther, jnp.inf), axis=1)
+    after = jnp.min(jnp.where(column > row[:, None], farther, jnp.inf), axis=1)
+    stays = (own < before) & (own <= after)
 
     agree = agree_left_out = None
     if frame.head is not None:
         at_anchor = _matmul(frame.moments.anchor, frame.head.weights.T) + frame.head.bias
         of_head = jnp.argmax(head_products[0] + at_anchor[row], axis=1)
         agree = total((of_head == choice).astype(jnp.int32))
-        agree_left_out = total((of_head == left_out).astype(jnp.int32))
+        at_head = jnp.take_along_axis(farther, of_head[:, None], axis=1)[:, 0]
+        moved = ~stays & (of_head != row) & (at_head == jnp.minimum(before, after))
+        agree_left_out = total(((stays & (of_head == row)) | moved).astype(jnp.int32))
     return ResidualSums(
         along=total(towards**2),
         nc1=total(jnp.sum(inverted**2, axis=-1)),
         nearest=total((choice == segment).astype(jnp.int32)),
-        nearest_left_out=total((left_out == segment).astype(jnp.int32)),
+        nearest_left_out=total(stays.astype(jnp.int32)),
         agree=agree,
         agree_left_out=agree_left_out,
     )
