@@ -133,8 +133,8 @@ def test_the_command_prints_tables_and_writes_its_files(tmp_path: Path, capsys: 
     command.run(command.Options((tmp_path / "runs",), out=out, figure=figure))
     printed = capsys.readouterr().out
     assert "mixup=0.2 beside the baseline mixup=0.0" in printed
-    assert "5-way 1-shot ncc" in printed
-    assert "ncc/5w1s" not in printed
+    assert "5-way 5-shot ncc" in printed
+    assert "ncc/5w" not in printed
     assert "paired by 2 seeds" in printed
     assert "+5.50 points" in printed
     written = json.loads(out.read_text())["comparisons"][0]
