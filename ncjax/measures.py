@@ -233,4 +233,5 @@ def nc1_noise(
 
 def nc1_noise_text(share: float) -> str:
     """Says what a share of noise is of."""
-    return f"{100 * min(share, 1.0):.0f} % of the spread of its class means is sampling noise"
+    percent = f"{100 * min(share, 1.0):.0f} %"
+    return f"sampling noise is {percent} of the spread of class means in the directions that it weighs most"

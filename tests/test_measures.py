@@ -96,7 +96,7 @@ def test_cautions_about_records() -> None:
     near, pairs, noise = cautions(record, 30, {"target": 5})
     assert "Some class means of target are too near to tell apart with 30 images a class" in near
     assert pairs == "CDNV of target hangs on few pairs of classes: its mean is 59.8, that of the median pair 1.09."
-    assert noise.startswith("NC1 is mostly noise of target (83 % of the spread")  # 5 · 20 / (30 · 4)
+    assert noise.startswith("NC1 is mostly noise of target (sampling noise is 83 % of the spread")  # 5 · 20 / (30 · 4)
     assert (
         cautions(
             {"target/cdnv": 1.0, "target/cdnv_median": 0.9, "target/nc1": 1.0, "target/nc1_quotient": 1.0},

@@ -65,9 +65,10 @@ def evaluate(options: Options, subject: Subject) -> Evaluation:
     )
     overs: tuple[Literal["samples", "classes"], ...] = ("samples", "classes") if options.intervals else ()
     intervals = {over: collapse.intervals(features, labels, weights=head[0], bias=head[1], over=over) for over in overs}
+    more = "" if options.run is None or options.measure_per_class is not None else subject.more_images
     named = with_names(measured, subject.class_names)
     title = f"{subject.name}: collapse of {named.k} classes in {named.d} dimensions, {subject.images}"
-    show([tables.collapse_table(named, intervals, title, every=options.all_measures)], options.format)
+    show([tables.collapse_table(named, intervals, title, more, every=options.all_measures)], options.format)
     numbers["collapse"] = json.loads(named.to_json())
     numbers["collapse_images"] = subject.images
     for over, of_measures in intervals.items():

@@ -71,6 +71,17 @@ class Subject:
             return f"all {len(rows)} images"
         return f"{np.unique(self.labels[rows], return_counts=True)[1].min()} images a class"
 
+    @property
+    def more_images(self) -> str:
+        """Says how collapse is measured on all images, if it is not."""
+        if len(self.collapse_rows) == len(self.labels):
+            return ""
+        most = int(np.unique(self.labels, return_counts=True)[1].max())
+        return (
+            f"{self.images[:1].upper()}{self.images[1:]} are those of the run's records, so that CDNV is theirs too; "
+            f"--measure_per_class={most} takes all, and has narrower intervals."
+        )
+
     @cached_property
     def validation_features(self) -> np.ndarray:
         """Features of the validation classes, on which hyperparameters are chosen.

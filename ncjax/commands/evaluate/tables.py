@@ -18,7 +18,7 @@ _COLUMNS = {
 
 
 def collapse_table(
-    measured: Collapse, intervals: Mapping[Any, CollapseIntervals], title: str, *, every: bool = False
+    measured: Collapse, intervals: Mapping[Any, CollapseIntervals], title: str, more: str = "", *, every: bool = False
 ) -> Table:
     """Tabulates measures of collapse, each with its intervals beside the estimate that they are of.
 
@@ -26,6 +26,7 @@ def collapse_table(
       measured: the measures.
       intervals: by what they are over, "samples" or "classes".
       title: what the images are.
+      more: a sentence about other images that could be measured.
       every: shows every measure, not `measures.FIRST` alone.
     """
     header = ["measure", "these images", *(column for over in intervals for column in _COLUMNS[over])]
@@ -38,7 +39,7 @@ def collapse_table(
             for over, of_measures in intervals.items():
                 row += _interval_cells(measure, getattr(of_measures, name, None), over)
             rows.append(row)
-    notes = [f"{ARROWS}.", *_cautions(measured)]
+    notes = [f"{ARROWS}.", *([more] if more else []), *_cautions(measured)]
     if "samples" in intervals:
         notes.append(
             'CDNV depends on the number of images. "With more images" estimates the value that infinitely many images '
