@@ -10,7 +10,8 @@ Expect: deeper and wider networks have lower CDNV on the source; target CDNV ran
 
 Command: python experiments/architectures.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 386 s on two CPU cores, and 108 s for the reference (wrn-10-1) if no other figure has trained it; paper, on
-CIFAR-FS, not yet run. Results: RESULTS.md.
+CIFAR-FS, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 resnet12 takes about 0.9 s a step on two cores: only the paper preset has it, and wide residual networks of other
 widths; in the smoke preset the mlp varies in width. vit and mlp train with AdamW, the others with SGD.
 """

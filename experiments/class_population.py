@@ -13,7 +13,8 @@ themselves, for any network. "Lost to the shift" includes that.
 Expect: FC100's ratio of target to source-test CDNV is larger, its accuracy lower.
 
 Command: python experiments/class_population.py [--preset=small|paper] [--data_dir=PATH]
-Time: smoke 499 s on two CPU cores with the archive at hand; paper, wrn-28-4, not yet run. Results: RESULTS.md.
+Time: smoke 499 s on two CPU cores with the archive at hand; paper, wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 All presets use CIFAR-100, since glyphs have no superclasses to shift along; the archive (161 MB) is downloaded unless
 --data_dir names it. The smoke preset takes 150 images a class, wrn-10-1 and 500 steps.
 """

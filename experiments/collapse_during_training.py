@@ -9,7 +9,8 @@ class means cannot be told apart; the JSON has both.
 Expect: all three fall; source-train <= source-test < target; accuracy rises.
 
 Command: python experiments/collapse_during_training.py [--preset=small|paper --data_dir=PATH]
-Time: smoke 90 s on two CPU cores; paper, CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
+Time: smoke 90 s on two CPU cores; paper, CIFAR-FS with wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 from common import drawing, grids, sweep

@@ -12,7 +12,8 @@ Expect: smoke runs far below the published numbers, which are of networks a hund
 Command: python experiments/few_shot_table.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 340 s on two CPU cores with --data_dir, and 108 s for the runs of glyphs if no other figure has trained
 them; paper, on CIFAR-FS, FC100 and EMNIST, and with --mini_imagenet=PATH of ImageNet's files on miniImageNet, not yet
-run. Results: RESULTS.md.
+run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 The smoke preset uses glyphs alone; with --data_dir=PATH, a folder with cifar-100-python/ and emnist/, also CIFAR-FS and
 EMNIST, 500 steps each.
 """

@@ -15,7 +15,8 @@ Expect: slopes at or below -1/2, since a bound is no prediction: the gap may fal
 
 Command: python experiments/generalization_gap.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 3 s, since it needs no other runs than samples_per_class.py and number_of_classes.py; paper, CIFAR-FS with
-wrn-28-4, not yet run. Results: RESULTS.md.
+wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ Expect: error rises with CDNV; least so for fine-tuning, which can improve the f
 
 Command: python experiments/linear_probe.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 252 s of CPU time on two CPU cores, with the runs of number_of_classes.py; paper, CIFAR-FS with wrn-28-4,
-not yet run. Results: RESULTS.md.
+not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 from __future__ import annotations

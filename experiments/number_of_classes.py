@@ -12,7 +12,8 @@ Expect: target CDNV falls and accuracy rises with the number of classes.
 
 Command: python experiments/number_of_classes.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 144 s on two CPU cores, and 90 s for the runs of 64 classes if no other figure has trained them; paper,
-CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
+CIFAR-FS with wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 from common import drawing, grids, sweep

@@ -12,7 +12,8 @@ Expect: learning rates that are too low leave CDNV high everywhere.
 
 Command: python experiments/optimization.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 449 s on two CPU cores, and 108 s for the reference if no other figure has trained it; paper, CIFAR-FS with
-wrn-28-4, not yet run. Results: RESULTS.md.
+wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 from typing import Any

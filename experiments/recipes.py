@@ -17,7 +17,7 @@ Expect: no direction in advance.
 Command: python experiments/recipes.py --data_dir=PATH [--preset=small|paper]
 The data is CIFAR-FS, since characters cannot be turned; smoke takes 20 images a class. The distilled point appears once
 its teacher is finished: with --shard, run the command once more at the end.
-Time: see RESULTS.md; small and paper not yet run.
+Time: see RESULTS.md, with estimates for small; neither small nor paper has been run yet.
 """
 
 from typing import Any

@@ -13,7 +13,8 @@ Expect: no direction in advance.
 
 Command: python experiments/regularization.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 256 s on two CPU cores, and 90 s for the reference if no other figure has trained it; paper, CIFAR-FS with
-wrn-28-4, not yet run. Results: RESULTS.md.
+wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 import numpy as np

@@ -10,7 +10,8 @@ Expect: source-train falls below source-test where there are few samples; target
 
 Command: python experiments/samples_per_class.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 92 s on two CPU cores, and 90 s for the runs of 100 images a class if no other figure has trained them;
-paper, CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
+paper, CIFAR-FS with wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 from common import drawing, grids, sweep

@@ -11,7 +11,7 @@ Expect: at least 74.5 and 88.0 % on CIFAR-FS (1-shot, 5-shot), 77 and 89 % disti
 Command: python experiments/strong.py --data_dir=PATH --preset=paper --seeds=1
 for a GPU, in bfloat16. The same command continues after an interruption, and adds the distilled runs once their
 teachers are finished. small trains wrn-10-1 for 4,000 steps instead, smoke for 150 steps on 20 images a class.
-Time: see RESULTS.md; small and paper not yet run.
+Time: see RESULTS.md, with estimates for small; neither small nor paper has been run yet.
 """
 
 from __future__ import annotations

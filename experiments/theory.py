@@ -12,7 +12,8 @@ Expect: no bound below the measured error; most above 1, where they say nothing;
 
 Command: python experiments/theory.py [--preset=small|paper --data_dir=PATH]
 Time: smoke 26 s on two CPU cores, with the runs of collapse_during_training.py, whose checkpoints are all kept; paper,
-CIFAR-FS with wrn-28-4, not yet run. Results: RESULTS.md.
+CIFAR-FS with wrn-28-4, not yet run.
+Results, and estimates for small, which is not yet run either: RESULTS.md.
 """
 
 from __future__ import annotations
