@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Which models to rank, and by what."""
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -51,28 +51,10 @@ class Options:
     """Draws the target classes of --dataset, where its split is random."""
     image_size: int | None = None
     """Side of the images that encoders take, in pixels; by default as in their own configuration."""
-    heads: tuple[str, ...] = ("ncc", "ridge")
-    """Heads: ncc, cosine, ridge, logistic."""
-    shots: tuple[int, ...] = (1, 5)
-    """Support images of each class."""
-    ways: int = 5
-    """Classes in an episode."""
-    queries: int = 15
-    """Query images of each class."""
-    episodes: int = 2000
-    """Number of episodes."""
-    seed: int = 0
-    """Seed of the episodes."""
-    probes: bool = False
-    """Probes of the target classes: k-nearest neighbours, LDA and ridge, with a third of the images held out."""
-    complexity: bool = False
-    """Geometric complexity of the models that JAX traces."""
-    replicate_images: int = 100
-    """Most images of each class behind the intervals over classes."""
     cache: Path = Path("runs/features")
     """Folder for features and numbers."""
     keep: bool = True
-    """With --no-keep nothing is read from or written to --cache."""
+    """With --no_keep nothing is read from or written to --cache."""
     format: TableFormat = "text"
     """How tables are printed."""
     all_measures: bool = False

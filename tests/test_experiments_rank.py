@@ -1,5 +1,6 @@
 """Rank correlations beside NumPy, their jackknife, and the command from end to end with made-up and tiny models."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -19,7 +20,8 @@ from common.candidates import Candidate, candidates, target_of
 from common.model_scores import Scores, Settings, score
 from common.rank_correlation import compare, correlate, groups_of, jackknife, weighted_tau
 from common.ranking import Ranking
-from ncjax import collapse
+from experiments import rank
+from ncjax import collapse, data
 from ncjax.collapse import Ncti
 from ncjax.errors import InputError
 from ncjax.eval import feature_episodes
@@ -221,7 +223,7 @@ def test_runs_checkpoints_and_encoders_are_found(finished: Path, tmp_path: Path)
     for name in ("a", "b"):
         shutil.copytree(finished, both / name)
     found = candidates([str(both)], checkpoints=True)
-    assert [model.name for model in found][:2] == ["a@0", "a@8"] or len(found) > 2
+    assert [model.name for model in found] == [f"{name}@{step}" for name in "ab" for step in (8, 16, 24)]
     assert len({model.group for model in found}) == 1  # one configuration
     single = candidates([f"{both / 'a'}@24", str(both / "b"), "timm:resnet18"], checkpoints=False)
     assert [model.name for model in single] == ["a@24", "b@24", "timm:resnet18"]
@@ -236,6 +238,41 @@ def test_runs_checkpoints_and_encoders_are_found(finished: Path, tmp_path: Path)
             candidates(specs, checkpoints=False)
     with pytest.raises(InputError, match="encoders have no data of their own: give --dataset"):
         target_of(single, None, None, 0)
+
+
+@pytest.mark.slow
+def test_target_classes_are_loaded_and_those_that_a_run_may_have_seen_are_refused(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = candidates([f"{finished}@8", f"{finished}@24"], checkpoints=False)
+    benchmark = tiny.benchmark()
+    monkeypatch.setattr(data, "load", lambda *_, **__: benchmark)
+    dataset = found[0].run.config.dataset  # type: ignore[union-attr]
+    assert target_of(found, dataset, None, 0) == benchmark.target
+    other = dataclasses.replace(benchmark, target=tiny.split(5, 22, seed=3))
+    monkeypatch.setattr(data, "load", lambda *_, **__: other)
+    assert target_of(found, "another", None, 0) == other.target
+    with pytest.raises(InputError, match="other target classes: some may be among its source classes"):
+        target_of(found, dataset, None, 0)
+
+
+@pytest.mark.slow
+def test_the_command_ranks_checkpoints(
+    finished: Path, tmp_path: Path, tiny_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank, "target_of", lambda *_: tiny.benchmark().target)
+    arguments = (
+        str(finished), "--checkpoints", "--ways=4", "--shots", "1", "--heads", "ncc", "--episodes=100", "--format=csv",
+        "--out=out/rank.json", "--figure=out/rank.png", "--cache=cache",
+    )  # fmt: skip
+    done = inside("rank.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ncc 4w1s: 3 models, 1 of them independent, are too few to tell measures apart" in done.stdout
+    content = json.loads((tmp_path / "out" / "rank.json").read_text())
+    ranked = {row["measure"] for row in content["ranks"]["ncc 4w1s"]}
+    assert ranked >= {"cdnv", "logme", "parameters", "predicted error 1s"}
+    assert (tmp_path / "out" / "rank.png").stat().st_size > 10_000
+    assert inside("rank.py", *arguments, cwd=tmp_path).stdout == done.stdout  # from what was kept
 
 
 @pytest.mark.parametrize(

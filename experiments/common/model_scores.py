@@ -32,29 +32,26 @@ _COMPLEXITY_IMAGES = 200
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
-
-    Attributes:
-      heads: heads of the episodes.
-      shots: numbers of support images.
-      ways: classes in an episode.
-      queries: query images of a class.
-      episodes: number of episodes.
-      seed: of the episodes.
-      replicate_images: images of each class that measures with a class left out are computed from, at most.
-      probes: whether to train probes on the target classes, with a third of their images held out.
-      complexity: whether to estimate geometric complexity, where JAX traces the model.
-    """
+    """What is measured of each model."""
 
     heads: tuple[str, ...] = ("ncc", "ridge")
+    """Heads of the episodes: ncc, cosine, ridge, logistic."""
     shots: tuple[int, ...] = (1, 5)
+    """Support images of each class."""
     ways: int = 5
+    """Classes in an episode."""
     queries: int = 15
+    """Query images of each class."""
     episodes: int = 2000
+    """Number of episodes."""
     seed: int = 0
-    replicate_images: int = 100
+    """Seed of the episodes."""
     probes: bool = False
+    """Probes of the target classes: k-nearest neighbours, LDA and ridge, with a third of the images held out."""
     complexity: bool = False
+    """Geometric complexity of the models that JAX traces."""
+    replicate_images: int = 100
+    """Most images of each class behind the intervals over classes."""
 
 
 @dataclass(frozen=True)

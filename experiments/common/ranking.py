@@ -95,7 +95,8 @@ class Ranking:
         others = len(ranks) - 1 - len(worse)
         return (
             f"{outcome}: best {best.measure}, τ_w {best.tau.value:.2f}; behind it {', '.join(worse)}, by 95 % "
-            f"intervals of the difference over models, each by itself; {count} cannot tell {others} others from it"
+            "intervals of the difference over models, each by itself; "
+            f"{others} others cannot be told from it by {count}"
         )
 
     def difference(self, outcome: str, first: str, second: str) -> Correlation:
