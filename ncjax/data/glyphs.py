@@ -7,7 +7,9 @@ between versions.
 """
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -58,7 +60,9 @@ def open_data_set(request: Request) -> DataSet:
 
 
 def _draw_classes(classes: Sequence[int]) -> ClassImages:
-    images = np.concatenate([draw(CHARACTERS[c], IMAGES_PER_CLASS) for c in progress(classes, "glyphs", "class")])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy draws without holding the interpreter's lock
+        drawn = [pool.submit(draw, CHARACTERS[c], IMAGES_PER_CLASS) for c in classes]
+        images = np.concatenate([task.result() for task in progress(drawn, "glyphs", "class")])
     labels = np.repeat(np.asarray(classes, np.int32), IMAGES_PER_CLASS)
     return ClassImages(
         images, labels, np.tile(np.arange(IMAGES_PER_CLASS) >= IMAGES_PER_CLASS - TEST_PER_CLASS, len(classes))
