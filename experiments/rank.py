@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from common.score_settings import Settings
 from ncjax import cli, eval, plots
 from ncjax.errors import InputError
 from ncjax.files import json_text
@@ -91,7 +92,7 @@ def run(options: Options) -> Ranking:
     """Measures all models, prints the tables, and writes what was asked for."""
     # they import JAX, and --help has been answered without it
     from common.candidates import candidates, target_of
-    from common.model_scores import Settings, outcome_name, score
+    from common.model_scores import outcome_name, score
     from common.ranking import Ranking
 
     options.check()

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from common import grids, sweep
+from common.score_settings import Settings
 from ncjax import plots
 from ncjax.errors import InputError
 from ncjax.progress import progress
@@ -97,7 +98,7 @@ def measure(figures: sweep.Figures) -> dict[str, Ranking]:
     """Measures all finished models of each data set."""
     # these import JAX, and --help has been answered without it
     from common.candidates import of_run
-    from common.model_scores import Settings, score
+    from common.model_scores import score
     from common.ranking import Ranking
 
     options = figures.options

@@ -17,9 +17,10 @@ from scipy.stats import spearmanr, t
 import ncjax
 from common import measures, model_scores, rank_correlation
 from common.candidates import Candidate, candidates, target_of
-from common.model_scores import Scores, Settings, score
+from common.model_scores import Scores, score
 from common.rank_correlation import compare, correlate, groups_of, jackknife, weighted_tau
 from common.ranking import Ranking
+from common.score_settings import Settings
 from experiments import rank
 from ncjax import collapse, data
 from ncjax.collapse import Ncti
