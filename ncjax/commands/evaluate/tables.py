@@ -160,7 +160,7 @@ def theory_table(theory: Theory, measured: Sequence[float]) -> Table:
     rows.append(["predicted (no bound)", *map(cell, theory.predicted)])
     rows.append(["measured", *map(cell, measured)])
     return Table(
-        ["NCC error, % ↓", *(f"{shots} shots" for shots in theory.shots)],
+        ["NCC error, % ↓", *(f"{shots}-shot" for shots in theory.shots)],
         rows,
         f"theory: {theory.ways} ways of {theory.k} classes, {theory.d} dimensions, all images",
         [
