@@ -71,7 +71,7 @@ def test_the_average_is_measured_and_restored_and_both_are_saved(whole: Path) ->
     assert isinstance(params.network, Network)
     assert (params.network.classifier, params.network.rotation_head) == ("cosine", True)
     described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), params.variables)
-    arrays, _ = read_checkpoint(whole / "checkpoints", tiny.STEPS, {"variables": described, "trained": described})
+    arrays = read_checkpoint(whole / "checkpoints", tiny.STEPS, {"variables": described, "trained": described}).arrays
     jax.tree.map(np.testing.assert_array_equal, params.variables, arrays["variables"])
     average, trained = (np.asarray(arrays[part]["params"]["head"]["kernel"]) for part in ("variables", "trained"))
     assert 0 < np.linalg.norm(average - trained) < 0.5 * np.linalg.norm(trained)
