@@ -6,8 +6,8 @@
 
 Each number of devices is a process of its own, and each device gets the same work: a batch of training images, a number
 of episodes, a batch of streamed features. The devices share this machine's cores, so that time cannot stay constant as
-on real devices; "efficiency" is the work done in a second by all devices, over that of one device. It falls below 1 by
-what dividing the work costs: collectives, and smaller pieces. It exceeds 1 where one device left a core idle.
+on real devices; "efficiency" is the work done in a second by all devices, over that of the first number. It falls below
+1 by what dividing the work costs: collectives, and smaller pieces. It exceeds 1 where one device left a core idle.
 
 Bytes are read from the compiled programs (XLA's dump after optimisation): the results of all collective operations of
 one call, for the training step one step, for episodes all of them, for streams one batch.
@@ -158,17 +158,18 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=1000, help="a device")
     parser.add_argument("--rows", type=int, default=4096, help="streamed features of a batch, a device")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of devices, ascending")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.quick:
         flags.batch, flags.steps, flags.episodes, flags.rows, flags.rounds = 4, 1, 100, 256, 1
+        flags.counts = [1, 2]
     if flags.work:
         print(json.dumps(work(flags)))
         return
     arguments = [argument for argument in sys.argv[1:] if argument != "--work"]
-    counts = (1, 2) if flags.quick else (1, 2, 4, 8)
-    rates = {}
+    counts, rates = flags.counts, {}
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
             rates[count] = run(count, arguments, Path(folder, str(count)))
@@ -179,7 +180,7 @@ def main() -> None:
         }
     print(f"{len(os.sched_getaffinity(0))} cores, {flags.network}, {flags.side} x {flags.side} x {flags.channels}")
     print(f"{'efficiency':<20}" + "".join(f"{count:>4} devices" for count in counts))
-    for name, one in rates[1].items():
+    for name, one in rates[counts[0]].items():
         print(f"{name:<20}" + "".join(f"{rates[count][name] / one:>12.2f}" for count in counts))
     print(f"\n{f'{counts[-1]} devices, a call':<20}{'collectives':>12}{'kB':>12}   kinds")
     for title, moved in programs.items():
