@@ -1,7 +1,7 @@
 """Weak scaling over forced CPU devices, the bytes that collectives move, and what they cost on accelerators, estimated.
 
     python benchmarks/scaling.py                    # 1, 2, 4 and 8 devices, wrn-10-1: minutes on two cores
-    python benchmarks/scaling.py --network=wrn-28-4 --side=32 --channels=3 --batch=2
+    python benchmarks/scaling.py --network=wrn-28-4 --side=32 --channels=3 --batch=1 --counts 8    # and the estimate
     python benchmarks/scaling.py --quick            # 1 and 2 devices, small, to try the script
 
 Each number of devices is a process of its own, and each device gets the same work: a batch of training images, a number
@@ -186,8 +186,8 @@ def main() -> None:
     for title, moved in programs.items():
         kinds = ", ".join(sorted({kind for kind, _ in moved}))
         print(f"{title:<20}{len(moved):>12}{sum(count for _, count in moved) / 1e3:>12.1f}   {kinds}")
-    if "training step" in programs:
-        print("\nESTIMATE of a training step, not measured; of wrn-28-4 only if that is the network above")
+    if "training step" in programs and flags.network == "wrn-28-4":  # whose step the links tell the time of
+        print("\nESTIMATE of a training step, not measured")
         for name, link in LINKS.items():
             seconds = estimate(programs["training step"], link)
             print(
