@@ -81,7 +81,7 @@ def test_no_two_shards_train_in_one_folder(count: int, monkeypatch: pytest.Monke
     """The figure of gaps holds the reference twice."""
     trained: list[Path] = []
     monkeypatch.setattr(sweep, "load", lambda config: None)
-    monkeypatch.setattr(sweep, "pretrain", lambda config, **_: trained.append(config.workdir))
+    monkeypatch.setattr(sweep.train, "pretrain", lambda config, **_: trained.append(config.workdir))
     points = generalization_gap.grid(sweep.Options(preset="paper", out=tmp_path))
     for i in range(1, count + 1):
         options = sweep.Options(preset="paper", out=tmp_path, shard=f"{i}/{count}")

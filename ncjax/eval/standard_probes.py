@@ -91,10 +91,9 @@ class ProbeReport:
             ends = result.interval
             interval = "" if ends is None else f"{100 * ends.low:.2f} to {100 * ends.high:.2f}"
             rows.append([result.probe, result.setting, accuracy, interval, result.covers, result.note])
-        size = (
-            f"{self.classes} classes, {self.train} training and {self.test} test samples, {self.dimensions} dimensions"
-        )
-        return Table(["probe", "setting", "accuracy, % ↑", "95 %", "over", "note"], rows, f"{title}: {size}", left=2)
+        title += f", {self.classes} classes in {self.dimensions} dimensions, {self.train} training and {self.test} test"
+        header = ["probe", "setting", "accuracy, % ↑", "95 %", "over", "note"]
+        return Table(header, rows, f"{title} samples", ["↑ higher is better."], left=2)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain dictionaries and lists, for JSON."""

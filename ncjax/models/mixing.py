@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 
 @struct.dataclass
@@ -40,7 +40,7 @@ class Mixing:
         return weight * x + (1 - weight) * x[self.order]
 
 
-def mixed(mixing: Mixing | None, point: int, x: Float[Array, "n ..."]) -> Any:
+def mixed(mixing: Mixing | None, point: int, x: Float[ArrayLike, "n ..."]) -> Any:
     """Returns `x`, mixed if this is the point to mix at; `None` mixes nowhere. A network calls it at each point."""
     if mixing is None:
         return x
