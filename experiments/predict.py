@@ -14,7 +14,6 @@ import importlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ import ncjax
 from ncjax import cli, runs
 from ncjax.data import images as image_files
 from ncjax.errors import InputError
+from ncjax.interval import share_interval
 from ncjax.train import read_description
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def expectation(classifier: FewShotClassifier) -> list[str]:
     left_out = classifier.leave_one_out()
     lines = []
     if left_out.images:
-        low, high = wilson(left_out.correct, left_out.images)
+        low, high, _ = share_interval(left_out.correct, left_out.images)
         lines.append(
             f"Leave-one-out on the support: {left_out.correct} of {left_out.images} right, "
             f"{100 * left_out.accuracy:.0f} % (95 % interval {100 * low:.0f} to {100 * high:.0f} %)."
@@ -168,15 +168,6 @@ def expectation(classifier: FewShotClassifier) -> list[str]:
     else:
         lines.append("No prediction from the spread of the features: it takes four images of each class.")
     return [*lines, _CAVEAT]
-
-
-def wilson(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """Computes Wilson's interval (1927) for a proportion of `right` in `total`."""
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = right / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def classify(classifier: FewShotClassifier, images: tuple[Path, ...]) -> tuple[list[Path], Predictions]:

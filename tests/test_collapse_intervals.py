@@ -14,6 +14,7 @@ from ncjax.collapse import intervals, measure
 from ncjax.collapse.jackknife import balanced_groups, number_of_groups
 from ncjax.collapse.nc2_intervals import equinorm_interval
 from ncjax.collapse.selection import Rule, passing_range, truncated_interval
+from ncjax.interval import share_interval
 
 NAMES = (
     "cdnv",
@@ -30,9 +31,9 @@ NAMES = (
 DIRECTIONS = ("nc2_etf_error", "nc2_etf_error_head", "nc3_etf_error", "gnc2_mean", "gnc2_std", "unc3", "self_duality")
 
 
-def wilson(whole, name):
+def exact(whole, name):
     ends = [
-        stats.binomtest(round(share * 48), 48).proportion_ci(method="wilson")
+        stats.binomtest(round(share * 48), 48).proportion_ci(method="exact")
         for share in (whole[name], whole[f"{name}/left_out"])
     ]
     return min(low for low, _ in ends), max(high for _, high in ends), whole[name]
@@ -80,7 +81,7 @@ def test_intervals_over_samples_are_those_by_hand(monkeypatch):
     np.testing.assert_allclose(got.nc2_equiangular, expected, rtol=1e-3, atol=1e-6)
     plain = oracles.all_metrics(x, y, w, b) | oracles.left_out_accuracies(x, y, w, b)
     for name in ("ncc_accuracy", "nc4"):
-        np.testing.assert_allclose(getattr(got, name), wilson(plain, name), rtol=1e-5)
+        np.testing.assert_allclose(getattr(got, name), exact(plain, name), rtol=1e-5)
     assert got.cdnv_median is None
     assert "not smooth" in str(got)
     assert all("noise of the class means" in got.reasons[name] for name in DIRECTIONS)
@@ -146,6 +147,14 @@ def test_intervals_over_classes_are_those_by_hand():
     assert "intervals over classes: they cover the drawing of classes" in str(got)
 
 
+def test_the_interval_of_a_share_is_exact():
+    for count, total in ((0, 5), (24, 25), (7, 7), (149, 150)):
+        for confidence in (0.9, 0.95):
+            low, high, estimate = share_interval(count, total, confidence)
+            expected = stats.binomtest(count, total).proportion_ci(confidence, method="exact")
+            np.testing.assert_allclose((low, high, estimate), (*expected, count / total), rtol=1e-12)
+
+
 def test_groups_are_balanced_within_classes():
     position = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [40, 60, 47]))
     counts = np.bincount(position)
@@ -188,7 +197,7 @@ def test_accuracies_have_no_interval_where_the_noise_of_the_class_means_decides(
     sure = intervals(apart, y, weights=means, bias=-5 * (means**2).sum(1))
     for interval in (sure.nc4, sure.ncc_accuracy):
         assert interval.high == interval.estimate == 1
-        assert interval.low == pytest.approx(stats.binomtest(100, 100).proportion_ci(method="wilson").low)
+        assert interval.low == pytest.approx(stats.binomtest(100, 100).proportion_ci(method="exact").low)
 
 
 @pytest.mark.slow

@@ -10,10 +10,8 @@ import pytest
 import tiny
 from commands import Done, inside
 from PIL import Image
-from scipy.stats import binomtest
 
 import ncjax
-from experiments.predict import wilson
 from ncjax.data import Split
 from ncjax.eval import FewShotClassifier, fit
 
@@ -139,12 +137,6 @@ def test_mistakes_are_one_line(folder: Path) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert message in done.stderr
         assert not (folder / "predictions.csv").exists()
-
-
-def test_the_interval_is_wilsons() -> None:
-    for right, total in ((0, 5), (24, 25), (7, 7), (60, 100)):
-        expected = binomtest(right, total).proportion_ci(method="wilson")
-        np.testing.assert_allclose(wilson(right, total), (expected.low, expected.high), atol=1e-9)
 
 
 def test_an_encoder_from_elsewhere_sees_images_of_its_own_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

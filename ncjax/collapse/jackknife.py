@@ -65,8 +65,8 @@ def intervals(
     estimated worst, the squared distances of class means: the inverse for CDNV and `nc1_quotient`, the inverse of the
     square root for NC1 and the directional CDNV. The upper end is inf if the interval on that scale reaches 0, that is,
     if the class means may coincide. NC2's equinorm has an interval from the moments of a sum of squares (see
-    `equinorm_interval`). An accuracy has a Wilson interval, from the lower end for the share with each sample left out
-    of its own class mean to the upper end for the plain share.
+    `equinorm_interval`). An accuracy has the exact interval of a share, from the lower end for the share with each sample
+    left out of its own class mean to the upper end for the plain share.
 
     Gives no interval over samples, and a reason in `reasons`, where simulated intervals did not cover: for CDNV and NC1
     if the standard error of some squared distance of two class means is more than a quarter of that distance (for NC2 a
@@ -78,6 +78,17 @@ def intervals(
     quarter: unless classes hardly overlap, noise lowers the agreement with a head that has the boundaries of the true
     means. A rule selects draws in which the noise comes out small, and so the distances large; the intervals are those
     of the distribution truncated to draws that the rules let pass (see `truncated_interval`), wider near a limit.
+
+    In simulations of 200 settings (3 and 5 classes of 8, 20 and 50 samples in 16, 64 and 256 dimensions at CDNV 0.05 to
+    10, 20 classes of 8 and 20 samples in 16 and 128 dimensions; spherical and with eigenvalues 1/i; 150 draws each),
+    where half of the draws or more had an interval, 90 % intervals over samples covered on average, and in the lowest
+    and highest setting: CDNV 92 (82 to 97) %, directional 92 (85 to 98), NC1 93 (82 to 97), `nc1_quotient` 93 (85 to
+    99), equinorm 91 (85 to 98), equiangular 94 (85 to 100). The standard error of one setting is 2 to 3 %. Where 13 to
+    50 % of the draws had one: CDNV 93 (82 to 100), directional 84 (73 to 92), NC1 88 (75 to 100), equinorm 89 (82 to
+    96), equiangular 93 (87 to 100). Where still fewer had one, 84 to 92 % of these pooled; but for the directional CDNV
+    and NC1 down to 29 % where the classes have few long directions (eigenvalues 1/i in 256 dimensions, CDNV 3) and one
+    draw in twenty has an interval. Accuracies cover more than they say: 94 to 100 %, 84 % where one draw in six has an
+    interval.
 
     Over classes, 90 % intervals of ETF errors, GNC2, UNC3 and self-duality covered 85 to 98 % in simulations of five
     settings (6 to 40 classes of 20 to 40 samples in 8 to 64 dimensions; 300 draws each); those of

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy.stats import binomtest
 
 from ncjax.checks import encode_labels, read_labels, whole_number
 from ncjax.devices import on_data_mesh
@@ -21,7 +20,7 @@ from ncjax.eval.discriminant_analysis import fit_discriminant
 from ncjax.eval.intervals import mean_interval
 from ncjax.eval.nearest_neighbours import nearest_neighbours
 from ncjax.eval.tuning import GRID
-from ncjax.interval import Interval
+from ncjax.interval import Interval, share_interval
 from ncjax.progress import progress
 from ncjax.tables import Table
 
@@ -120,11 +119,9 @@ class _Task:
         return len(self.names)
 
     def single(self, probe: str, setting: str, predicted: np.ndarray, note: str = "") -> ProbeResult:
-        """The result of one fit, with the interval of Wilson (1927) over test samples."""
-        right = int(np.sum(predicted == self.truth))
-        low, high = binomtest(right, len(self.truth)).proportion_ci(0.95, method="wilson")
-        accuracy = right / len(self.truth)
-        return ProbeResult(probe, setting, accuracy, Interval(float(low), float(high), accuracy), _OVER_SAMPLES, note)
+        """Returns the result of one fit, with the exact interval over test samples."""
+        interval = share_interval(int(np.sum(predicted == self.truth)), len(self.truth))
+        return ProbeResult(probe, setting, interval.estimate, interval, _OVER_SAMPLES, note)
 
 
 @on_data_mesh
