@@ -65,7 +65,7 @@ def intervals(
     estimated worst, the squared distances of class means: the inverse for CDNV and `nc1_quotient`, the inverse of the
     square root for NC1 and the directional CDNV. The upper end is inf if the interval on that scale reaches 0, that is,
     if the class means may coincide. NC2's equinorm has an interval from the moments of a sum of squares (see
-    `equinorm_interval`). An accuracy has the exact interval of a share, from the lower end for the share with each sample
+    `equinorm_interval`). An accuracy has an exact interval, from the lower end for the share with each sample
     left out of its own class mean to the upper end for the plain share.
 
     Gives no interval over samples, and a reason in `reasons`, where simulated intervals did not cover: for CDNV and NC1
