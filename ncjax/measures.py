@@ -78,8 +78,12 @@ MEASURES: Mapping[str, Measure] = {
         is_share=True,
     ),
     "debiased_cdnv_median": Measure("CDNV, debiased, median pair", True, "the median over pairs", is_ratio=True),
-    "superclass_cdnv": Measure("CDNV of superclasses", True, "CDNV of the same images, labelled by superclass"),
-    "superclass_directional_cdnv": Measure("CDNV of superclasses, directional", True, "the directional form"),
+    "superclass_cdnv": Measure(
+        "CDNV of superclasses", True, "CDNV of the same images, labelled by superclass", is_ratio=True
+    ),
+    "superclass_directional_cdnv": Measure(
+        "CDNV of superclasses, directional", True, "directional CDNV of the same images, likewise", is_ratio=True
+    ),
     "ncc_accuracy_left_out": Measure(
         "nearest class mean, accuracy, left out",
         False,
@@ -210,7 +214,8 @@ def nc1_noise(
 
     The mean of n samples has noise of covariance Σ_W/(n - 1), by the unbiased estimate. Of the whole spread tr Σ_B of k
     class means about their mean, tr Σ_W (k - 1)/(k (n - 1)) is noise. NC1, tr(Σ_W Σ_B⁺)/k, also weighs directions of
-    little spread, where the share is k NC1/(r n) on average over the r directions. The larger of the two is returned.
+    little spread: on average over the r directions the share is (k - 1) NC1/(r (n - 1)). The larger of the two is
+    returned.
 
     Args:
       nc1: NC1.
@@ -227,7 +232,7 @@ def nc1_noise(
     if not math.isfinite(nc1) or not math.isfinite(nc1_quotient):
         return None
     whole = nc1_quotient * (classes - 1) / (classes * (per_class - 1))
-    by_direction = classes * nc1 / (per_class * (classes - 1 if rank is None else rank))
+    by_direction = (classes - 1) * nc1 / ((classes - 1 if rank is None else rank) * (per_class - 1))
     return max(whole, by_direction)
 
 

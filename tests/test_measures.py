@@ -52,7 +52,8 @@ def test_the_noise_of_nc1_is_that_of_class_means() -> None:
         within = sum(np.cov(x[c == LABELS].T, bias=True) for c in range(5)) / 5
         between = centred.T @ centred / 5
         inverse = np.linalg.pinv(between, rcond=1e-10)
-        return np.trace(within / 19) * 4 / 5 / np.trace(between), np.trace(within / 20 @ inverse) / 4
+        noise = within / 19 * 4 / 5  # of the class means about their mean, from the unbiased covariance
+        return np.trace(noise) / np.trace(between), np.trace(noise @ inverse) / 4
 
     def noise(x: np.ndarray) -> float | None:
         measured = collapse.measure(x.astype(np.float32), LABELS)
@@ -68,6 +69,11 @@ def test_the_noise_of_nc1_is_that_of_class_means() -> None:
     whole, by_direction = shares(line)
     assert noise(line) == pytest.approx(by_direction, rel=1e-3)
     assert whole < 0.01 < 0.3 < by_direction
+    # two classes in one dimension: the one direction is the whole spread
+    one = collapse.measure(rng.normal(size=(20, 1)), np.arange(20) % 2)
+    assert one.nc1 is not None
+    assert nc1_noise(one.nc1, one.nc1_quotient, 2, 10) == pytest.approx(one.nc1 / 9, rel=1e-5)
+    assert one.nc1_quotient / 18 == pytest.approx(one.nc1 / 9, rel=1e-5)
     assert nc1_noise(None, 1.0, 5, 20) is None
     assert nc1_noise(float("inf"), 1.0, 5, 20) is None
     assert "NC1 is mostly noise: " in collapse_table(collapse.measure(nothing, LABELS), {}, "").format()
@@ -99,7 +105,7 @@ def test_cautions_about_records() -> None:
     near, pairs, noise = cautions(record, 30, {"target": 5})
     assert "Some class means of target are too near to tell apart with 30 images a class" in near
     assert pairs == "CDNV of target hangs on few pairs of classes: its mean is 59.8, that of the median pair 1.09."
-    assert noise.startswith("NC1 is mostly noise of target (sampling noise is 83 % of the spread")  # 5 · 20 / (30 · 4)
+    assert noise.startswith("NC1 is mostly noise of target (sampling noise is 69 % of the spread")  # 4 · 20 / (4 · 29)
     assert (
         cautions(
             {"target/cdnv": 1.0, "target/cdnv_median": 0.9, "target/nc1": 1.0, "target/nc1_quotient": 1.0},
