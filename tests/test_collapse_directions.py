@@ -91,6 +91,7 @@ def test_a_mean_without_a_direction_is_named():
     assert np.isnan(collapse.mean_cosines[2]).all()
     assert collapse.mean_cosines[0, 1] == pytest.approx(-1)
     assert "no gnc2_mean: the mean of class 80" in collapse.table(all_measures=True)
+    assert not {"unc3", "self_duality"} & set(collapse.reasons)  # without a head they are not missing
     equal = measure(np.ones((6, 3)), np.arange(6) % 3, weights=np.zeros((3, 3)))
     for name in ("nc2_etf_error", "nc2_etf_error_head", "nc3_etf_error", "gnc2_mean", "unc3", "self_duality"):
         assert np.isnan(getattr(equal, name)), name

@@ -60,5 +60,5 @@ class CollapseIntervals(EqualByValue):
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Interval):
-                lines.append(f"{f.name:<18} {value.low:.6g} to {value.high:.6g}, around {value.estimate:.6g}")
-        return "\n".join(lines + [f"{name:<18} {reason}" for name, reason in self.reasons.items()])
+                lines.append(f"{f.name:<22} {value.low:.6g} to {value.high:.6g}, around {value.estimate:.6g}")
+        return "\n".join(lines + [f"{name:<22} {reason}" for name, reason in self.reasons.items()])

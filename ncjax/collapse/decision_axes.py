@@ -27,10 +27,10 @@ class AxisOrthogonality(EqualByValue):
 
     Attributes:
         cosines: |u₁ᵀu₂| [P, Q]; NaN for a pair with coincident means.
-        bounds: The bound of Proposition 4.2, min((d₁/d₂)√(2k₂Ṽ₁), (d₂/d₁)√(2k₁Ṽ₂)) [P, Q], Ṽ₁ the mean over a and b of
-            u₁ᵀΣu₁/d₁²; for two classes each, 2(d₁/d₂)√Ṽ₁ and 2(d₂/d₁)√Ṽ₂. The paper proves it for two labellings with
-            two classes each, balanced and independent; the form for k classes is that of the authors' public code,
-            which we found no proof of, and which need not hold: see `sample_bounds`.
+        bounds: The bound of Proposition 4.2, min((d₁/d₂)√(2k₂Ṽ₁), (d₂/d₁)√(2k₁Ṽ₂)) [P, Q], Ṽ₁ the mean over the samples
+            of a and b of u₁ᵀΣu₁/d₁²; for two classes each, 2(d₁/d₂)√Ṽ₁ and 2(d₂/d₁)√Ṽ₂. The paper proves it for two
+            labellings with two classes each, balanced and independent; the form for k classes is that of the authors'
+            public code, which we found no proof of, and which need not hold: see `sample_bounds`.
         sample_bounds: A bound that holds on these samples whatever the classes, their sizes and their dependence
             [P, Q]: the least of (dependence + √(u₁ᵀΣ_W u₁ (1/π_p + 1/π_q)))/d₂ and of the same with the labellings
             exchanged. Σ_W is the covariance within all classes of the first labelling, π_p the share of samples of

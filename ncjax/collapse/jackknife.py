@@ -60,13 +60,13 @@ def intervals(
     Over classes, one class is left out at a time. The interval is for the expected value of the plain metric over draws
     of as many classes from the same population, with as many samples each.
 
-    Over classes, uses t intervals: of CDNV and NC1 on a logarithmic scale, since they are positive and skewed,
-    of NC2 and accuracies on their own. Over samples, too, but on scales that are about linear in what is
-    estimated worst, the squared distances of class means: the inverse for CDNV and `nc1_quotient`, the inverse of the
-    square root for NC1 and the directional CDNV. The upper end is inf if the interval on that scale reaches 0, that is,
-    if the class means may coincide. NC2's equinorm has an interval from the moments of a sum of squares (see
-    `equinorm_interval`). An accuracy has an exact interval, from the lower end for the share with each sample
-    left out of its own class mean to the upper end for the plain share.
+    Over classes, uses t intervals: of CDNV, NC1, ETF errors, `gnc2_std`, UNC3 and self-duality on a logarithmic scale,
+    since they are positive and skewed, of NC2's equinorm and equiangular, `gnc2_mean` and accuracies on their own. Over
+    samples, too, but on scales that are about linear in what is estimated worst, the squared distances of class means:
+    the inverse for CDNV and `nc1_quotient`, the inverse of the square root for NC1 and the directional CDNV. The upper
+    end is inf if the interval on that scale reaches 0, that is, if the class means may coincide. NC2's equinorm has an
+    interval from the moments of a sum of squares (see `equinorm_interval`). An accuracy has an exact interval, from the
+    lower end for the share with each sample left out of its own class mean to the upper end for the plain share.
 
     Gives no interval over samples, and a reason in `reasons`, where simulated intervals did not cover: for CDNV and NC1
     if the standard error of some squared distance of two class means is more than a quarter of that distance (for NC2 a

@@ -192,8 +192,11 @@ def collapse_of(parts: dict[str, Any], labels: Labels, missing: str = "", *, of_
     )
 
 
+_OF_HEAD = ("nc3_etf_error", "unc3", "self_duality", "one_vs_rest_distance_head")
+
+
 def _reasons(parts: dict[str, Any], labels: Labels) -> dict[str, str]:
-    """Says why measures of directions are NaN, by their names."""
+    """Says why measures of directions are NaN, by their names; nothing of the head's measures without a head."""
     reasons: dict[str, str] = {}
     without = labels.classes[~parts["with_direction"]]
     if len(without):
@@ -213,7 +216,7 @@ def _reasons(parts: dict[str, Any], labels: Labels) -> dict[str, str]:
     if len(labels.classes) > MOST_CLASSES:
         why = f"more than {MOST_CLASSES} classes: call ncjax.collapse.one_vs_rest_distances, which takes its time"
         reasons |= dict.fromkeys(("one_vs_rest_distance", "one_vs_rest_distance_head"), why)
-    return reasons
+    return {name: why for name, why in reasons.items() if "weights" in parts or name not in _OF_HEAD}
 
 
 def summary(frame: Frame, sums: ResidualSums | None) -> dict[str, Array]:
