@@ -171,6 +171,8 @@ def test_mistakes_are_one_line() -> None:
         ((X, Y, QUERY * np.nan, TRUTH), {}, "not finite"),
         ((X, Y, QUERY, TRUTH), {"which": ("svm",)}, "no probe is called 'svm'"),
         ((X, Y, QUERY, TRUTH), {"which": ()}, "give a list of knn"),
+        ((X, Y, QUERY, TRUTH), {"which": "knn"}, "which='knn': give a list of knn"),
+        ((X, Y, QUERY, TRUTH), {"neighbours": 5}, "neighbours=5: give a list of numbers"),
         ((X, Y, QUERY, TRUTH), {"shots": (0,)}, "each must be at least 1"),
         ((X, Y, QUERY, TRUTH), {"temperature": 0.0}, "give positive numbers"),
         ((X, Y, QUERY, TRUTH), {"cs": ()}, "give positive numbers"),

@@ -55,7 +55,10 @@ def read_ood(ood: Any, dimensions: int) -> Float[np.ndarray, "m d"]:
     Raises:
         InputError: They cannot be read, are of another width, none, or not finite.
     """
-    array = read_features(ood)
+    try:
+        array = read_features(ood)
+    except InputError as error:
+        raise InputError(f"ood: {error}") from None
     if array.shape[1] != dimensions:
         raise InputError(
             f"ood has {array.shape[1]} dimensions, and features {dimensions}: give features of the same encoder"
@@ -64,7 +67,7 @@ def read_ood(ood: Any, dimensions: int) -> Float[np.ndarray, "m d"]:
         raise InputError("ood has no samples: give features [m, d], or leave it out")
     values = np.asarray(array).astype(np.float64)
     if not np.isfinite(values).all():
-        raise not_finite(values)
+        raise InputError(f"ood: {not_finite(values)}")
     return values
 
 

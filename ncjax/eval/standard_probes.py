@@ -17,7 +17,7 @@ from ncjax.errors import InputError
 from ncjax.eval import heads
 from ncjax.eval.array_episodes import check_features
 from ncjax.eval.discriminant_analysis import fit_discriminant
-from ncjax.eval.intervals import mean_interval
+from ncjax.eval.intervals import around, mean_interval
 from ncjax.eval.nearest_neighbours import nearest_neighbours
 from ncjax.eval.tuning import GRID
 from ncjax.interval import Interval, share_interval
@@ -195,11 +195,14 @@ def _check_settings(
     draws: int,
     cs: Sequence[float],
 ) -> None:
+    if not _is_list(which) or len(which) == 0:
+        raise InputError(f"which={which!r}: give a list of {', '.join(PROBES)}")
     for name in which:
         if name not in PROBES:
             raise InputError(f"no probe is called {name!r}: give {', '.join(PROBES)}")
-    if isinstance(which, str) or len(which) == 0:
-        raise InputError(f"which={which!r}: give a list of {', '.join(PROBES)}")
+    for name, given in (("neighbours", neighbours), ("shots", shots), ("cs", cs)):
+        if not _is_list(given):
+            raise InputError(f"{name}={given!r}: give a list of numbers")
     for name, values in (("neighbours", neighbours), ("shots", shots), ("draws", (draws,))):
         if any(whole_number(name, value) < 1 for value in values):
             raise InputError(f"{name}={values}: each must be at least 1")
@@ -208,6 +211,10 @@ def _check_settings(
             raise InputError(f"{name}={numbers}: give positive numbers")
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise InputError(f"shrinkage={shrinkage}: give a number from 0 to 1")
+
+
+def _is_list(value: Any) -> bool:
+    return not isinstance(value, str) and np.ndim(value) == 1
 
 
 def _read(train_features: Any, train_labels: Any, test_features: Any, test_labels: Any, seed: int) -> _Task:
@@ -272,8 +279,8 @@ def _ridge(task: _Task, shots: Sequence[int], l2: float, draws: int) -> Iterator
             x, y = task.x[rows], task.y[rows]
             predicted, _ = _standardised(heads.ridge(l2), x, y, task.query, task.classes)
             accuracies.append(float(np.mean(np.asarray(predicted) == task.truth)))
-        mean, half = float(np.mean(accuracies)), mean_interval(np.asarray(accuracies))
-        interval = None if np.isnan(half) else Interval(max(mean - half, 0.0), min(mean + half, 1.0), mean)
+        mean = float(np.mean(accuracies))
+        interval = around(mean, mean_interval(np.asarray(accuracies)))
         yield ProbeResult("ridge", setting, mean, interval, _OVER_DRAWS if interval else "", f"{draws} draws")
 
 
