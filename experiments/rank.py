@@ -7,7 +7,7 @@ python experiments/rank.py RUN timm:resnet18 --dataset=cifar_fs --data_dir=PATH:
 Measured on the target classes: all measures of `ncjax.collapse.measure` and `transferability`, the predicted NCC error,
 few-shot accuracy for each head and number of shots, with --probes also probes that are trained on two thirds of the
 target images. For each measure the weighted rank correlation τ_w (Vigna 2015) and Spearman's ρ with each accuracy, and
-beside them "number of parameters" and "source accuracy" as baselines. Intervals are 95 % jackknife intervals: over
+beside them "parameters" (their number) and "source accuracy" as baselines. Intervals are 95 % jackknife intervals: over
 classes, for other target classes and these models; over models, for other models and these classes, with five
 independent models or more. Checkpoints of one run and seeds of one configuration count as one.
 
