@@ -123,7 +123,8 @@ def test_collapsed_classes_are_told_apart() -> None:
     which = ("knn", "lda", "ridge")
     report = ncjax.eval.probes(x, y, query, truth, which=which, neighbours=(5, 10), shots=(1, 5), shrinkage=0.0)
     assert [result.accuracy for result in report.results] == [1.0] * 5
-    assert all(result.interval is not None and result.interval.high == 1 for result in report.results)
+    for result in report.results:  # ridge's is over draws of the shots, which all agree
+        assert (result.interval is None) if result.probe == "ridge" else (result.interval.high == 1), result
 
 
 def test_equal_features_and_rows_of_zeros_are_no_nan() -> None:

@@ -19,6 +19,10 @@ from ncjax.train import fingerprint
 from ncjax.train.checkpoint import find, steps_in
 
 
+_OF_CIFAR100 = frozenset({"cifar_fs", "fc100", "cifar100"})
+"""Data sets that are divisions of the same classes."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A model to rank.
@@ -112,7 +116,7 @@ def target_of(found: Sequence[Candidate], dataset: str | None, data_dir: str | N
 
     Raises:
       InputError: no data set is named and there are encoders or runs on different target classes; or a run was trained
-        on the same data set with other target classes, some of which it may have seen.
+        on the same images with other target classes, some of which it may have seen.
     """
     of_runs = [candidate.run for candidate in found if candidate.run is not None]
     if dataset is None:
@@ -125,9 +129,11 @@ def target_of(found: Sequence[Candidate], dataset: str | None, data_dir: str | N
     benchmark = data.load(dataset, data_dir=data_dir, split_seed=split_seed)
     checksums = fingerprint(benchmark).split("-")[-2:]
     for run in of_runs:
-        if run.config.dataset == dataset and run.description.data.fingerprint.split("-")[-2:] != checksums:
+        trained = run.config.dataset
+        is_same = trained == dataset or {trained, dataset} <= _OF_CIFAR100
+        if is_same and run.description.data.fingerprint.split("-")[-2:] != checksums:
             raise InputError(
-                f"{run.folder} was trained on {dataset} with other target classes: some may be among its source "
-                "classes; give its --split_seed and --data_dir, or leave it out"
+                f"{run.folder} was trained on {trained} with other target classes than these of {dataset}: some may be "
+                "among its source classes; give its --split_seed and --data_dir, or leave it out"
             )
     return benchmark.target

@@ -32,6 +32,7 @@ from ncjax.progress import progress
 
 # Measures of directions, which have an interval over classes. The mean of GNC2 may be negative, and has no logarithm.
 _DIRECTIONS = ("nc2_etf_error", "nc2_etf_error_head", "nc3_etf_error", "gnc2_mean", "gnc2_std", "unc3", "self_duality")
+_OF_MEANS = ("nc2_etf_error", "gnc2_mean", "gnc2_std")
 _OF_HEAD = ("nc4", "nc2_etf_error_head", "nc3_etf_error", "unc3", "self_duality")
 _FEWEST_SAMPLES, _FEWEST_CLASSES, _MOST_GROUPS = 4, 3, 40
 
@@ -171,7 +172,7 @@ def _over_classes(name: str, whole: Replicates, left_out: Replicates, quantile: 
     """Computes an interval from the metric of all classes and its replicates, or returns why there is none."""
     value, left = float(whole[name]), left_out[name].astype(np.float64)
     ratio = name in (*RATIOS, *_DIRECTIONS) and name != "gnc2_mean"
-    if name in (*SHAPES, *_DIRECTIONS) and len(left) == 3:
+    if name in (*SHAPES, *_OF_MEANS) and len(left) == 3:
         return (
             "with one of three classes left out, two class means are equally far from their centre and opposite each "
             "other, whatever they are"

@@ -46,7 +46,7 @@ def one_vs_rest_distances(directions: Any) -> Float[np.ndarray, " k"]:
     distances = np.empty(k)
     for c in range(k):
         others = np.delete(unit, c, axis=0) - unit[c]
-        _, residual = nnls(np.vstack([others.T, np.ones(k - 1)]), target, maxiter=30 * k)
+        _, residual = nnls(np.vstack([others.T, np.ones(k - 1)]), target, maxiter=100 * k)
         value = min(residual**2, 1.0 - 1e-16)
         distances[c] = np.sqrt(value / (1.0 - value))
     return distances

@@ -280,7 +280,8 @@ def _ridge(task: _Task, shots: Sequence[int], l2: float, draws: int) -> Iterator
             predicted, _ = _standardised(heads.ridge(l2), x, y, task.query, task.classes)
             accuracies.append(float(np.mean(np.asarray(predicted) == task.truth)))
         mean = float(np.mean(accuracies))
-        interval = around(mean, mean_interval(np.asarray(accuracies)))
+        varies = np.ptp(accuracies) > 0  # draws that agree by chance would leave no width
+        interval = around(mean, mean_interval(np.asarray(accuracies))) if varies else None
         yield ProbeResult("ridge", setting, mean, interval, _OVER_DRAWS if interval else "", f"{draws} draws")
 
 
