@@ -18,7 +18,6 @@ from ncjax.runs.comparison import target_data
 from ncjax.train import fingerprint
 from ncjax.train.checkpoint import find, steps_in
 
-
 _OF_CIFAR100 = frozenset({"cifar_fs", "fc100", "cifar100"})
 """Data sets that are divisions of the same classes."""
 
