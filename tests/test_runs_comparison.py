@@ -61,6 +61,25 @@ def test_configurations_are_named_by_what_differs(tmp_path: Path) -> None:
     assert configurations(runs[:1])[0].name == "all settings alike"
 
 
+def test_runs_that_others_continue_or_learn_from_are_known_by_checksum_and_step(tmp_path: Path) -> None:
+    def other(name: str, **settings: Any) -> Run:
+        made = run(tmp_path / name, 1.0, seed=settings.pop("seed", 0))
+        described = dataclasses.replace(made.description, settings={**made.description.settings, **settings})
+        return dataclasses.replace(made, description=described)
+
+    runs = [
+        other("a", continue_from="/runs/x/seed_0", start_weights="0a-24-1b"),
+        other("b", continue_from="/runs/y", start_weights="0a-24-2b", seed=1),
+        other("c", continue_from="/runs/x/seed_0", start_weights="0a-12-3b"),
+        other("d", distill_from="/runs/t/seed_0", teacher_weights="0123abcd"),
+    ]
+    assert {c.name: c.seeds for c in configurations(runs)} == {
+        "continue_from=x@0a-24, distill_from=None": (0, 1),
+        "continue_from=x@0a-12, distill_from=None": (0,),
+        "continue_from=None, distill_from=t@0123abcd": (0,),
+    }
+
+
 def test_runs_of_the_same_seeds_are_paired(tmp_path: Path) -> None:
     """Seeds differ more than configurations do: pairs tell them apart, and the interval is SciPy's."""
     base, other = [1.0, 2.0, 4.0], [0.9, 1.7, 3.7]

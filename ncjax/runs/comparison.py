@@ -34,6 +34,8 @@ COVERS = "other seeds; the same classes and training images"
 """What the intervals of differences cover."""
 ONLY_MEASURING = frozenset({"measurements", "measure_episodes", "measure_per_class"})
 """Settings of how a run is measured, which do not change its training."""
+_OTHER_RUNS = {"continue_from": "start_weights", "distill_from": "teacher_weights"}
+"""Settings that are the folder of another run, with the settings that are its checksums."""
 _MAIN = ("source_train/cdnv", "source_test/cdnv", "target/cdnv", "target/debiased_cdnv", "source_test/accuracy")
 
 
@@ -136,9 +138,9 @@ def training_settings(run: Run, *without: str) -> dict[str, Any]:
     return settings
 
 
-def _source_name(run: Run) -> str:
-    """Returns the name of the folder that a run continues, without that of its seed."""
-    folder = Path(run.config.continue_from or "")
+def _name_of(run: str | None) -> str:
+    """Returns the name of a run's folder; of one of several seeds, that of the folder of all."""
+    folder = Path(run or "")
     return (folder.parent if re.fullmatch(r"seed_\d+", folder.name) else folder).name
 
 
@@ -146,15 +148,17 @@ def names_and_data(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Names the configuration and the target data of each run.
 
     The name lists the settings in which configurations of these runs differ, such as "label_smoothing=0.1". Seeds,
-    settings that change no training, and the folder of the data do not count.
+    settings that change no training, and the folder of the data do not count. A run that others continue or learn from
+    is known by its checksum, and named by the first folder in which these runs found it.
     """
-    complete = []
+    complete, folders = [], dict[str, str]()
     for run in runs:
         settings = defaults() | training_settings(run, "seed", "data_dir")
-        if settings["start_weights"] is not None:
-            settings["continue_from"] = f"{_source_name(run)}@{settings.pop('start_weights')}"
+        for folder, checksum in _OTHER_RUNS.items():
+            if known := settings.pop(checksum):
+                settings[folder] = f"{folders.setdefault(known, _name_of(getattr(run.config, folder)))}@{known}"
         complete.append(settings)
-    without = {"seed", "data_dir", "start_weights", *ONLY_MEASURING}
+    without = {"seed", "data_dir", *_OTHER_RUNS.values(), *ONLY_MEASURING}
     differing = [
         name
         for name in defaults()
