@@ -49,6 +49,20 @@ def test_the_table_has_columns_for_what_differs(folder: Path) -> None:
     assert lines[1].split(",")[1:6] == ["finished", "0.0", "1", "1.5", "75.00 %"]
 
 
+def test_settings_newer_than_a_run_have_their_default(folder: Path) -> None:
+    path = folder / "done" / "config.json"
+    described = json.loads(path.read_text())
+    for name in ("rotation_head", "ema_decay", "continue_from", "classifier"):
+        del described["config"][name]
+    path.write_text(json.dumps(described))
+    entries = [examine(folder / "done"), examine(folder / "stopped")]
+    assert table(entries, "csv").splitlines()[0].startswith("run,state,mixup,epochs trained,")
+    assert len(select(entries, ["rotation_head=False"])) == 2
+    assert {name for name, *_ in differences(folder / "done", folder / "stopped")} == {
+        "config.mixup", "config.workdir", "total_steps"
+    }  # fmt: skip
+
+
 def test_conditions(folder: Path) -> None:
     entries = [examine(path) for path in sorted(folder.iterdir())]
 

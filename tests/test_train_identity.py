@@ -50,6 +50,12 @@ def test_a_setting_that_the_run_never_heard_of_has_its_default(config: Config, n
     assert named == f"{newer} {getattr(here, newer)!r} there, {value!r} here"
 
 
+def test_a_setting_that_the_run_left_open_is_not_filled_in_by_a_preset_of_today() -> None:
+    here = fill(Config(preset="smoke"))
+    old = described(dataclasses.replace(here, samples_per_class=None))
+    assert differences(old, identity(here)) == ["samples_per_class None there, 50 here"]
+
+
 def test_a_setting_that_this_version_does_not_know_counts_where_the_newer_one_says_so() -> None:
     here = fill(Config())
     newer = described(here)

@@ -26,8 +26,19 @@ from ncjax.tables import TableFormat, format_table
 from ncjax.train import Description, read_description
 
 _NOT_SHOWN = frozenset(
-    {"workdir", "data_dir", "seeds", "start_weights", "profile", "quiet", "tensorboard", "distributed"}
+    {
+        "workdir",
+        "data_dir",
+        "seeds",
+        "start_weights",
+        "teacher_weights",
+        "profile",
+        "quiet",
+        "tensorboard",
+        "distributed",
+    }
 )
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -71,9 +82,12 @@ class Entry:
         """A setting as text; None if the run has none of that name."""
         if name == "state":
             return self.state
-        if self.description is None or name not in self.description.settings:
-            return None
-        return str(self.description.settings[name])
+        value = self.settings().get(name, _MISSING)
+        return None if value is _MISSING else str(value)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings; those that are newer than the run have their default. Empty if they cannot be read."""
+        return {} if self.description is None else _settings(self.description)
 
     def bytes(self) -> int:
         """Size of its files on disk."""
@@ -139,7 +153,7 @@ def _equal(setting: str | None, value: str) -> bool:
 
 def table(entries: Sequence[Entry], style: TableFormat) -> str:
     """Formats a row for each entry; settings that are equal in all of them have no column."""
-    names = list(dict.fromkeys(name for entry in entries if entry.description for name in entry.description.settings))
+    names = list(dict.fromkeys(name for entry in entries for name in entry.settings()))
     differing = [
         name
         for name in names
@@ -186,11 +200,18 @@ def differences(first: Path, second: Path) -> list[tuple[str, str, str]]:
     Raises:
         InputError: If one of them is no run.
     """
-    flat = [_flattened(read_description(folder).to_json()) for folder in (first, second)]
+    described = [read_description(folder) for folder in (first, second)]
+    flat = [_flattened(run.to_json() | {"config": _settings(run)}) for run in described]
     names = sorted(flat[0].keys() | flat[1].keys())
     missing = "-"
     pairs = [(name, flat[0].get(name, missing), flat[1].get(name, missing)) for name in names]
     return [pair for pair in pairs if pair[1] != pair[2] and not pair[0].startswith(("identity.", "executions"))]
+
+
+def _settings(description: Description) -> dict[str, Any]:
+    return dict(description.settings) | {
+        name: value for name, value in vars(description.complete_config).items() if name not in description.settings
+    }
 
 
 def _flattened(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -75,6 +75,13 @@ class Description:
         """The settings, without those that this version of ncjax does not have."""
         return Config(**{name: value for name, value in self.settings.items() if name in _SETTINGS})
 
+    @property
+    def complete_config(self) -> Config:
+        """The settings, where those that are newer than the run have their default or the preset's."""
+        filled = vars(with_preset(self.config))
+        newer = {name: value for name, value in filled.items() if name not in self.settings}
+        return dataclasses.replace(self.config, **newer)
+
     def differences(self, here: Mapping[str, Any]) -> list[str]:
         """Names the settings in which this run differs from one of identity `here`.
 
@@ -90,7 +97,7 @@ class Description:
     def _current_identity(self) -> JSONObject:
         """The identity under this version's rules: a setting newer than the run has its default or the preset's."""
         unknown = {name: value for name, value in self.identity.items() if name not in _SETTINGS}
-        return identity(with_preset(self.config)) | unknown
+        return identity(self.complete_config) | unknown
 
     def to_json(self) -> JSONObject:
         """The content of config.json."""
@@ -232,5 +239,5 @@ def configuration(description: Description) -> str:
 
 
 def configuration_of_start(start_weights: str) -> str:
-    """Returns the `configuration` of the run that `start_weights` is of."""
-    return start_weights.split("-")[0]
+    """Returns the `configuration` and the step of the weights in `start_weights` of one seed."""
+    return "-".join(start_weights.split("-")[:2])
