@@ -9,13 +9,13 @@ from .pretraining import (
     CheckpointsGone as CheckpointsGone,
     pretrain as pretrain,
     resolve as resolve,
-    restore as restore,
 )
 from .records import (
     read_records as read_records,
     seeds_table as seeds_table,
     table as table,
 )
+from .restoration import restore as restore
 from .run_data import (
     fingerprint as fingerprint,
     load_benchmark as load_benchmark,

@@ -5,6 +5,9 @@ from typing import Any
 PLAIN: dict[str, Any] = {"rotation_head": False, "color_jitter": 0.0, "ema_decay": 0.0}
 """Recipes that a preset may switch on, switched off. Such a setting does not count in a run's identity."""
 
+CHARACTERS = ("glyphs", "emnist", "omniglot")
+"""Data sets whose images turned become those of other classes: 6 and 9, N and Z, u and n."""
+
 # The settings of each preset. A later table overrides an earlier one: every preset, the preset, its changes for a data
 # set, and its changes for networks whose names begin so.
 _EVERY_PRESET: dict[str, Any] = {
@@ -30,11 +33,10 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "rotation_head": True, "color_jitter": 0.4, "ema_decay": 0.999,
     },
 }  # fmt: skip
-# Turned characters become others, and grey images have no colours.
-_CHARACTERS = {"rotation_head": False, "color_jitter": 0.0}
+_FOR_CHARACTERS = {"rotation_head": False, "color_jitter": 0.0}  # and grey images have no colours
 _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     ("small", "glyphs"): {"network": "wrn-10-1-s2", "epochs": 20},
-    **{("strong", dataset): _CHARACTERS for dataset in ("glyphs", "emnist", "omniglot")},
+    **{("strong", dataset): _FOR_CHARACTERS for dataset in CHARACTERS},
 }
 # ViTs and MLPs train badly with SGD. On a laptop, resnet12 sees few images: it learns most from them in small batches
 # with AdamW, and is measured only at the start and the end, since a measurement takes as long as training. A step of

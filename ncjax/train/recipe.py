@@ -12,9 +12,7 @@ from ncjax.errors import InputError
 from ncjax.models import Network
 from ncjax.train.config import Config
 from ncjax.train.losses import Objective
-
-# turned characters become others: 6 and 9, N and Z, u and n
-_CHARACTERS = ("glyphs", "emnist", "omniglot")
+from ncjax.train.presets import CHARACTERS
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def network_of(config: Config, num_classes: int, dtype: Any = jnp.float32) -> Ne
 def check_recipe(config: Config, benchmark: Benchmark, network: Network) -> None:
     """Raises InputError if the data or the network cannot have the recipe."""
     height, width, channels = benchmark.source_train.images.shape[1:]
-    if config.rotation_head and benchmark.name in _CHARACTERS:
+    if config.rotation_head and benchmark.name in CHARACTERS:
         raise InputError(
             f"rotation_head on {benchmark.name}: turned characters become others (6 and 9, N and Z), so that their "
             "class is wrong; set rotation_head=False"
