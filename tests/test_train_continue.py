@@ -1,6 +1,7 @@
 """Runs that start from the last weights of another run."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from ncjax.errors import InputError
 from ncjax.report import initial
 from ncjax.train import Config, Interrupted, continued_config, loop, pretrain, read_config, read_records, resolve
 from ncjax.train.checkpoint import abstract_arrays, read_alone
-from ncjax.train.config import fill
+from ncjax.train.config import Resolved, fill, identity
 from ncjax.train.optimizer import optimizer
 from ncjax.train.run import Run
 from ncjax.train.step import initial_state
@@ -196,6 +197,63 @@ def test_settings_are_those_of_the_run_it_continues(finished: Path, monkeypatch:
         assert default_settings() == continued_config(finished)
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "--epochs=2"])
     assert default_settings() is None
+
+
+def described(folder: Path, **settings: Any) -> Config:
+    """Writes the config.json of a run that has begun, and returns its settings."""
+    config = Resolved.of(fill(tiny.config(folder, **settings)), folder)
+    folder.mkdir(parents=True)
+    content = {
+        "config": dataclasses.asdict(config) | {"workdir": str(folder)},
+        "identity": identity(config),
+        "total_steps": 24,
+        "data": tiny.data_description(),
+        "versions": {},
+    }
+    (folder / "config.json").write_text(json.dumps(content))
+    return config
+
+
+def test_where_the_other_run_is_gone_the_folder_of_the_begun_one_has_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    described(tmp_path / "run", continue_from=str(gone), start_weights="0a-24-1b", learning_rate=0.03)
+    for i in range(2):
+        of_seed = {"seed": i, "continue_from": str(gone / f"seed_{i}"), "start_weights": f"0a-24-{i}c"}
+        described(tmp_path / "seeds" / f"seed_{i}", **of_seed)
+    (tmp_path / "seeds" / "seeds.json").write_text('{"seeds": 2}')
+    for name, start in (("run", "0a-24-1b"), ("seeds", "0a-24-0c,0a-24-1c")):
+        monkeypatch.setattr(sys, "argv", ["pretrain.py", f"--continue_from={gone}", f"--workdir={tmp_path / name}"])
+        config = default_settings()
+        assert config is not None
+        assert resolve(config).start_weights == start
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--continue_from=elsewhere", f"--workdir={tmp_path / 'run'}"])
+    with pytest.raises(InputError, match=r"elsewhere holds no run: .*; if that run is gone, .* --workdir$"):
+        default_settings()
+
+
+def test_with_a_teacher_too_the_run_is_found_where_the_other_one_is_gone(tmp_path: Path) -> None:
+    settings = {"continue_from": str(tmp_path / "gone"), "distill_from": str(tmp_path / "teacher")}
+    described(tmp_path / "run", **settings, start_weights="0a-24-1b", teacher_weights="0123abcd")
+    found = resolve(tiny.config(tmp_path / "run", **settings))
+    assert (found.start_weights, found.teacher_weights) == ("0a-24-1b", "0123abcd")
+    with pytest.raises(InputError, match="gone holds no run"):
+        resolve(tiny.config(tmp_path / "run", **settings, start_weights="0a-24-2b"))
+
+
+def test_a_teacher_is_taken_over_by_its_folder_so_that_another_may_be_given(tmp_path: Path) -> None:
+    described(tmp_path / "run", distill_from=str(tmp_path / "teacher"), teacher_weights="0123abcd")
+    config = continued_config(tmp_path / "run")
+    assert (config.distill_from, config.teacher_weights) == (str(tmp_path / "teacher"), None)
+
+
+def test_start_weights_of_too_few_seeds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "seeds").mkdir()
+    (tmp_path / "seeds" / "seeds.json").write_text('{"seeds": 2}')
+    settings = {"seeds": 2, "continue_from": str(tmp_path / "seeds"), "start_weights": "0a-24-1b"}
+    with pytest.raises(InputError, match="seed_0 holds no run"):
+        resolve(tiny.config(tmp_path / "run", **settings))
 
 
 def test_before_training_a_report_shows_the_weights_it_started_from(

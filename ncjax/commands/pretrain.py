@@ -18,6 +18,7 @@ from typing import Any
 
 from ncjax import cli, plots, runs, train
 from ncjax.errors import InputError
+from ncjax.progress import quietly
 from ncjax.train.config import Config, Resolved
 from ncjax.train.records import read_timing, time_spent
 
@@ -64,12 +65,37 @@ def _timing(config: Resolved) -> list[dict[str, Any]]:
 
 
 def default_settings() -> Config | None:
-    """Returns the settings of the run that --continue_from names; None without it."""
+    """Returns the settings of the run that --continue_from names; None without it.
+
+    Where that run is gone, those of the run in --workdir, if it was begun from there.
+
+    Raises:
+      InputError: if neither is there.
+    """
+    folder, workdir = _given("continue_from"), _given("workdir")
+    if not folder:
+        return None
+    try:
+        return train.continued_config(folder)
+    except InputError as error:
+        from ncjax.train.continuation import begun_config  # imports JAX, and --help is answered without it
+
+        begun = begun_config(workdir, folder) if workdir else None
+        if begun is None:
+            raise InputError(
+                f"{error}; if that run is gone, a run begun from it goes on with --continue_from={folder} and its "
+                "--workdir"
+            ) from None
+        return begun
+
+
+def _given(setting: str) -> str:
+    """Returns the value of a setting on the command line; "" where it is not given."""
     for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
         name, equals, value = word.partition("=")
-        if name.replace("-", "_") == "__continue_from" and (folder := value if equals else following):
-            return train.continued_config(folder)
-    return None
+        if name.replace("-", "_") == f"__{setting}":
+            return value if equals else following
+    return ""
 
 
 def main() -> None:
@@ -79,7 +105,8 @@ def main() -> None:
         from ncjax.train.hosts import is_lead_process  # imports JAX, and --help has been answered without it
 
         cli.start_backend(several=config.distributed or cli.one_of_several())
-        resolved = train.resolve(config)
+        with quietly(config.quiet):
+            resolved = train.resolve(config)
         before = len(_timing(resolved))
         try:
             train.pretrain(resolved)

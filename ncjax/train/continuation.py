@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class Source:
 def continued_config(folder: str | Path, **changes: Any) -> Config:
     """Returns the settings of a run that continues another, as the other's but for `changes`.
 
-    Settings of the folder, of checkpoints and of processes are not taken over; neither is the number of epochs.
+    Settings of the folder, of checkpoints and of processes are not taken over; neither is the number of epochs. Of a
+    run with a teacher, the folder of the teacher is: the new run learns from the weights that are there.
 
     Args:
       folder: the other run's folder, or the folder of its seeds.
@@ -82,12 +84,39 @@ def continued_config(folder: str | Path, **changes: Any) -> Config:
       `ncjax.pretrain(continued_config("runs/glyphs-wrn-10-1-…", epochs=5))`
     """
     folder = expand(folder)
-    seeds = workdir.read_seeds(folder) if (folder / workdir.SEEDS).exists() else 1
-    settings = read_description(folder / "seed_0" if seeds > 1 else folder).config
-    own = ("workdir", "profile", "quiet", "distributed", "keep_checkpoints", "epochs", "min_steps", *_STARTS)
+    settings = _settings_in(folder)
+    own = (
+        "workdir", "profile", "quiet", "distributed", "keep_checkpoints", "epochs", "min_steps", "teacher_weights",
+        *_STARTS,
+    )  # fmt: skip
     default = Config()
     reset = {name: getattr(default, name) for name in own}
-    return dataclasses.replace(settings, **(reset | {"seeds": seeds, "continue_from": str(folder)} | changes))
+    return dataclasses.replace(settings, **(reset | {"continue_from": str(folder)} | changes))
+
+
+def begun_config(folder: str | Path, continue_from: str | Path) -> Config | None:
+    """Returns the settings of the run, or of the seeds, in a folder, to go on where the run that it continues is gone.
+
+    Args:
+      folder: the folder of the run that was begun.
+      continue_from: the folder of the run that it continues.
+
+    Returns:
+      None if no run in the folder was begun from there.
+    """
+    folder, source = expand(folder), str(expand(continue_from).absolute())
+    with suppress(InputError):
+        settings = _settings_in(folder)
+        first = Path(source) / "seed_0" if settings.seeds > 1 else Path(source)
+        if settings.continue_from == str(first):
+            return dataclasses.replace(settings, continue_from=source, start_weights=None, workdir=folder)
+    return None
+
+
+def _settings_in(folder: Path) -> Config:
+    """Returns the settings of the run, or of the seeds as one run, in a folder."""
+    seeds = workdir.read_seeds(folder) if (folder / workdir.SEEDS).exists() else 1
+    return dataclasses.replace(read_description(folder / "seed_0" if seeds > 1 else folder).config, seeds=seeds)
 
 
 def with_start_weights(config: Config) -> Config:
@@ -107,7 +136,8 @@ def with_start_weights(config: Config) -> Config:
         sources = _read_sources(config)
     except InputError:
         for begun in workdir.continued_from(config):
-            return dataclasses.replace(config, start_weights=begun)
+            if config.start_weights in (None, begun):
+                return dataclasses.replace(config, start_weights=begun)
         raise
     for source in sources:
         _check_settings(config, source)
@@ -132,7 +162,8 @@ def _read_sources(config: Config) -> list[Source]:
             f"continue_from={folder} holds {seeds} seed{'s' * (seeds > 1)}, {config.seeds} asked for: "
             f"set seeds={seeds}{alone}"
         )
-    return [Source.read(Path(seed.continue_from or "")) for seed in settings_of_seeds(config)]
+    of_seeds = settings_of_seeds(dataclasses.replace(config, start_weights=None))
+    return [Source.read(Path(seed.continue_from or "")) for seed in of_seeds]
 
 
 def _check_settings(config: Config, source: Source) -> None:

@@ -54,7 +54,7 @@ def resolve(config: Config) -> Resolved:
     Raises:
       InputError: for a value outside its range; the message names the setting.
     """
-    return _with_workdir(with_teacher_weights(with_start_weights(fill(config))), None)
+    return _with_workdir(with_start_weights(with_teacher_weights(fill(config))), None)
 
 
 def _with_workdir(config: Config, known: RunData | None) -> Resolved:
@@ -105,7 +105,7 @@ def _pretrain(config: Config, benchmark: Benchmark | None, on_record: OnRecord |
         tensorboard.check_installed()
     with raise_together():
         models.check_name(config.network or "")
-        config = with_teacher_weights(with_start_weights(config))
+        config = with_start_weights(with_teacher_weights(config))
         known = None if benchmark is None else RunData.of(benchmark)
         resolved = _with_workdir(config, known)
         seeds = _seeds(resolved)

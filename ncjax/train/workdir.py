@@ -81,8 +81,9 @@ def continued_from(config: Config) -> Iterator[str]:
             folders_of_seeds = [folder / f"seed_{i}" for i in range(config.seeds)] if config.seeds > 1 else [folder]
             begun = [read_description(seed).config for seed in folders_of_seeds]
             start = ",".join(run.start_weights or "" for run in begun)
-            same = _description_of_same_run(folder, dataclasses.replace(config, start_weights=start))
-            seeds = settings_of_seeds(config)
+            here = dataclasses.replace(config, start_weights=start)
+            same = _description_of_same_run(folder, here)
+            seeds = settings_of_seeds(here)
             if same and [run.continue_from for run in begun] == [seed.continue_from for seed in seeds]:
                 yield start
 
