@@ -79,7 +79,7 @@ def grid(options: Options) -> list[sweep.Point]:
         return [sweep.Point(options.dataset, grids.reference(options))]
     points = [sweep.Point("glyphs", grids.reference(options))]
     if options.data_dir is not None:
-        whole |= {"min_steps": 500, "batch_size": 64, "samples_per_class": grids.ALL_IMAGES}
+        whole |= {"min_steps": 500, "batch_size": 64, "preset": "small"}  # all images; smoke takes 50 a class
         for name in ("cifar_fs", "emnist"):
             config = grids.reference(options, dataset=name, data_dir=grids.data_folder(options, name), **whole)
             points.append(sweep.Point(name, config, seeds=1))

@@ -90,7 +90,8 @@ def grid(options: Options) -> list[sweep.Point]:
     elif options.preset == "smoke":
         settings = {
             "num_source_classes": None,
-            "samples_per_class": grids.ALL_IMAGES,
+            "samples_per_class": None,
+            "preset": "small",  # all images; smoke takes 50 a class
             "min_steps": 500,
             "batch_size": 64,
         }

@@ -23,8 +23,6 @@ SAMPLES = {"smoke": (10, 30, 100), "small": (10, 25, 50, 100, 250), "paper": (10
 SMALL_STEPS = 4000
 """Steps of every run of the small preset, 64 images each: eight epochs of CIFAR-FS."""
 FC100_SOURCE_CLASSES = 60
-ALL_IMAGES = 10_000
-"""More images a class than any data set here has; without a number the smoke preset takes few."""
 
 
 def reference(options: Options, **changes: Any) -> Config:
