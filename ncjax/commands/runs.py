@@ -87,7 +87,7 @@ class Entry:
 
     def settings(self) -> dict[str, Any]:
         """All settings; those that are newer than the run have their default. Empty if they cannot be read."""
-        return {} if self.description is None else _settings(self.description)
+        return {} if self.description is None else self.description.complete_settings
 
     def bytes(self) -> int:
         """Size of its files on disk."""
@@ -201,17 +201,11 @@ def differences(first: Path, second: Path) -> list[tuple[str, str, str]]:
         InputError: If one of them is no run.
     """
     described = [read_description(folder) for folder in (first, second)]
-    flat = [_flattened(run.to_json() | {"config": _settings(run)}) for run in described]
+    flat = [_flattened(run.to_json() | {"config": run.complete_settings}) for run in described]
     names = sorted(flat[0].keys() | flat[1].keys())
     missing = "-"
     pairs = [(name, flat[0].get(name, missing), flat[1].get(name, missing)) for name in names]
     return [pair for pair in pairs if pair[1] != pair[2] and not pair[0].startswith(("identity.", "executions"))]
-
-
-def _settings(description: Description) -> dict[str, Any]:
-    return dict(description.settings) | {
-        name: value for name, value in vars(description.complete_config).items() if name not in description.settings
-    }
 
 
 def _flattened(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

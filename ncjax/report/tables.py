@@ -175,7 +175,8 @@ def settings(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], Table | None]:
 
 def _flat_settings(run: Run) -> dict[str, str]:
     data = run.description.data
-    flat = {key: value for key, value in run.description.settings.items() if key != "workdir"}  # it is the run's name
+    flat = run.description.complete_settings
+    del flat["workdir"]  # it is the run's name
     flat |= {f"data: {key}": getattr(data, key) for key in ("fingerprint", "image_shape", "augmentation")}
     flat |= {f"images: {key}": value for key, value in data.images.items()}
     flat |= {f"classes: {key}": value for key, value in data.classes.items()}

@@ -76,11 +76,10 @@ class Description:
         return Config(**{name: value for name, value in self.settings.items() if name in _SETTINGS})
 
     @property
-    def complete_config(self) -> Config:
-        """The settings, where those that are newer than the run have their default or the preset's."""
+    def complete_settings(self) -> JSONObject:
+        """Every setting; those that are newer than the run have their default or the preset's."""
         filled = vars(with_preset(self.config))
-        newer = {name: value for name, value in filled.items() if name not in self.settings}
-        return dataclasses.replace(self.config, **newer)
+        return dict(self.settings) | {name: value for name, value in filled.items() if name not in self.settings}
 
     def differences(self, here: Mapping[str, Any]) -> list[str]:
         """Names the settings in which this run differs from one of identity `here`.
@@ -97,7 +96,8 @@ class Description:
     def _current_identity(self) -> JSONObject:
         """The identity under this version's rules: a setting newer than the run has its default or the preset's."""
         unknown = {name: value for name, value in self.identity.items() if name not in _SETTINGS}
-        return identity(self.complete_config) | unknown
+        known = {name: value for name, value in self.complete_settings.items() if name in _SETTINGS}
+        return identity(Config(**known)) | unknown
 
     def to_json(self) -> JSONObject:
         """The content of config.json."""
