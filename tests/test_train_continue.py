@@ -236,8 +236,8 @@ def test_where_the_other_run_is_gone_the_folder_of_the_begun_one_has_the_setting
 def test_with_a_teacher_too_the_run_is_found_where_the_other_one_is_gone(tmp_path: Path) -> None:
     settings = {"continue_from": str(tmp_path / "gone"), "distill_from": str(tmp_path / "teacher")}
     described(tmp_path / "run", **settings, start_weights="0a-24-1b", teacher_weights="0123abcd")
-    found = resolve(tiny.config(tmp_path / "run", **settings))
-    assert (found.start_weights, found.teacher_weights) == ("0a-24-1b", "0123abcd")
+    resolved = resolve(tiny.config(tmp_path / "run", **settings))
+    assert (resolved.start_weights, resolved.teacher_weights) == ("0a-24-1b", "0123abcd")
     with pytest.raises(InputError, match="gone holds no run"):
         resolve(tiny.config(tmp_path / "run", **settings, start_weights="0a-24-2b"))
 

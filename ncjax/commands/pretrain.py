@@ -73,7 +73,7 @@ def default_settings() -> Config | None:
       InputError: if neither is there.
     """
     folder, workdir = _given("continue_from"), _given("workdir")
-    if not folder:
+    if folder in ("", "None"):
         return None
     try:
         return train.continued_config(folder)

@@ -49,10 +49,10 @@ def load_teacher(config: Resolved, data: RunData) -> Classifier | None:
     if config.distill_from is None:
         return None
     description, teacher = _finished(config.distill_from)
-    found = weights_checksum(teacher.variables)
-    if found != config.teacher_weights:
+    checksum = weights_checksum(teacher.variables)
+    if checksum != config.teacher_weights:
         raise InputError(
-            f"distill_from={config.distill_from}: the teacher's weights are {found}, this run is of the teacher "
+            f"distill_from={config.distill_from}: the teacher's weights are {checksum}, this run is of the teacher "
             f"{config.teacher_weights}; give the folder of that teacher"
         )
     _check_fits(config, description, data)
