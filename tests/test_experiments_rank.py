@@ -253,7 +253,9 @@ def test_target_classes_are_loaded_and_those_that_a_run_may_have_seen_are_refuse
     other = dataclasses.replace(benchmark, target=tiny.split(5, 22, seed=3))
     monkeypatch.setattr(data, "load", lambda *_, **__: other)
     assert target_of(found, "another", None, 0) == other.target
-    with pytest.raises(InputError, match=r"other target classes than these of .*: some may be among its source classes"):
+    with pytest.raises(
+        InputError, match=r"other target classes than these of .*: some may be among its source classes"
+    ):
         target_of(found, dataset, None, 0)
 
 
