@@ -13,10 +13,13 @@ A claim has parts, each with an estimate and a 95 % interval of its own. Its ver
   not supported  the interval of some part contains the null value;
   not tested     the runs given cannot decide some part;
   supported      the whole interval of every part is on the claim's side.
+
 So a part that could not be tested never hides a part that failed its test. A bound that is vacuous, at 1 or more
 everywhere, is listed as not tested and does not count.
+
 Runs on different target data are never in one interval: claims 1, 2 and 4 are judged for each data set. Claim 5 takes
 the least favourable case of all runs.
+
 Intervals: 1 and 2, t over logarithms of ratios, where the mean of a configuration's seeds is one value, since seeds of
 one configuration are not independent evidence of others; over the seeds if all runs are of one configuration. 3,
 Welch's t between the runs of the fewest and of the most classes. 4, percentiles of a bootstrap of Spearman's rank
@@ -66,7 +69,7 @@ class Options:
     out: Path | None = None
     """File for the verdicts as JSON."""
     bounds: bool = True
-    """With --no-bounds claim 5, which extracts features of every run, is not tested."""
+    """With --no_bounds claim 5, which extracts features of every run, is not tested."""
     episodes: int = 2000
     """Few-shot episodes for each number of shots of claim 5."""
     data_dir: str | None = None

@@ -33,6 +33,7 @@ from common import drawing, grids, sweep
 from common.cache import cached_json
 from common.published import PUBLISHED, Published
 from ncjax.errors import InputError
+from ncjax.eval.intervals import COLUMNS, half_widths_note
 from ncjax.plots import SHOT_COLORS
 from ncjax.progress import progress
 from ncjax.runs import Run
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 HEADS = ("ncc", "ridge", "logistic")
 SHOTS = (1, 5)
 TUNING_EPISODES = 500
+_HALVES = ("ci95", "target_ci95")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def table(name: str, of_seeds: list[dict[str, Any]], published: Sequence[Publish
             # as many ways as classes leave no interval over classes, which is null in the file
             halves = [
                 100 * float(np.mean([math.nan if cell[key] is None else cell[key] for cell in cells]))
-                for key in ("ci95", "target_ci95")
+                for key in _HALVES
             ]
             rows.append(
                 [f"5-way {shots}-shot", head, Mean.of(cell["accuracy"] for cell in cells).percent()]
@@ -161,10 +163,11 @@ def table(name: str, of_seeds: list[dict[str, Any]], published: Sequence[Publish
             value, half = (row.one_shot, row.five_shot)[i]
             text = f"{value:.4g}" + ("" if half is None else f" ± {half:.2g}")
             rows.append([f"5-way {shots}-shot", f"{row.method}, {row.network} (published)", text, "", "", ""])
-    header = ["episodes", "head", "accuracy, % ↑", "± redrawn episodes", "± new classes", "tuned"]
+    header = ["task", "head", "accuracy, % ↑", *(COLUMNS[name] for name in _HALVES), "tuned"]
     notes = [
         "↑ higher is better. ± beside an accuracy: 95 % t interval over seeds, none for one seed; over episodes where "
         "published.",
+        half_widths_note(_HALVES),
         *(f"{row.method}: {row.source}{f'; {row.differs}' if row.differs else ''}." for row in published),
     ]
     return Table(header, rows, f"{name}, {len(of_seeds)} seeds", notes, left=2)

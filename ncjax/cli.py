@@ -36,10 +36,23 @@ def read_options(options: type[_T], doc: str | None, default: Callable[[], _T | 
     """The command line as a dataclass of options, with `~` expanded in every path; `default` makes their defaults."""
     standard_streams.prepare()
     with one_line_errors():
-        chosen: Any = tyro.cli(options, description=doc, use_underscores=True, default=default())
+        chosen: Any = tyro.cli(
+            options, prog=_program(), description=_description(doc), use_underscores=True, default=default()
+        )
         paths = {field.name: _expanded(getattr(chosen, field.name)) for field in dataclasses.fields(chosen)}
         replaced: _T = dataclasses.replace(chosen, **paths)
     return replaced
+
+
+def _program() -> str | None:
+    """Returns the name of a command that is started by `python -m`; None for others, whose file is their name."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.parent}" if spec is not None and Path(sys.argv[0]).name == "__main__.py" else None
+
+
+def _description(doc: str | None) -> str | None:
+    """Indents the lines that begin with a command: tyro joins other lines to a paragraph."""
+    return None if doc is None else re.sub("\n+(?=python )", "\n  ", doc)
 
 
 def _expanded(value: Any) -> Any:

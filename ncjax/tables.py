@@ -12,7 +12,8 @@ _LATEX = {
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "μ": r"$\mu$",
     "↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$\infty$", "–": "--",
-    "−": "$-$", "≤": r"$\leq$", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$",
+    "−": "$-$", "α": r"$\alpha$", "ρ": r"$\rho$", "τ": r"$\tau$", "…": r"\ldots{}",
+    "≤": r"$\leq$", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$",
 }  # fmt: skip
 
 
@@ -36,10 +37,7 @@ class Table:
 
     def format(self, style: TableFormat = "text") -> str:
         """Formats the table as `format_table` does; title and notes are comments in CSV (#) and LaTeX (%)."""
-        if style == "text":
-            body = "\n".join(aligned([self.header, *self.rows], left=self.left)) + "\n"
-        else:
-            body = format_table(self.header, self.rows, style)
+        body = format_table(self.header, self.rows, style, left=self.left)
         mark = {"csv": "# ", "latex": "% "}.get(style, "")
         gap = "\n" if style == "markdown" else ""
         title = [f"{mark}{self.title}\n{gap}"] if self.title else []
@@ -52,7 +50,9 @@ def show(tables: Sequence[Table], style: TableFormat = "text") -> None:
     print("\n".join(table.format(style) for table in tables), end="")
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: TableFormat = "text") -> str:
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], style: TableFormat = "text", *, left: int = 1
+) -> str:
     """Formats a table.
 
     Args:
@@ -60,6 +60,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: Ta
         rows: Cells as text, as many in each row as there are names.
         style: "text" pads columns with spaces; "csv" follows RFC 4180; "markdown" is a pipe table; "latex" is a
             tabular with booktabs rules, special characters escaped.
+        left: How many columns, counted from the first, text and LaTeX align to the left; the others to the right.
 
     Returns:
         The lines of the table, the last one ended too.
@@ -71,12 +72,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: Ta
     if style == "markdown":
         lines = [_pipes(header), "|---" * len(header) + "|", *map(_pipes, rows)]
     elif style == "latex":
-        columns = "l" + "r" * (len(header) - 1)
+        columns = "l" * left + "r" * (len(header) - left)
         body = [" & ".join(map(_escaped, row)) + r" \\" for row in (header, *rows)]
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
         lines += [r"\bottomrule", r"\end{tabular}"]
     else:
-        lines = aligned([header, *rows])
+        lines = aligned([header, *rows], left=left)
     return "\n".join(lines) + "\n"
 
 

@@ -82,7 +82,7 @@ def test_evaluate_prints_intervals_and_writes_json(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     for words in (
         "5-way 5-shot",
-        "95 %, as many new classes",
+        "95 %, new classes",
         "ridge(alpha=",
         "logistic(C=",
         "vacuous",

@@ -20,7 +20,7 @@ import tyro
 
 from ncjax import cli, plots
 from ncjax.errors import InputError
-from ncjax.eval import COVERS
+from ncjax.eval.intervals import COLUMNS, half_widths_note
 from ncjax.files import json_text
 from ncjax.measures import of_key
 from ncjax.runs import Comparison, Difference, Run, comparison, find, open_benchmark, read
@@ -150,13 +150,11 @@ def _episodes(comparisons: list[Comparison], options: Options) -> list[dict[str,
                 {"other": compared.other.name, "seed": second.config.seed}
                 | {"difference": dataclasses.asdict(difference)}
             )
-    header = ["configuration", "less the baseline", "seed", "difference, points", *(f"± {COVERS[k]}" for k in _HALVES)]
+    header = ["configuration", "less the baseline", "seed", "difference, points", *(COLUMNS[name] for name in _HALVES)]
     title = f"{options.shots}-shot ncc accuracy on the same {options.episodes} episodes"
     print()
-    show(
-        [Table(header, rows, title, ["± 95 %; a positive difference is better than the baseline."], left=3)],
-        options.format,
-    )
+    notes = [half_widths_note(_HALVES), "A positive difference is better than the baseline."]
+    show([Table(header, rows, title, notes, left=3)], options.format)
     return results
 
 

@@ -171,7 +171,7 @@ def table(entries: Sequence[Entry], style: TableFormat) -> str:
         )
         for entry in entries
     ]
-    return format_table(header, rows, style)
+    return format_table(header, rows, style, left=2)
 
 
 def _last(entry: Entry) -> tuple[str, str, str]:
@@ -266,7 +266,7 @@ def run(options: Options) -> None:
         if not rows:
             print("no difference")
             return
-        print(format_table(("", *map(str, options.diff)), rows, options.format), end="")
+        print(format_table(("setting", *map(str, options.diff)), rows, options.format, left=3), end="")
         return
     entries = select([examine(folder) for folder in find(*options.paths)], options.where)
     if not entries:

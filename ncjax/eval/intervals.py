@@ -1,7 +1,7 @@
 """95 % intervals of few-shot accuracy, each named by what it covers. float64 in NumPy, on the host."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,21 @@ COVERS = {
 }
 """What each interval of an `EpisodeReport` covers, for the labels of tables and figures."""
 
+COLUMNS = {"ci95": "± redrawn episodes", "same_classes_ci95": "± new images", "target_ci95": "± new classes"}
+"""Headers of tables for the half width of each interval."""
+
 WITHOUT = {
     "ci95": "there is one episode",
     "same_classes_ci95": "episodes are too few to tell what images add, or images add nothing",
     "target_ci95": "every episode holds every class, or accuracy is the same whichever class is left out",
 }
 """Why an interval may be missing."""
+
+
+def half_widths_note(names: Iterable[str] = tuple(COVERS)) -> str:
+    """Says what the columns of half widths of these intervals cover, for the notes of a table."""
+    covered = "; ".join(f"{COLUMNS[name]}: {COVERS[name]}" for name in names)
+    return f"± is the half width of a 95 % interval, in points. It covers, under {covered}."
 
 
 def t_quantile(df: int) -> float:

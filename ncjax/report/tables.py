@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ncjax.eval import COVERS
+from ncjax.eval.intervals import COLUMNS, half_widths_note
 from ncjax.measures import FEW_SHOT_MEANING, LEGEND, MEASURES, cautions, of_key
 from ncjax.plots import SETS
 from ncjax.report.detail import Detail
@@ -189,15 +189,15 @@ def _curves(detail: Detail) -> Table:
     """Tabulates accuracy and its intervals for each head and number of shots."""
     rows = [
         [head, str(shots), f"{100 * report.accuracy:.2f}"]
-        + [f"{100 * half:.2f}" if math.isfinite(half := getattr(report, interval)) else "–" for interval in COVERS]
+        + [f"{100 * half:.2f}" if math.isfinite(half := getattr(report, interval)) else "–" for interval in COLUMNS]
         + [str(report.not_converged or "")]
         for head, curve in detail.curves.items()
         for shots, report in zip(curve.values, curve.reports, strict=True)
     ]
-    header = ["head", "shots", "accuracy, % ↑"] + [f"± {covers}" for covers in COVERS.values()]
+    header = ["head", "shots", "accuracy, % ↑", *COLUMNS.values()]
     if any(row[-1] for row in rows):
         header.append("not converged")
-    return Table(header, [row[: len(header)] for row in rows], "accuracy against shots", left=2)
+    return Table(header, [row[: len(header)] for row in rows], "accuracy against shots", [half_widths_note()], left=2)
 
 
 def _all_few_shot_keys(runs: Sequence[Run]) -> list[str]:

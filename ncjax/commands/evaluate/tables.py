@@ -7,13 +7,13 @@ from typing import Any
 from ncjax.collapse import Collapse, CollapseIntervals, Interval, Theory
 from ncjax.collapse.layers import LayerCollapse
 from ncjax.eval import COVERS, EpisodeReport
-from ncjax.eval.intervals import WITHOUT
+from ncjax.eval.intervals import COLUMNS, WITHOUT, half_widths_note
 from ncjax.measures import ARROWS, FEW_IMAGES, FIRST, MEASURES, MOST_NOISE, Measure, nc1_noise, nc1_noise_text
 from ncjax.tables import Table
 
 _COLUMNS = {
-    "samples": ("with more images", "95 %, new images of these classes"),
-    "classes": ("95 %, as many new classes",),
+    "samples": ("with more images", "95 %, new images"),
+    "classes": ("95 %, new classes",),
 }
 
 
@@ -43,8 +43,11 @@ def collapse_table(
     if "samples" in intervals:
         notes.append(
             'CDNV depends on the number of images. "With more images" estimates the value that infinitely many images '
-            "of these classes would give, and its interval is of that estimate."
+            'of these classes would give. "95 %, new images" is the interval over samples, of that estimate: it covers '
+            "other images of these same classes."
         )
+    if "classes" in intervals:
+        notes.append('"95 %, new classes" is the interval over classes: it covers as many other classes like these.')
     shown = [name for name in (MEASURES if every else FIRST) if name in values]
     notes += _missing_intervals(intervals, shown)
     if every:
@@ -116,21 +119,23 @@ def _cautions(measured: Collapse) -> list[str]:
 
 def episodes_table(reports: Sequence[EpisodeReport], title: str = "") -> Table:
     """Tabulates accuracy of episodes, with each interval under what it covers."""
-    header = ["episodes", "head", "accuracy, % ↑", *(f"± {covers}" for covers in COVERS.values()), "drawn"]
+    header = ["task", "head", "accuracy, % ↑", *COLUMNS.values(), "episodes"]
     rows = [
         [
             f"{report.settings.ways}-way {report.settings.shots}-shot",
             _head(report),
             f"{100 * report.accuracy:.2f}",
-            *(_half(getattr(report, name)) for name in COVERS),
+            *(_half(getattr(report, name)) for name in COLUMNS),
             str(report.settings.episodes),
         ]
         for report in reports
     ]
-    notes = ["± is the half width of a 95 % interval, in points, under what it covers; ↑ higher is better."]
+    notes = [half_widths_note()]
+    if any(not math.isnan(report.target_ci95) for report in reports):
+        notes.append(f"{COLUMNS['target_ci95']} is the longer side of an interval that is not symmetric.")
     notes += [
-        f"– under {COVERS[name]}: {WITHOUT[name]}."
-        for name in COVERS
+        f"– under {COLUMNS[name]}: {WITHOUT[name]}."
+        for name in COLUMNS
         if any(math.isnan(getattr(report, name)) for report in reports)
     ]
     notes += [f"{report}" for report in reports if report.not_converged]
@@ -196,35 +201,40 @@ def encoders_tables(
 ) -> list[Table]:
     """Tabulates several encoders, and the paired differences from the first."""
     first = reports[0]
-    kinds = [f"{r.settings.ways}-way {r.settings.shots}-shot {r.settings.head}" for r in first]
+    kinds = [f"{report.settings.shots}-shot {report.settings.head}" for report in first]
     keys = ("cdnv", "debiased_cdnv", "directional_cdnv", "nc1")
-    header = ["encoder", "dimensions", *(f"{MEASURES[key].name} ↓" for key in keys), *(f"{k}, % ↑" for k in kinds)]
-    rows = [
-        [
-            name,
-            str(collapse.d),
-            *(_optional(getattr(collapse, key)) for key in keys),
-            *(f"{100 * r.accuracy:.2f} ± {100 * r.ci95:.2f}" for r in of_encoder),
-        ]
-        for name, collapse, of_encoder in zip(names, measured, reports, strict=True)
+    collapsed = [
+        [name, str(collapse.d), *(_optional(getattr(collapse, key)) for key in keys)]
+        for name, collapse in zip(names, measured, strict=True)
+    ]
+    accuracies = [
+        [name, *(f"{100 * r.accuracy:.2f} ± {100 * r.ci95:.2f}" for r in of_encoder)]
+        for name, of_encoder in zip(names, reports, strict=True)
     ]
     differences = []
     for name, of_encoder in zip(names[1:], reports[1:], strict=True):
         pairs = [report.compare(base) for report, base in zip(of_encoder, first, strict=True)]
         differences.append([name, *(f"{100 * p.difference:+.2f} ± {100 * p.ci95:.2f}" for p in pairs)])
     return [
-        Table(header, rows, "encoders", [f"± 95 %, {COVERS['ci95']}; {ARROWS}."]),
+        Table(
+            ["encoder", "dimensions", *(f"{MEASURES[key].name} ↓" for key in keys)],
+            collapsed,
+            "encoders: collapse",
+            [f"{ARROWS}."],
+        ),
+        Table(
+            ["encoder", *(f"{kind} ↑" for kind in kinds)],
+            accuracies,
+            f"encoders: {first[0].settings.ways}-way accuracy, %",
+            [f"± is the half width of a 95 % interval, which covers {COVERS['ci95']}."],
+        ),
         Table(
             [f"less {names[0]}", *kinds],
             differences,
-            "paired differences, in points",
-            ["± 95 %, over the same episodes"],
+            "paired differences of accuracy, in points",
+            ["± is the half width of a 95 % interval over the same episodes."],
         ),
     ]
-
-
-def _finite(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _optional(value: Any) -> str:
