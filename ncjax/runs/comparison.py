@@ -230,8 +230,13 @@ def compare(runs: Sequence[Run], *, baseline: str | None = None, all_measures: b
             if other is not first
         ]
     if not comparisons:
+        if len(grouped) == 1:
+            raise InputError(
+                f"nothing to compare: all runs given have the same settings, apart from seeds, on {grouped[0].data}; "
+                "give runs that differ in a setting"
+            )
         names = "; ".join(f"{c.name} on {c.data}" for c in grouped)
-        raise InputError(f"nothing to compare: no two configurations share their target data; there is {names}")
+        raise InputError(f"nothing to compare: no two configurations share their target data; these are {names}")
     return comparisons
 
 
