@@ -120,7 +120,7 @@ def check(runs: Sequence[Run], *, episodes: int | None = 2000, data_dir: str | N
         claims = [replace(claim, scope=f"{data}; {claim.scope}") for claim, data in zip(claims, names, strict=True)]
     claims += [*more_classes_help(runs), *error_follows_cdnv(runs)]
     if episodes is None:
-        return [*claims, Claim("no bound is violated", "left out by --no-bounds")]
+        return [*claims, Claim("no bound is violated", "left out by --no_bounds")]
     return [*claims, bounds_hold(runs, episodes, data_dir)]
 
 
@@ -152,8 +152,8 @@ def table(claims: Sequence[Claim]) -> str:
 
 
 def tables(claims: Sequence[Claim]) -> list[Table]:
-    """Returns a table for each claim, a row for each part."""
-    header = ["compared", "estimate", "95 % interval", "claimed", "verdict", "note"]
+    """Returns a table for each claim, a row for each part, with the notes on parts below it."""
+    header = ["compared", "estimate", "95 % interval", "claimed", "verdict"]
     return [
         Table(
             header,
@@ -164,14 +164,23 @@ def tables(claims: Sequence[Claim]) -> list[Table]:
                     "" if math.isnan(part.low) else f"{_number(part, part.low)} to {_number(part, part.high)}",
                     part.claimed,
                     part.verdict,
-                    part.note,
                 ]
                 for part in claim.parts
             ],
             f"{claim.verdict.upper()}: {claim.name} ({claim.scope})",
+            _notes(claim.parts),
         )
         for claim in claims
     ]
+
+
+def _notes(parts: Sequence[Part]) -> list[str]:
+    """Returns each note once, after the names of the parts that it is on."""
+    names_of: dict[str, list[str]] = {}
+    for part in parts:
+        if part.note:
+            names_of.setdefault(part.note, []).append(part.name)
+    return [f"{'; '.join(names)}: {note}." for note, names in names_of.items()]
 
 
 def _number(part: Part, value: float) -> str:
@@ -199,7 +208,7 @@ def main() -> None:
         if not options.runs:
             raise InputError("give the folder of a run of pretrain.py, or several")
         if options.bounds and options.episodes < 2:
-            raise InputError(f"episodes={options.episodes}: give at least 2, or --no-bounds")
+            raise InputError(f"episodes={options.episodes}: give at least 2, or --no_bounds")
         cli.check_out(options.out)
         runs, left_out = read(options.runs)
         for line in left_out:

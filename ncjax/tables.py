@@ -37,7 +37,7 @@ class Table:
 
     def format(self, style: TableFormat = "text") -> str:
         """Formats the table as `format_table` does; title and notes are comments in CSV (#) and LaTeX (%)."""
-        body = format_table(self.header, self.rows, style, left=self.left)
+        body = format_table(self.header, self.rows, style, left=self.left) if self.rows or style != "text" else ""
         mark = {"csv": "# ", "latex": "% "}.get(style, "")
         gap = "\n" if style == "markdown" else ""
         title = [f"{mark}{self.title}\n{gap}"] if self.title else []

@@ -160,7 +160,7 @@ def test_evaluate_features_from_anywhere(folder: Path) -> None:
         ("claims.py", [], "give the folder of a run of pretrain.py"),
         ("claims.py", ["run", "--out=run"], "--out=run is a folder; name a file in it"),
         ("claims.py", ["run", "--out=images.npz/claims.json"], "cannot be written: "),
-        ("claims.py", ["run", "--episodes=1"], "episodes=1: give at least 2, or --no-bounds"),
+        ("claims.py", ["run", "--episodes=1"], "episodes=1: give at least 2, or --no_bounds"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(script: str, arguments: list[str], words: str, folder: Path) -> None:

@@ -143,6 +143,9 @@ def test_the_worst_pair_is_shown_with_its_images() -> None:
 def test_words_beside_a_table_are_comments_where_a_program_reads_it() -> None:
     table = Table(["a", "b"], [["x", "1"]], "title", ["note"])
     assert table.format() == "title\na  b\nx  1\nnote\n"
+    assert Table(["a"], [], "title", ["note"]).format() == "title\nnote\n"  # a header of nothing is no table
+    assert Table(["a", "b"], [["α-ReQ", "1"]], left=2).format("latex").splitlines()[0] == r"\begin{tabular}{ll}"
+    assert r"$\alpha$-ReQ & 1" in Table(["a", "b"], [["α-ReQ", "1"]]).format("latex")
     assert table.format("csv") == "# title\na,b\nx,1\n# note\n"
     assert table.format("latex").splitlines()[0] == "% title"
     assert table.format("markdown").splitlines() == ["title", "", "| a | b |", "|---|---|", "| x | 1 |", "", "note"]

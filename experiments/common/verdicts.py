@@ -264,7 +264,8 @@ def _correlation(name: str, runs: Sequence[Run], key: str, start: int) -> Part:
         ]
 
     used, plug_in = points("debiased_cdnv"), points("cdnv")
-    note = f"plug-in {spearman(np.concatenate(plug_in)):.3f}"
+    plain = spearman(np.concatenate(plug_in))
+    note = "no plug-in correlation" if math.isnan(plain) else f"plug-in {plain:.3f}"
     infinite = sum(bool(np.isinf(values).any()) for values in used)
     if infinite:
         used, note = plug_in, f"plug-in: debiased is infinite in {infinite} of {len(runs)} runs{_WHY_INFINITE}"
