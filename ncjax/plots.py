@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import numpy as np
 
@@ -286,8 +286,10 @@ def log_axis(axes: Axes, which: Literal["x", "y"], ticks: Iterable[float] | None
         axis.set_minor_locator(NullLocator())
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path, messages: TextIO | None = None) -> None:
     """Writes a figure and makes the folders above it; the format is the suffix of the path, or PNG without one.
+
+    Its path is printed to `messages`, by default standard output.
 
     Raises:
       InputError: matplotlib has no such format, or the file cannot be written.
@@ -305,4 +307,4 @@ def save(figure: Figure, path: str | Path) -> None:
         write_atomically(path, image.getvalue())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.filename}: {error.strerror}") from None
-    print(f"figure  {path}")
+    print(f"figure  {path}", file=messages)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -122,7 +123,8 @@ def run(options: Options) -> None:
             json_text({"comparisons": [_as_json(compared) for compared in comparisons], "episodes": paired}),
         )
     if options.figure is not None:
-        plots.save(plots.plot_configurations(comparison.configurations(runs)), options.figure)
+        messages = sys.stdout if options.format == "text" else sys.stderr  # so that tables alone can be redirected
+        plots.save(plots.plot_configurations(comparison.configurations(runs)), options.figure, messages)
 
 
 def _episodes(comparisons: list[Comparison], options: Options) -> list[dict[str, object]]:

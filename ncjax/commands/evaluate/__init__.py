@@ -23,14 +23,13 @@ from ncjax.files import json_text
 def write(options: Options, numbers: dict[str, Any], figures: dict[str, Any]) -> None:
     """Writes the numbers as JSON and then the figures, and prints where they are."""
     cli.write(options.json_file, json_text(numbers))
-    out = sys.stdout if options.format == "text" else sys.stderr  # so that a table alone can be redirected
-    print(f"\nwritten to {options.json_file}", file=out)
+    print(f"\nwritten to {options.json_file}", file=options.messages)
     for name, figure in figures.items():
         path = options.figure_file(name)
         if path is None:
             print(f"no figure of {name}: there is no place beside --out={options.out}", file=sys.stderr)
         else:
-            plots.save(figure, path)
+            plots.save(figure, path, options.messages)
 
 
 def main() -> None:

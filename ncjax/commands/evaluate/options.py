@@ -1,9 +1,10 @@
 """Options of the command `evaluate`."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from tyro.conf import UseAppendAction
 
@@ -123,6 +124,11 @@ class Options:
         if not is_replaceable(self.out):
             return None
         return self.out.with_name(f"{self.out.name.removesuffix('.json')}.{name}.png")
+
+    @property
+    def messages(self) -> TextIO:
+        """Where lines that are no table go: beside text, but never among tables that a program reads."""
+        return sys.stdout if self.format == "text" else sys.stderr
 
     def check(self) -> None:
         """Raises InputError for options that exclude each other."""

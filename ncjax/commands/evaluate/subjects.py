@@ -170,7 +170,8 @@ def _load_encoder(spec: str, benchmark: Benchmark, options: Options) -> ncjax.Cl
     params = dataclasses.replace(params, augmentation=benchmark.augmentation)
     width = ncjax.features(params, getattr(benchmark, options.split).images[:1]).shape[1]
     mean, std = (np.round(np.asarray(value, np.float64), 4).tolist() for value in (params.mean, params.std))
-    print(f"{params.network.name}: {params.preprocessing}; mean {mean}, std {std}; {width} features", flush=True)
+    seen = f"{params.preprocessing}; mean {mean}, std {std}; {width} features"
+    print(f"{params.network.name}: {seen}", file=options.messages, flush=True)
     return params
 
 
@@ -226,7 +227,7 @@ def _save_features(options: Options, params: ncjax.Classifier, benchmark: Benchm
         preprocessing=np.asarray(json.dumps(dataclasses.asdict(params.preprocessing) | statistics)),
     )
     cli.write(options.save_features, content.getvalue())
-    print(f"features written to {options.save_features}")
+    print(f"features written to {options.save_features}", file=options.messages)
 
 
 def _load_features(options: Options) -> Subject:
