@@ -28,7 +28,7 @@ from ncjax import cli, eval, plots
 from ncjax.errors import InputError
 from ncjax.files import json_text
 from ncjax.progress import progress
-from ncjax.tables import TableFormat
+from ncjax.tables import COMMENTS, TableFormat
 
 if TYPE_CHECKING:
     from common.ranking import Ranking
@@ -114,12 +114,13 @@ def run(options: Options) -> Ranking:
 
 def print_ranking(ranking: Ranking, style: TableFormat, *, every: bool = False) -> None:
     """Prints the models, a table for each accuracy, and what the models are enough for."""
+    mark = COMMENTS.get(style, "")
     print(ranking.models(style, every=every))
     for outcome in ranking.ranks:
-        print(f"{outcome}: rank correlation of each measure with accuracy, 95 % jackknife intervals")
+        print(f"{mark}{outcome}: rank correlation of each measure with accuracy, 95 % jackknife intervals")
         print(ranking.table(outcome, style))
     for outcome in ranking.ranks:
-        print(ranking.verdict(outcome))
+        print(f"{mark}{ranking.verdict(outcome)}")
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from typing import Literal
 
 TableFormat = Literal["text", "csv", "markdown", "latex"]
 
+COMMENTS = {"csv": "# ", "latex": "% "}
+"""What a line begins with that is no row, in the formats that a program reads."""
 _LATEX = {
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "μ": r"$\mu$",
@@ -38,7 +40,7 @@ class Table:
     def format(self, style: TableFormat = "text") -> str:
         """Formats the table as `format_table` does; title and notes are comments in CSV (#) and LaTeX (%)."""
         body = format_table(self.header, self.rows, style, left=self.left) if self.rows or style != "text" else ""
-        mark = {"csv": "# ", "latex": "% "}.get(style, "")
+        mark = COMMENTS.get(style, "")
         gap = "\n" if style == "markdown" else ""
         title = [f"{mark}{self.title}\n{gap}"] if self.title else []
         notes = [f"{gap}{mark}{note}\n" for note in self.notes]
