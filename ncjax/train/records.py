@@ -89,25 +89,35 @@ def table(records: Sequence[Record], per_class: int | None = None) -> str:
     sets = [name for name in SETS if f"{name}/cdnv" in records[0]]
     accuracies = [name for name in SETS if f"{name}/accuracy" in records[0]]
     shown = few_shot_keys(records[0])
-    header = ["epoch", "step", "loss ↓"]
-    header += [f"CDNV {SETS[name]} ↓" for name in sets] + [f"accuracy {SETS[name]}, % ↑" for name in accuracies]
-    header += [f"{_short(key)}, % ↑" for key in shown]
-    rows = []
+    collapse = [f"CDNV {SETS[name]} ↓" for name in sets] + [f"accuracy {SETS[name]}, % ↑" for name in accuracies]
+    of_collapse, of_episodes = [], []
     for record in records:
-        row = [f"{record['epoch']:.4g}", str(record["step"]), _number(record["loss"])]
-        row += [_number(record[f"{name}/cdnv"]) for name in sets]
-        row += [f"{100 * (record[f'{name}/accuracy'] or 0):.2f}" for name in accuracies]
-        row += [f"{100 * (record[key] or 0):.2f} ± {100 * (record[f'{key}/ci95'] or 0):.2f}" for key in shown]
-        rows.append(row)
-    notes = [
-        f"{ARROWS}.",
-        f"CDNV: mean over pairs of classes, on {per_class or 'the same number of'} images a class in every set; it "
-        "grows with their number.",
-        "NwKs: N-way K-shot on target classes; ± is the 95 % interval over episodes drawn from these target images, "
-        "and does not cover new classes.",
-        *cautions(records[-1], per_class),
+        epoch = f"{record['epoch']:.4g}"
+        row = [epoch, str(record["step"]), _number(record["loss"]), *(_number(record[f"{name}/cdnv"]) for name in sets)]
+        of_collapse.append(row + [f"{100 * (record[f'{name}/accuracy'] or 0):.2f}" for name in accuracies])
+        shares = [f"{100 * (record[key] or 0):.2f} ± {100 * (record[f'{key}/ci95'] or 0):.2f}" for key in shown]
+        of_episodes.append([epoch, *shares])
+    images = f"{per_class or 'the same number of'} images a class"
+    tables = [
+        Table(
+            ["epoch", "step", "loss ↓", *collapse],
+            of_collapse,
+            notes=[f"CDNV: mean over pairs of classes, on {images} in every set; it grows with their number.\n"],
+            left=0,
+        ),
+        Table(
+            ["epoch", *(f"{_short(key)}, % ↑" for key in shown)],
+            of_episodes,
+            notes=[
+                "NwKs: N-way K-shot on target classes; ± is the 95 % interval over episodes drawn from these target "
+                "images, and does not cover new classes.",
+                f"{ARROWS}.",
+                *cautions(records[-1], per_class),
+            ],
+            left=0,
+        ),
     ]
-    return Table(header, rows, notes=notes, left=0).format().rstrip("\n")
+    return "".join(table.format() for table in tables if table.header[1:]).rstrip("\n")
 
 
 def _short(key: str) -> str:
