@@ -24,7 +24,7 @@ def test_nc1_has_no_interval_where_the_class_means_are_not_resolved(k, d, resolv
     assert (np.max(within / values[used]) / 100 <= 2 / 3) == resolved
     found = intervals(x, y)
     assert (found.nc1 is not None) == resolved
-    assert resolved or "spread little more" in found.reasons["nc1"]
+    assert resolved or "little more than the noise of the samples" in found.reasons["nc1"]
 
 
 def test_infinite_metrics_have_no_interval_and_say_why():

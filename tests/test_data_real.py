@@ -6,16 +6,17 @@ import re
 import shlex
 from pathlib import Path
 
+import image_formats as formats
 import jax
 import numpy as np
 import pytest
-import test_data_formats as formats
 from commands import ROOT, inside
 from PIL import Image
 
 import ncjax
 from ncjax import data
 from ncjax.data.__main__ import main as preview
+from ncjax.train import fingerprint
 
 pytestmark = [pytest.mark.slow, pytest.mark.cheap_compilation, pytest.mark.usefixtures("cache")]
 
@@ -50,20 +51,25 @@ def test_four_formats_give_the_same_numbers(
         part: np.flatnonzero([names[label] in lists[key] for label in labels])
         for part, key in (("train", "source"), ("val", "validation"), ("test", "target"))
     }
-    monkeypatch.setattr(formats, "_parts", lambda: rows)
+    monkeypatch.setattr(formats, "parts", lambda: rows)
     params = ncjax.Classifier.from_callable(
         lambda w, x: jax.nn.relu(x.reshape(len(x), -1) @ w),
         jax.random.normal(jax.random.key(0), (3072, 64)) / 55,
         mean=0.5,
     )
     found = {}
-    for write in (formats._folder, lambda r: formats._parquet(r, names=names), formats._tfds, formats._pickles):
+    for write in (
+        formats.write_folder,
+        lambda r: formats.write_parquet(r, names=names),
+        formats.write_tfds,
+        formats.write_pickles,
+    ):
         root = tmp_path / f"{len(found)}"
         loaded = data.load(write(root), data_dir=root, image_size=32, class_split="cifar_fs")
         report = ncjax.eval.episodes(params, loaded.target, shots=2, queries=5, episodes=200)
         collapse = ncjax.collapse.measure(ncjax.features(params, loaded.source_train), loaded.source_train.labels)
         predicted = ncjax.eval.fit(params, loaded.target).scores(loaded.source_train)
-        found[loaded.name] = (formats.fingerprint(loaded), report.accuracy, collapse.cdnv, predicted.tobytes())
+        found[loaded.name] = (fingerprint(loaded), report.accuracy, collapse.cdnv, predicted.tobytes())
         assert loaded.target.superclasses is not None
         assert [s.num_classes for s in (loaded.source_train, loaded.target)] == [64, 20]
     assert list(found) == ["folder", "parquet", "tfds:tiny_set", "pickles"]
@@ -98,8 +104,12 @@ def test_the_pages_commands_end_with_a_prediction(
             assert arguments[0] == "ncjax.data"
             assert preview(arguments[1:]) == 0
             continue
-        short = ["--preset=smoke", "--measurements=0", "--measure_episodes=50"] if "pretrain" in script else []
-        done = inside(Path(script).name, *arguments, *short, cwd=tmp_path)
+        short = (
+            ["--preset=smoke", "--batch_size=32", "--measurements=0", "--measure_episodes=50"]
+            if "pretrain" in script
+            else []
+        )
+        done = inside(Path(script).name, *arguments, *(short if "pretrain" in script else ()), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     table = Path("predictions.csv").read_text().splitlines()
     assert len(table) == 1 + len(list(Path("new").iterdir())) == 22

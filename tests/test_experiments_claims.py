@@ -15,6 +15,7 @@ import pytest
 import tiny
 from scipy import stats
 
+import ncjax
 from common import bounds, grids, sweep, verdicts
 from common.verdicts import Claim, Part, Verdict, judge
 from experiments import claims
@@ -356,7 +357,7 @@ def test_bounds_are_those_of_the_theory_against_the_error_of_episodes(
     target = Split(np.zeros((200, 1, 1, 1), np.uint8), labels, tuple("abcde"))
     monkeypatch.setattr(Run, "restore", lambda self: None)
     monkeypatch.setattr(bounds, "benchmark", lambda run, data_dir: SimpleNamespace(target=target))
-    monkeypatch.setattr(bounds, "features", lambda params, split: features)
+    monkeypatch.setattr(ncjax, "features", lambda params, split: features)
     parts = bounds.compare(run, 200)
     theory = collapse.theory(features, labels, ways=5, shots=(1, 5, 10, 20)).bounds()
     checked = {name: values for name, values in theory.items() if "spherical" not in name}

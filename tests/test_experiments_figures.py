@@ -171,7 +171,7 @@ def test_a_sweep_trains_once_is_divided_over_machines_and_says_what_is_missing(
     both = make(shard="1/2")
     assert both["missing"] == ""
     assert len(both["runs"]) == 2
-    monkeypatch.setattr(sweep, "pretrain", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(sweep.train, "pretrain", lambda *_, **__: pytest.fail("trained again"))
     assert make() == both
     values = [read_records(run)[-1]["target/debiased_cdnv"] for run in both["runs"]]
     assert [point["values"]["target/debiased_cdnv"] for point in both["numbers"]] == [[v] for v in values]

@@ -21,7 +21,6 @@ from common.model_scores import Scores, score
 from common.rank_correlation import compare, correlate, groups_of, jackknife, weighted_tau
 from common.ranking import Ranking
 from common.score_settings import Settings
-from experiments import rank
 from ncjax import collapse, data
 from ncjax.collapse import Ncti
 from ncjax.errors import InputError
@@ -263,7 +262,7 @@ def test_target_classes_are_loaded_and_those_that_a_run_may_have_seen_are_refuse
 def test_the_command_ranks_checkpoints(
     finished: Path, tmp_path: Path, tiny_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank, "target_of", lambda *_: tiny.benchmark().target)
+    monkeypatch.setattr("common.candidates.target_of", lambda *_: tiny.benchmark().target)
     arguments = (
         str(finished), "--checkpoints", "--ways=4", "--shots", "1", "--heads", "ncc", "--episodes=100", "--format=csv",
         "--out=out/rank.json", "--figure=out/rank.png", "--cache=cache",
