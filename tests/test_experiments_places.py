@@ -90,7 +90,7 @@ def test_numbers_are_written_though_figures_cannot_be(
 ) -> None:
     features(tmp_path / "mine.npz")
 
-    def full(figure: Any, path: Path) -> None:
+    def full(figure: Any, path: Path, *_: object) -> None:
         raise InputError(f"{path} cannot be written: No space left on device")
 
     monkeypatch.setattr(plots, "save", full)

@@ -19,7 +19,6 @@ from conftest import make_mesh
 from ncjax import models, restore, runs
 from ncjax.commands.pretrain import default_settings
 from ncjax.errors import InputError
-from ncjax.report import initial
 from ncjax.train import Config, Interrupted, continued_config, loop, pretrain, read_config, read_records, resolve
 from ncjax.train.checkpoint import abstract_arrays, read_alone
 from ncjax.train.config import Resolved, fill, identity
@@ -259,6 +258,9 @@ def test_start_weights_of_too_few_seeds_are_refused(tmp_path: Path) -> None:
 def test_before_training_a_report_shows_the_weights_it_started_from(
     finished: Path, continued: Path, tmp_path: Path
 ) -> None:
+    pytest.importorskip("bokeh")  # ncjax.report imports it
+    from ncjax.report import initial
+
     start = initial(restore(continued), runs.read(continued))
     assert start is not None
     jax.tree.map(np.testing.assert_array_equal, start.variables, restore(finished).variables)
