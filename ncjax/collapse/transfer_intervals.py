@@ -60,11 +60,12 @@ def transferability_intervals(
 ) -> TransferabilityIntervals:
     """Computes intervals of `transferability` for the drawing of as many classes like these.
 
-    Student's t intervals of the jackknife over classes (Tukey 1958): of VCI and of -GBC on the scale of the logarithm,
-    of the H-score divided by its largest value, which has fewer directions with a class left out, of RankMe on the
-    logarithm of what it lacks to its largest value, of the others on their own scale. In simulations of three settings (8 to 20 classes of 15 to 30 samples in 8 to 24 dimensions, 100
-    draws each), 90 % intervals covered the expected score: VCI 89 to 96 %, H-score 90 to 92, LogME 89 to 92, TransRate
-    87 to 90, RankMe 86 to 90 (1,500 draws), GBC 89 to 91, LEEP 87 to 92. The standard error of one setting is 3 %.
+    Student's t intervals of the jackknife over classes (Tukey 1958): of VCI and of -GBC on the scale of the
+    logarithm, of the H-score divided by its largest value, which has fewer directions with a class left out, of
+    RankMe on the logarithm of what it lacks to its largest value, of the others on their own scale. In simulations
+    of three settings (8 to 20 classes of 15 to 30 samples in 8 to 24 dimensions, 100 draws each), 90 % intervals
+    covered the expected score: VCI 89 to 96 %, H-score 90 to 92, LogME 89 to 92, TransRate 87 to 90, RankMe 86 to
+    90 (1,500 draws), GBC 89 to 91, LEEP 87 to 92. The standard error of one setting is 3 %.
 
     Costs one computation of all scores for each class.
 
