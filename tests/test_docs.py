@@ -12,8 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import inside
 
 import ncjax
+from ncjax import train
+from ncjax.errors import InputError
+from ncjax.train import Config, resolve
+from ncjax.train.config import identity
 
 pytestmark = pytest.mark.cheap_compilation
 
@@ -102,6 +107,18 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_the_documented_commands_exist() -> None:
     for script in re.findall(r"python3? ((?:experiments|benchmarks)/\w+\.py)", COMMANDS):
         assert (ROOT / script).exists(), script
+
+
+def test_the_readmes_first_command_trains_with_the_default_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretrain(config: Config) -> None:
+        raise InputError(f"began with {len(identity(config))} settings on {config.dataset}")
+
+    assert "&& python experiments/pretrain.py\n" in README
+    monkeypatch.setattr(train, "pretrain", pretrain)
+    done = inside("pretrain.py", cwd=tmp_path)
+    assert f"began with {len(identity(resolve(Config())))} settings on glyphs" in done.stderr
 
 
 def test_the_readme_is_short() -> None:

@@ -13,6 +13,7 @@ The same command continues an interrupted run; a finished run prints its table a
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def default_settings() -> Config | None:
 
 def _given(setting: str) -> str:
     """Returns the value of a setting on the command line; "" where it is not given."""
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+    for word, following in pairwise([*sys.argv[1:], ""]):
         name, equals, value = word.partition("=")
         if name.replace("-", "_") == f"__{setting}":
             return value if equals else following
