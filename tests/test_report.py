@@ -305,10 +305,13 @@ def test_a_browser_opens_it_offline_without_an_error(page: str, tmp_path: Path) 
         wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 60)
         wait.until(lambda b: b.execute_script("return window.Bokeh && Bokeh.documents.every(d => d.is_idle)"))
         drawn = browser.execute_script(_PAINTED)
-        assert len(drawn) == 7
+        assert len(drawn) == 8
         assert min(drawn) > 500  # pixels that are neither white nor clear
         browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
-        assert browser.execute_script("return [...document.querySelectorAll('details')].map(d => d.open)") == [True]
+        assert browser.execute_script("return [...document.querySelectorAll('details')].map(d => d.open)") == [
+            True,
+            True,
+        ]
         width = browser.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390  # a phone need not scroll sideways
         assert _hidden_by_clicks_below_the_first_plot(browser) >= {0, 4}  # two runs, a line and dots each
