@@ -261,12 +261,12 @@ def limits(k: int, d: int, n: int, batches: int) -> None:
     row("measure_stream, two passes", twice, 2 * size, 2.0 * rows * d * (k + min(k - 1, d)))
     few, per_class, dim, groups = 200, 50, 512, 40
     x, y, _ = samples(few, per_class, dim)
-    one = 2.0 * len(x) * dim * (few + 2 * (few - 1))  # projections on means and directions, twice on the latter
+    replicate = 2.0 * len(x) * dim * (few + 2 * (few - 1))  # projections on means and directions, twice on the latter
     name = f"{few} x {per_class} x {dim}"
     seconds = best_of(2, lambda: measure(x, y))
     row(f"measure: {name}", seconds, 3 * x.nbytes, 2.0 * len(x) * dim * (2 * few - 1))
     seconds = best_of(2, lambda: intervals(x, y))
-    row("intervals over samples", seconds, 0, groups * one + 2.0 * (few * groups) ** 2 * dim)
+    row("intervals over samples", seconds, 0, groups * replicate + 2.0 * (few * groups) ** 2 * dim)
     seconds = best_of(2, lambda: intervals(x, y, over="classes"))
     row("intervals over classes", seconds, 0, few * 2.0 * len(x) * dim * (2 * few - 1))
     row("theory", best_of(2, lambda: theory(x, y)), 3 * x.nbytes, 2.0 * few * per_class * few * dim)

@@ -39,18 +39,18 @@ def settings() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
 
 
 def ours(x: np.ndarray, y: np.ndarray, w: np.ndarray, k: int) -> dict[str, float | None]:
-    found = measure(x, y, num_classes=k, weights=w, all_measures=True)
-    assert found.spectra is not None
+    measured = measure(x, y, num_classes=k, weights=w, all_measures=True)
+    assert measured.spectra is not None
     return {
-        "CDNV": found.cdnv,
-        "NC1": found.nc1,
-        "NC2, ETF error": found.nc2_etf_error,
-        "NC3, ETF error": found.nc3_etf_error,
-        "NC3": found.nc3,
-        "GNC2 mean": found.gnc2_mean,
-        "self-duality": found.self_duality,
-        "RankMe": found.spectra.rankme,
-        "α-ReQ": found.spectra.alpha_req,
+        "CDNV": measured.cdnv,
+        "NC1": measured.nc1,
+        "NC2, ETF error": measured.nc2_etf_error,
+        "NC3, ETF error": measured.nc3_etf_error,
+        "NC3": measured.nc3,
+        "GNC2 mean": measured.gnc2_mean,
+        "self-duality": measured.self_duality,
+        "RankMe": measured.spectra.rankme,
+        "α-ReQ": measured.spectra.alpha_req,
     }
 
 

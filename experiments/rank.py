@@ -96,18 +96,18 @@ def run(options: Options) -> Ranking:
     from common.ranking import Ranking
 
     options.check()
-    found = candidates(options.models, options.checkpoints, options.image_size)
-    split = target_of(found, options.dataset, options.data_dir, options.split_seed)
+    models = candidates(options.models, options.checkpoints, options.image_size)
+    split = target_of(models, options.dataset, options.data_dir, options.split_seed)
     options.check_split(split)
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     cache = options.cache if options.keep else None
-    ranking = Ranking.of([score(model, split, settings, cache) for model in progress(found, "models")])
+    ranking = Ranking.of([score(model, split, settings, cache) for model in progress(models, "models")])
     print_ranking(ranking, options.format, every=options.all_measures)
     if options.out is not None:
         cli.write(options.out, json_text({"options": vars(options), **ranking.to_json()}))
     if options.figure is not None:
         main_outcomes = [outcome_name(options.heads[0], options.ways, n) for n in options.shots[:2]]
-        title = f"{len(found)} models, {ranking.independent} independent"
+        title = f"{len(models)} models, {ranking.independent} independent"
         plots.save(ranking.draw(main_outcomes, title), options.figure)
     return ranking
 

@@ -1,6 +1,7 @@
 """The result of `intervals`, and the measures that have none."""
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ncjax.equal_by_value import EqualByValue
 from ncjax.interval import Interval
@@ -56,9 +57,15 @@ class CollapseIntervals(EqualByValue):
     reasons: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.confidence:.0%} intervals over {self.over}: they cover {COVERS[self.over]}"]
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Interval):
-                lines.append(f"{f.name:<22} {value.low:.6g} to {value.high:.6g}, around {value.estimate:.6g}")
-        return "\n".join(lines + [f"{name:<22} {reason}" for name, reason in self.reasons.items()])
+        title = f"{self.confidence:.0%} intervals over {self.over}: they cover {COVERS[self.over]}"
+        return "\n".join([title, *interval_lines(self, 22)])
+
+
+def interval_lines(result: Any, width: int) -> list[str]:
+    """Describes each interval of a dataclass in a line, and each of its `reasons`; names take `width` columns."""
+    lines = []
+    for f in fields(result):
+        value = getattr(result, f.name)
+        if isinstance(value, Interval):
+            lines.append(f"{f.name:<{width}} {value.low:.6g} to {value.high:.6g}, around {value.estimate:.6g}")
+    return lines + [f"{name:<{width}} {reason}" for name, reason in result.reasons.items()]

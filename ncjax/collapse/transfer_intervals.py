@@ -1,6 +1,6 @@
 """Intervals of transferability scores over classes, by the jackknife."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 
 from ncjax.checks import encode_labels, read_features
+from ncjax.collapse.collapse_intervals import interval_lines
 from ncjax.collapse.transfer_scores import Transferability, transferability
 from ncjax.equal_by_value import EqualByValue
 from ncjax.errors import InputError
@@ -42,12 +43,8 @@ class TransferabilityIntervals(EqualByValue):
     reasons: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.confidence:.0%} intervals: they cover the drawing of {self.classes} classes like these"]
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Interval):
-                lines.append(f"{f.name:<12} {value.low:.6g} to {value.high:.6g}, around {value.estimate:.6g}")
-        return "\n".join(lines + [f"{name:<12} {reason}" for name, reason in self.reasons.items()])
+        title = f"{self.confidence:.0%} intervals: they cover the drawing of {self.classes} classes like these"
+        return "\n".join([title, *interval_lines(self, 12)])
 
 
 def transferability_intervals(

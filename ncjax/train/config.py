@@ -245,8 +245,7 @@ _FIXED_DATA = ("glyphs", "cifar_fs", "fc100", "cifar100", "cifar10", "omniglot")
 # Settings that change no number; the preset has been replaced by its settings.
 _NOT_IDENTITY = (
     "workdir", "preset", "continue_from", "distill_from", "keep_checkpoints", "stream", "profile", "quiet",
-    "tensorboard",
-    "distributed",
+    "tensorboard", "distributed",
 )  # fmt: skip
 
 
